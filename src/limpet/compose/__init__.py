@@ -1,0 +1,1 @@
+"""compose: a project, that is a directory somebody wants up: parse, then plan (plain data), then execute."""

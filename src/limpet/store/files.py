@@ -1,0 +1,75 @@
+"""Durable files: temporary name, fsync, rename, fsync of the directory. Nothing else in limpet renames into place."""
+
+from __future__ import annotations
+
+import os
+
+from limpet.store import faults
+
+
+def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Replaces `path` with `data` atomically. With `durable` it is on disk when this returns.
+
+    The temporary name is `path` + `.new-<pid>`: a crash leaves it beside the old file, and `system check` takes it.
+    """
+    temporary = f"{path}.new-{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    faults.reach("file-written")
+    os.rename(temporary, path)
+    if durable:
+        sync_directory(os.path.dirname(path) or ".")
+    faults.reach("file-renamed")
+
+
+def sync_directory(path: str) -> None:
+    """Makes the names in a directory durable (fsync of the directory itself)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(path: str) -> None:
+    """Deletes a file or a whole tree without following symbolic links; what is missing is fine.
+
+    `shutil.rmtree` is 10 ms of imports. Directories are entered by descriptor, so a link swapped in by a
+    hostile container cannot lead out of the tree.
+    """
+    parent, name = os.path.split(path)
+    try:
+        fd = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove_at(fd, name)
+    finally:
+        os.close(fd)
+
+
+def _remove_at(parent: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        pass
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        for entry in os.listdir(fd):
+            _remove_at(fd, entry)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)

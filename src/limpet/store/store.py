@@ -1,0 +1,106 @@
+"""The open store: paths, the database, and the lock between those who add and the one who collects."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from limpet.errors import LimpetError
+from limpet.store.db import Database
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+DEFAULT_ROOT = "/var/lib/limpet"
+DEFAULT_RUN = "/run/limpet"
+
+
+class Store:
+    """`root` and `run` are absolute paths. Directories are made when the store is opened for the first time."""
+
+    def __init__(self, root: str = "", run: str = "") -> None:
+        self.root = os.path.abspath(root or os.environ.get("LIMPET_ROOT", "") or DEFAULT_ROOT)
+        chosen = run or os.environ.get("LIMPET_RUN", "")
+        # A store elsewhere has its own run directory, so that two stores never see each other's containers.
+        self.run = os.path.abspath(chosen or (DEFAULT_RUN if self.root == DEFAULT_ROOT else f"{self.root}/run"))
+        self._db: Database | None = None
+        if not os.path.exists(f"{self.root}/state.db"):
+            self._create()
+        os.makedirs(self.run, mode=0o711, exist_ok=True)
+
+    def _create(self) -> None:
+        try:
+            for name in ("", "blobs", "blobs/sha256", "layers", "containers", "volumes", "tmp"):
+                os.makedirs(f"{self.root}/{name}".rstrip("/"), mode=0o711 if name else 0o710, exist_ok=True)
+        except OSError as e:
+            raise LimpetError(f"{self.root}: {e.strerror}", "choose another place with --root or LIMPET_ROOT") from e
+
+    @property
+    def db(self) -> Database:
+        """The database, opened on first use. After a fork the child must call `forget` first."""
+        if self._db is None:
+            self._db = Database(f"{self.root}/state.db")
+        return self._db
+
+    def forget(self) -> None:
+        """Drops the connection without closing it: for a forked child, which must not touch its parent's locks.
+
+        The child keeps the descriptors open until it ends; POSIX locks are per process, so nothing is released.
+        """
+        global _leaked
+        _leaked = self._db
+        self._db = None
+
+    def blob_path(self, digest: str) -> str:
+        """`digest` must have been checked (`oci.digest.check`): it becomes a path."""
+        return f"{self.root}/blobs/{digest.replace(':', '/')}"
+
+    def layer_path(self, diff_id: str) -> str:
+        return f"{self.root}/layers/{diff_id.partition(':')[2]}"
+
+    def container_path(self, container_id: str) -> str:
+        return f"{self.root}/containers/{container_id}"
+
+    def run_path(self, container_id: str) -> str:
+        return f"{self.run}/{container_id}"
+
+    def volume_path(self, name: str) -> str:
+        return f"{self.root}/volumes/{name}"
+
+    def temporary(self, purpose: str) -> str:
+        """A path in tmp/ that does not exist yet, on the same file system as all else."""
+        return f"{self.root}/tmp/{purpose}-{os.getpid()}-{os.urandom(6).hex()}"
+
+    def lease(self) -> Lock:
+        """`with store.lease():` around everything that makes files before their rows: garbage collection waits."""
+        return Lock(f"{self.root}/lock", fcntl.LOCK_SH)
+
+    def exclusive(self) -> Lock:
+        """`with store.exclusive() as held:` for garbage collection. `held` is False at once if a lease is out."""
+        return Lock(f"{self.root}/lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_leaked: Database | None = None
+
+
+class Lock:
+    """An flock, released when the block or the process ends."""
+
+    def __init__(self, path: str, operation: int) -> None:
+        self._path = path
+        self._operation = operation
+        self._fd = -1
+
+    def __enter__(self) -> bool:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, self._operation)
+        except BlockingIOError:
+            return False
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)

@@ -1,0 +1,104 @@
+"""Fixtures for all rooms: a store of one's own, the command line as a user runs it, a small real image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+sys.path.insert(0, str(SOURCE))
+
+from limpet.store.store import Store  # noqa: E402
+
+START = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli.main import entry; entry()"
+
+
+class Runner(Protocol):
+    """`limpet("ps", "-a")`; the result has returncode, stdout, stderr (text). `check=True` asserts exit code 0."""
+
+    root: Path
+    environment: dict[str, str]
+    command: list[str]
+
+    def __call__(
+        self, *args: str | Path, check: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+class _Runner:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.command = [sys.executable, "-I", "-c", START]
+        self.environment = {**os.environ, "LIMPET_ROOT": str(root), "LIMPET_RUN": f"{root}/run", "NO_COLOR": "1"}
+
+    def __call__(
+        self, *args: str | Path, check: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        options.setdefault("timeout", 120)
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        result = subprocess.run(
+            [*self.command, *map(str, args)], capture_output=True, text=True, env=self.environment, **options
+        )
+        if check:
+            assert result.returncode == 0, f"limpet {args}: exit {result.returncode}\n{result.stdout}{result.stderr}"
+        return result
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"), str(tmp_path / "run"))
+
+
+@pytest.fixture
+def limpet(tmp_path: Path) -> Any:
+    """A command line with a store of its own; its containers are removed at the end."""
+    runner = _Runner(tmp_path / "limpet")
+    yield runner
+    if runner.root.exists():
+        ids = runner("ps", "-aq", check=False).stdout.split()
+        if ids:
+            runner("rm", "-f", "-v", *ids, check=False)
+
+
+@pytest.fixture(scope="session")
+def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system of a few files: Debian's static busybox with its applets as links, passwd, group."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("needs Debian's busybox-static")
+    root = tmp_path_factory.mktemp("busybox")
+    for name in ("bin", "etc", "tmp", "root", "home/user", "var/log", "proc", "dev", "sys"):
+        (root / name).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:User:/home/user:/bin/sh\nwww:x:33:33::/:/bin/false\n"
+    )
+    (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\nwww:x:33:\nextra:x:2000:user\nmore:x:2001:user,www\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def busybox_tar(busybox_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tar") / "busybox.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(busybox_rootfs, ".")
+    return path
+
+
+@pytest.fixture
+def busybox(limpet: Any, busybox_tar: Path) -> str:
+    """The name of an image in the store of `limpet`, made by `limpet import`."""
+    limpet("import", busybox_tar, "busybox:test")
+    return "busybox:test"
