@@ -27,9 +27,7 @@ class Runner(Protocol):
     environment: dict[str, str]
     command: list[str]
 
-    def __call__(
-        self, *args: str | Path, check: bool = True, **options: Any
-    ) -> subprocess.CompletedProcess[str]: ...
+    def __call__(self, *args: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]: ...
 
 
 class _Runner:
@@ -38,9 +36,7 @@ class _Runner:
         self.command = [sys.executable, "-I", "-c", START]
         self.environment = {**os.environ, "LIMPET_ROOT": str(root), "LIMPET_RUN": f"{root}/run", "NO_COLOR": "1"}
 
-    def __call__(
-        self, *args: str | Path, check: bool = True, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *args: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         options.setdefault("timeout", 120)
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
