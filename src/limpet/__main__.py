@@ -1,4 +1,4 @@
-"""`python -m limpet`, and what the launcher of a checkout runs as a script (`-S -I`: no site, so paths are set here)."""
+"""`python -m limpet`, and what a checkout's launcher runs as a script (`-S -I`: no site, so paths are set here)."""
 
 import sys
 

@@ -56,9 +56,7 @@ def dumps(value: Any, *, sort_keys: bool = False, indent: int | None = None) -> 
 
         separators = (",", ":") if indent is None else (",", ": ")
         return json.dumps(value, sort_keys=sort_keys, indent=indent, separators=separators)
-    encode = _json.make_encoder(
-        {}, _not_json, _json.encode_basestring_ascii, None, ":", ",", sort_keys, False, False
-    )
+    encode = _json.make_encoder({}, _not_json, _json.encode_basestring_ascii, None, ":", ",", sort_keys, False, False)
     return "".join(encode(value, 0))
 
 
@@ -66,4 +64,5 @@ def _not_json(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-_scan: Any = _json.make_scanner(_Context) if _json is not None else None
+_context: Any = _Context
+_scan: Any = _json.make_scanner(_context) if _json is not None else None

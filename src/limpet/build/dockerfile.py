@@ -26,7 +26,7 @@ _LATER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`text` is what stands after the name and the flags, continuations joined; `words` is the JSON form, if it is one."""
+    """`text` stands after the name and the flags, continuations joined; `words` is the JSON form, if it is one."""
 
     name: str
     text: str
@@ -114,7 +114,7 @@ def _instruction(logical: str, number: int, path: str) -> Instruction:
 
 
 def _json_form(text: str) -> tuple[str, ...] | None:
-    """A JSON list of strings is the exec form; anything else, also broken JSON, is the shell form (as Docker decides)."""
+    """A JSON list of strings is the exec form; anything else, broken JSON too, is the shell form (as Docker decides)."""
     if not text.startswith("["):
         return None
     try:

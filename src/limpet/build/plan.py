@@ -9,8 +9,12 @@ from __future__ import annotations
 import posixpath
 import shlex
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from limpet.build.dockerfile import Instruction, error
+from limpet.build.dockerfile import error
+
+if TYPE_CHECKING:
+    from limpet.build.dockerfile import Instruction
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -28,7 +32,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """`sources` are relative to the context; `target` is absolute, with a trailing slash when it must be a directory."""
+    """`sources` are relative to the context; `target` is absolute, with a trailing slash if it must be a directory."""
 
     sources: tuple[str, ...]
     target: str
@@ -135,7 +139,7 @@ def expand(text: str, env: tuple[tuple[str, str], ...]) -> str:
             out.append(values.get(text[end + 1 : close], ""))
             i = close + 1
             continue
-        while end < len(text) and (text[end].isascii() and text[end].isalnum() or text[end] == "_"):
+        while end < len(text) and ((text[end].isascii() and text[end].isalnum()) or text[end] == "_"):
             end += 1
         out.append(values.get(text[i + 1 : end], "") if end > i + 1 else "$")
         i = max(end, i + 1)

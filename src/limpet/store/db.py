@@ -9,6 +9,8 @@ sync it, some milliseconds for nothing. The log stays small by `wal_autocheckpoi
 
 from __future__ import annotations
 
+from limpet.errors import Conflict, LimpetError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 else:
     import _sqlite3 as sqlite3
-
-from limpet.errors import Conflict, LimpetError
 
 VERSION = 1
 
@@ -72,7 +72,8 @@ CREATE TABLE name (
     reference TEXT PRIMARY KEY,         -- canonical: docker.io/library/debian:12, or repository@sha256:...
     image_id TEXT NOT NULL REFERENCES image (id) ON DELETE CASCADE,
     manifest TEXT REFERENCES manifest (digest) ON DELETE SET NULL,
-    index_digest TEXT                   -- of the index that the registry answered with, when it was one
+    index_digest TEXT,                  -- of the index that the registry answered with, when it was one
+    implicit INTEGER NOT NULL DEFAULT 0 -- 1: brought in by `build` or `up` as a base, goes when nothing needs it
 ) WITHOUT ROWID;
 CREATE INDEX name_image ON name (image_id);
 CREATE TABLE container (
@@ -84,6 +85,12 @@ CREATE TABLE container (
     created REAL NOT NULL,              -- Unix seconds
     options TEXT NOT NULL               -- JSON: what the user asked for; containers/spec.py has its fields
 ) WITHOUT ROWID;
+-- What a build step made, by all that it depended on; goes with the layer.
+CREATE TABLE build_step (
+    key TEXT PRIMARY KEY,               -- sha256 hex over the parent's key, the step and its inputs
+    diff_id TEXT NOT NULL REFERENCES layer (diff_id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX build_step_diff_id ON build_step (diff_id);
 CREATE TABLE volume (
     name TEXT PRIMARY KEY,
     created REAL NOT NULL,
@@ -132,14 +139,14 @@ class Database:
         return self._connection.execute(query, values).fetchone()
 
     def run(self, statement: str, *values: object) -> int:
-        """Executes one statement and gives the number of rows that it changed. Raises Conflict on a broken constraint."""
+        """Executes one statement, gives the number of rows changed. Raises Conflict on a broken constraint."""
         try:
             return self._connection.execute(statement, values).rowcount
         except sqlite3.IntegrityError as e:
             raise Conflict(str(e)) from e
 
     def transaction(self, *, durable: bool = True) -> Transaction:
-        """`with db.transaction():` all or nothing, one writer at a time. `durable`: on disk when it ends (one fsync)."""
+        """`with db.transaction():` all or nothing, one writer at a time. `durable`: on disk when it ends."""
         return Transaction(self._connection, durable)
 
     def close(self) -> None:
