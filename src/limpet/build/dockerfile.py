@@ -114,7 +114,7 @@ def _instruction(logical: str, number: int, path: str) -> Instruction:
 
 
 def _json_form(text: str) -> tuple[str, ...] | None:
-    """A JSON list of strings is the exec form; anything else, broken JSON too, is the shell form (as Docker decides)."""
+    """A JSON list of strings is the exec form; anything else, broken JSON too, is the shell form, as in Docker."""
     if not text.startswith("["):
         return None
     try:

@@ -1,0 +1,188 @@
+"""Compares limpet with docker and podman in one run: `bench/run [--quick] [CASE…]`.
+
+Each figure is a median over interleaved rounds (limpet, docker, podman, limpet, …), whole processes from outside;
+what counts is the ratio to docker. Cases: pull load run exec ps memory rmi.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from typing import TYPE_CHECKING
+
+import engines
+
+import images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engines import Engine
+
+GOALS = {"pull": 0.25, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
+CASES = ["pull", "load", "run", "exec", "ps", "memory", "rmi"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=CASES, help=" ".join(CASES))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    layouts = images.make(engines.CHECKOUT / ".cache/bench")
+    subprocess.run([str(engines.CHECKOUT / "limpet"), "version"], check=True, stdout=subprocess.DEVNULL)
+    scratch = Path(tempfile.mkdtemp(prefix="limpet-bench-", dir="/var/tmp"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = engines.registry(scratch, port)
+    candidates = [engines.limpet(scratch), engines.docker(scratch), engines.podman(scratch)]
+    try:
+        Bench([e for e in candidates if e], layouts, scratch, port, options.quick).run(options.cases)
+    finally:
+        for engine in filter(None, candidates):
+            for container in engine("ps", "-aq", check=False).split():
+                engine("rm", "-f", container, check=False)
+            engine.close()
+        server.terminate()
+        server.wait()
+        _unmount_below(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Bench:
+    def __init__(self, found: list[Engine], layouts: dict[str, Path], scratch: Path, port: int, quick: bool) -> None:
+        self.engines, self.layouts, self.scratch, self.port, self.quick = found, layouts, scratch, port, quick
+        self.big, self.many = f"127.0.0.1:{port}/big:1", f"127.0.0.1:{port}/many:1"
+
+    def run(self, cases: list[str]) -> None:
+        for name, layout in self.layouts.items():
+            target = f"docker://127.0.0.1:{self.port}/{name}:1"
+            # fmt: off
+            subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:{name}", target],
+                           check=True)
+            subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}:{name}",
+                            f"docker-archive:{self.scratch}/{name}.tar:127.0.0.1:{self.port}/{name}:1"], check=True)
+            # fmt: on
+        print(f"{'':34s}" + "".join(f"{e.name:>12s}" for e in self.engines) + "   ÷ docker  goal")
+        for case in cases:
+            getattr(self, f"case_{case}")()
+
+    def rounds(self, slow: int = 5) -> int:
+        return 3 if self.quick else slow
+
+    def row(
+        self, label: str, figures: dict[str, list[float]], goal: str = "", scale: float = 1e3, unit: str = "ms"
+    ) -> None:
+        medians = {name: statistics.median(values) for name, values in figures.items()}
+        text = f"{label:34s}" + "".join(f"{medians[e.name] * scale:9.1f} {unit}" for e in self.engines)
+        if medians.get("docker"):
+            text += f"   {medians['limpet'] / medians['docker']:6.2f}"
+            text += f"  ≤ {GOALS[goal]}" if goal else ""
+        print(text, flush=True)
+
+    def measure(
+        self, rounds: int, act: Callable[[Engine], object], before: Callable[[Engine], object] | None = None
+    ) -> dict[str, list[float]]:
+        figures: dict[str, list[float]] = {e.name: [] for e in self.engines}
+        for _ in range(rounds):
+            for engine in self.engines:
+                if before:
+                    before(engine)
+                start = time.perf_counter()
+                act(engine)
+                figures[engine.name].append(time.perf_counter() - start)
+        return figures
+
+    def need(self) -> None:
+        for engine in self.engines:
+            engine("pull", *engine.pull_options, self.big)
+
+    def case_pull(self) -> None:
+        for label, image in (("pull, 1 layer of 200 MB", self.big), ("pull, 20 layers", self.many)):
+            figures = self.measure(
+                self.rounds(),
+                lambda e, image=image: e("pull", *e.pull_options, image),
+                lambda e, image=image: e("rmi", "-f", image, check=False),
+            )
+            self.row(label, figures, "pull")
+        limpet = self.engines[0]
+        limpet("rmi", "-f", self.big)
+        pid = os.posix_spawn(limpet.command[0], [*limpet.command, "pull", "-q", self.big], limpet.environment)
+        usage = os.wait4(pid, 0)[2]
+        print(f"{'peak memory of limpet pull':34s}{usage.ru_maxrss / 1024:9.1f} MiB   (goal: under 150)")
+
+    def case_load(self) -> None:
+        for label, name in (("load, 1 layer of 200 MB", "big"), ("load, 20 layers", "many")):
+            archive = f"{self.scratch}/{name}.tar"
+            image = f"127.0.0.1:{self.port}/{name}:1"
+            figures = self.measure(
+                self.rounds(),
+                lambda e, archive=archive: e("load", "-q", "-i", archive),
+                lambda e, image=image: e("rmi", "-f", image, check=False),
+            )
+            self.row(label, figures, "load")
+
+    def case_run(self) -> None:
+        self.need()
+        figures = self.measure(self.rounds(15), lambda e: e("run", "--rm", *e.run_options, self.big, "true"))
+        self.row("run --rm IMAGE true", figures, "run")
+
+    def case_exec(self) -> None:
+        self.need()
+        for engine in self.engines:
+            engine("run", "-d", "--name", "exec", *engine.run_options, self.big, "sleep", "1000")
+        self.row("exec true", self.measure(self.rounds(15), lambda e: e("exec", "exec", "true")), "exec")
+        for engine in self.engines:
+            engine("rm", "-f", "exec")
+
+    def case_ps(self) -> None:
+        self.need()
+        count = 20 if self.quick else 100
+        for engine in self.engines:
+            for _ in range(count):
+                engine("create", *engine.run_options, self.big, "true")
+        self.row(f"ps -a, {count} containers", self.measure(self.rounds(9), lambda e: e("ps", "-a")), "ps")
+        self.row(f"rm -f, {count} containers", self.measure(1, lambda e: e("rm", "-f", *e("ps", "-aq").split())))
+
+    def case_memory(self) -> None:
+        self.need()
+        count = 10 if self.quick else 50
+        figures: dict[str, list[float]] = {}
+        for engine in self.engines:
+            before = engine.memory()
+            ids = [engine("run", "-d", *engine.run_options, self.big, "sleep", "1000").strip() for _ in range(count)]
+            figures[engine.name] = [float(engine.memory())]
+            print(f"  {engine.name}: {(engine.memory() - before) / count / 2**20:.2f} MiB for each container")
+            engine("rm", "-f", *ids)
+        self.row(f"memory, {count} idle containers (PSS)", figures, scale=1 / 2**20, unit="MB")
+
+    def case_rmi(self) -> None:
+        figures = self.measure(
+            self.rounds(),
+            lambda e: e("rmi", "-f", self.big),
+            lambda e: e("pull", *e.pull_options, self.big),
+        )
+        self.row("rmi, 1 layer of 200 MB", figures, "rmi")
+
+
+def _unmount_below(scratch: Path) -> None:
+    """docker and podman leave mounts when they end."""
+    with open("/proc/self/mounts") as mounts:
+        places = [line.split()[1] for line in mounts if line.split()[1].startswith(str(scratch))]
+    for place in reversed(places):
+        subprocess.run(["umount", "-l", place], check=False)
+
+
+if __name__ == "__main__":
+    main()
