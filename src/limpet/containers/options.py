@@ -1,0 +1,160 @@
+"""What a user asked for when a container was made: every option of `create` and `run`, and nothing that follows from them.
+
+The row of the container keeps it as JSON. What the image says is kept apart (`image.json`), and both are merged at each
+start (`spec.make`), so that nothing of the image is frozen into what the user said.
+"""
+
+from __future__ import annotations
+
+from limpet import jsontext
+from limpet.errors import Invalid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SHM_SIZE = 64 << 20  # Docker's default for /dev/shm
+LOG_MAX_SIZE = 10_000_000  # limpet's default: 3 files of 10 MB, where Docker has no limit
+LOG_MAX_FILE = 3
+
+_DEFAULTS: dict[str, Any] = {
+    "name": "",
+    "image": "",
+    "command": [],
+    "entrypoint": None,
+    "env": [],
+    "workdir": "",
+    "user": "",
+    "group_add": [],
+    "volumes": [],
+    "mounts": [],
+    "tmpfs": [],
+    "mkdir": False,
+    "read_only": False,
+    "hostname": "",
+    "domainname": "",
+    "labels": {},
+    "init": None,
+    "stop_signal": "",
+    "stop_timeout": None,
+    "privileged": False,
+    "cap_add": [],
+    "cap_drop": [],
+    "security_opt": [],
+    "add_host": [],
+    "tty": False,
+    "interactive": False,
+    "detach": False,
+    "auto_remove": False,
+    "restart": "no",
+    "network": "host",
+    "runtime": "limpet",
+    "devices": [],
+    "shm_size": SHM_SIZE,
+    "ulimits": [],
+    "sysctls": {},
+    "log_opts": {},
+    "platform": "",
+    "oom_score_adj": 0,
+}
+
+
+class Options:
+    """All fields have a default; `Options(image="x", tty=True)` sets some. Lists and dicts are the instance's own."""
+
+    __slots__ = tuple(_DEFAULTS)
+
+    name: str  # "" for a generated one
+    image: str  # as the user wrote it
+    command: list[str]  # arguments after the image; [] for the image's
+    entrypoint: list[str] | None  # None for the image's, [] for none
+    env: list[str]  # KEY=VALUE, already merged from --env-file and the caller's environment
+    workdir: str
+    user: str  # user[:group], names or numbers
+    group_add: list[str]
+    volumes: list[str]  # -v
+    mounts: list[str]  # --mount
+    tmpfs: list[str]  # --tmpfs
+    mkdir: bool  # make missing sources of bind mounts
+    read_only: bool
+    hostname: str
+    domainname: str
+    labels: dict[str, str]
+    init: bool | None  # None: unless the command is an init itself
+    stop_signal: str
+    stop_timeout: int | None  # seconds; None for the default of 10
+    privileged: bool
+    cap_add: list[str]
+    cap_drop: list[str]
+    security_opt: list[str]
+    add_host: list[str]  # name:address
+    tty: bool
+    interactive: bool
+    detach: bool
+    auto_remove: bool
+    restart: str  # no, always, unless-stopped, on-failure[:N]
+    network: str  # host, none
+    runtime: str  # limpet, runc
+    devices: list[str]  # host[:container[:rwm]]
+    shm_size: int  # bytes
+    ulimits: list[str]  # name=soft[:hard]
+    sysctls: dict[str, str]
+    log_opts: dict[str, str]  # max-size, max-file
+    platform: str
+    oom_score_adj: int
+
+    def __init__(self, **values: Any) -> None:
+        for name, default in _DEFAULTS.items():
+            value = values.pop(name, default)
+            setattr(self, name, value.copy() if value is default and isinstance(value, list | dict) else value)
+        if values:
+            raise TypeError(f"no such option: {', '.join(values)}")
+
+    def to_json(self) -> str:
+        """Only what differs from the default, so that rows stay short."""
+        values = {name: getattr(self, name) for name in _DEFAULTS}
+        return jsontext.dumps({name: value for name, value in values.items() if value != _DEFAULTS[name]})
+
+    @classmethod
+    def from_json(cls, text: str) -> Options:
+        """Fields that this version does not know are left out: a newer limpet may have written the row."""
+        values = jsontext.loads(text)
+        return cls(**{name: value for name, value in values.items() if name in _DEFAULTS})
+
+
+def restart_policy(text: str) -> tuple[str, int]:
+    """'on-failure:3' → ('on-failure', 3); a count of 0 means for ever. Raises Invalid."""
+    name, colon, count = (text or "no").partition(":")
+    if name not in ("no", "always", "unless-stopped", "on-failure"):
+        raise Invalid(
+            f"invalid restart policy '{text}'", "it is one of no, always, unless-stopped, on-failure[:MAX-RETRIES]"
+        )
+    if colon and name != "on-failure":
+        raise Invalid(f"restart policy '{text}': maximum retry count can only be used with 'on-failure'")
+    if colon and not count.isdecimal():
+        raise Invalid(f"restart policy '{text}': maximum retry count must be a number")
+    return name, int(count or 0)
+
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str, what: str, *, decimal: bool = False) -> int:
+    """'64m' → bytes. Memory sizes are binary, log sizes decimal, as in Docker (go-units RAMInBytes, FromHumanSize)."""
+    lower = text.strip().lower()
+    number = lower.rstrip("bkmgti")
+    unit = lower[len(number) :]
+    if len(unit) > 1:
+        unit = unit.removesuffix("b").removesuffix("i")
+    try:
+        if unit not in _UNITS:
+            raise ValueError
+        factor = _UNITS[unit]
+        if decimal and unit in "kmgt":
+            factor = 1000 ** (" kmgt".index(unit)) if unit else 1
+        size = int(float(number) * factor)
+        if size < 0:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise Invalid(f"invalid size '{text}' for {what}", "write a number with b, k, m or g, like 64m") from None
+    return size
