@@ -1,0 +1,94 @@
+"""The three files of /etc that the engine provides: hostname, hosts, resolv.conf (moby `etchosts.go`, libnetwork host mode).
+
+They lie in `containers/<id>/` and are bind mounted. With the host's network hosts and resolv.conf are copies of the
+host's; hosts is generated as soon as there is an `--add-host`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet.errors import Invalid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from limpet.containers.options import Options
+
+NAMES = ("hostname", "hosts", "resolv.conf")
+
+_LOCAL = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+
+
+def hostname(options: Options, container_id: str) -> str:
+    """What the user gave, the host's name on the host's network, else the short id."""
+    if options.hostname:
+        return options.hostname
+    return os.uname().nodename if options.network == "host" else container_id[:12]
+
+
+def write(directory: str, options: Options, container_id: str) -> None:
+    """Writes the three files; a file that is there keeps its inode, so that a running container sees the change."""
+    name = hostname(options, container_id)
+    _put(f"{directory}/hostname", f"{name}\n".encode())
+    if options.network == "host" and not options.add_host:
+        hosts = _read("/etc/hosts") or _LOCAL.encode()
+    else:
+        extra = "".join(f"{address}\t{name}\n" for name, address in map(host_entry, options.add_host))
+        own = ""
+        if options.network != "host":
+            full = f"{name}.{options.domainname} {name}" if options.domainname else name
+            own = f"127.0.0.1\t{full}\n"
+        hosts = f"{_LOCAL}{extra}{own}".encode()
+    _put(f"{directory}/hosts", hosts)
+    _put(f"{directory}/resolv.conf", _read("/etc/resolv.conf"))
+
+
+def host_entry(text: str) -> tuple[str, str]:
+    """`name:address` or `name=address`, IPv6 with or without brackets; `host-gateway` is the host: loopback here."""
+    equals = text.find("=")
+    colon = text.find(":")
+    cut = equals if equals > 0 and (colon < 0 or equals < colon) else colon
+    if cut <= 0:
+        raise Invalid(f"invalid host '{text}'", "write NAME:ADDRESS")
+    name, address = text[:cut], text[cut + 1 :]
+    if address == "host-gateway":
+        address = "127.0.0.1"
+    address = address.removeprefix("[").removesuffix("]")
+    if not _is_address(address) or not name or any(c in name for c in " \t\n#"):
+        raise Invalid(f"invalid host '{text}': '{address}' is not an IP address")
+    return name, address
+
+
+def _is_address(text: str) -> bool:
+    import _socket
+
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, text)
+            return True
+        except (OSError, ValueError):
+            pass
+    return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return b""
+
+
+def _put(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
