@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-PACKAGES = "python3,perl,gcc,git-core,vim-tiny,curl,iproute2,less,locales-all"
+PACKAGES = "python3,perl,curl,iproute2,less,vim-tiny"
 BIG_ENTRIES, BIG_BYTES = 10_000, 214_000_000
 
 
