@@ -98,7 +98,12 @@ def podman(scratch: Path) -> Engine | None:
                "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
     # fmt: on
     return Engine(
-        "podman", command, dict(os.environ), ["--tls-verify=false"], ["--network", "host"], marks=("conmon", "podman")
+        "podman",
+        command,
+        dict(os.environ),
+        ["--tls-verify=false"],
+        ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"],
+        marks=("conmon", "podman"),
     )
 
 
