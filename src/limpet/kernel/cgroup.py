@@ -1,0 +1,115 @@
+"""cgroup version 2 groups, one per container, below `limpet` at the root of the hierarchy that is there.
+
+On a hybrid host version 2 is mounted at `unified` and has no controllers; freezing, killing and BPF work there too.
+Without version 2 `create` gives None, and a container is held by its PID namespace alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+PARENT = "limpet"
+_PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+
+
+def root() -> str | None:
+    """Where cgroup2 is mounted. A group of version 1 has no cgroup.controllers."""
+    for place in _PLACES:
+        if os.path.exists(f"{place}/cgroup.controllers"):
+            return place
+    return None
+
+
+def path(name: str) -> str | None:
+    """Where the group of that name is, or would be."""
+    base = root()
+    return base and f"{base}/{PARENT}/{name}"
+
+
+def create(name: str) -> str | None:
+    """A new group's path; one that a dead container left is taken over. None without cgroup2."""
+    place = path(name)
+    if place is None:
+        return None
+    while True:
+        try:
+            os.mkdir(place, 0o755)
+        except FileExistsError:
+            return place
+        except FileNotFoundError:
+            try:
+                os.mkdir(os.path.dirname(place), 0o755)
+            except FileExistsError:
+                pass  # another container's start was first, or its end took the parent away again
+            continue
+        return place
+
+
+def remove(place: str) -> None:
+    """Takes away an empty group, groups below it, and the parent if this was the last. Busy ones raise OSError."""
+    try:
+        _remove(place)
+    except FileNotFoundError:
+        pass
+    try:
+        os.rmdir(os.path.dirname(place))
+    except OSError:
+        pass  # other containers
+
+
+def _remove(place: str) -> None:
+    try:
+        os.rmdir(place)
+    except OSError:
+        with os.scandir(place) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for group in below:
+            _remove(group)
+        os.rmdir(place)
+
+
+def kill(place: str) -> None:
+    """SIGKILL to every process of the group and of groups below it (5.14); those in the making too."""
+    _write(f"{place}/cgroup.kill", b"1")
+
+
+def freeze(place: str) -> None:
+    """Asks for it; `cgroup.events` says when it is done."""
+    _write(f"{place}/cgroup.freeze", b"1")
+
+
+def thaw(place: str) -> None:
+    _write(f"{place}/cgroup.freeze", b"0")
+
+
+def enter(place: str, pid: int = 0) -> None:
+    """Moves a process (0: the calling one) into the group."""
+    _write(f"{place}/cgroup.procs", str(pid).encode())
+
+
+def pids(place: str) -> list[int]:
+    """The processes of the group and of those below it; none if the group is gone."""
+    try:
+        fd = os.open(f"{place}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    data = b""
+    try:
+        while chunk := os.read(fd, 65536):
+            data += chunk
+    finally:
+        os.close(fd)
+    found = [int(line) for line in data.split()]
+    with os.scandir(place) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for group in below:
+        found += pids(group)
+    return found
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)

@@ -1,0 +1,218 @@
+"""Mounts: mount(2), umount2(2), and the descriptor API (fsopen, fsmount, open_tree, move_mount, mount_setattr).
+
+Why descriptors: a mount that was never attached (`erofs`, `overlay`, `open_tree` give one) is in no mount table, goes
+with its last descriptor, and so survives no crash; and a refusal comes with the kernel's own sentence, which each
+OSError raised here carries. Kernels: fsopen 5.2, mount_setattr 5.12, overlay's `lowerdir+` 6.7 (by descriptor 6.13,
+of detached mounts 6.15), EROFS on plain files 6.12.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from limpet.kernel.sys import Buffer, by_machine, fail, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+_MOUNT = by_machine(165, 40)
+_UMOUNT2 = by_machine(166, 39)
+_PIVOT_ROOT = by_machine(155, 41)
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
+MS_DIRSYNC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_MOVE, MS_REC = (
+    128,
+    256,
+    1024,
+    2048,
+    4096,
+    8192,
+    16384,
+)
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
+MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_IDMAP = 0x10, 0x20, 0x80, 0x100000
+
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_CLOEXEC, _CLONE = os.O_CLOEXEC, 1
+_SET_FLAG, _SET_STRING, _SET_FD, _CREATE = 0, 1, 5, 6
+
+
+def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None) -> None:
+    """mount(2)."""
+    try:
+        syscall(_MOUNT, _path(source), _path(target), _path(fstype), flags, _path(data))
+    except OSError as e:
+        fail(e, f"mount {fstype or 'bind'} {source or ''} on {target}")
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    try:
+        syscall(_UMOUNT2, _path(target), flags)
+    except OSError as e:
+        fail(e, f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2); `("." , ".")` stacks the old root under the new one (man page, "pivot_root(\".\", \".\")")."""
+    try:
+        syscall(_PIVOT_ROOT, _path(new), _path(old))
+    except OSError as e:
+        fail(e, f"pivot_root {new}")
+
+
+class FsContext:
+    """One fsopen(2): set options, then `mount` gives a detached mount.
+
+    with FsContext("tmpfs") as context:
+        context.set("mode", "755")
+        fd = context.mount(MOUNT_ATTR_NOSUID)
+    """
+
+    def __init__(self, fstype: str) -> None:
+        self.fstype = fstype
+        try:
+            self.fd = syscall(_FSOPEN, _path(fstype), 1)
+        except OSError as e:
+            fail(e, f"fsopen {fstype}")
+
+    def __enter__(self) -> FsContext:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+    def set(self, key: str, value: str) -> None:
+        self._config(_SET_STRING, key, _path(value), 0, f"{key}={value}")
+
+    def flag(self, key: str) -> None:
+        self._config(_SET_FLAG, key, None, 0, key)
+
+    def set_fd(self, key: str, fd: int) -> None:
+        self._config(_SET_FD, key, None, fd, f"{key} by descriptor")
+
+    def mount(self, attributes: int = 0) -> int:
+        """Makes the superblock; a descriptor of the detached mount."""
+        self._config(_CREATE, None, None, 0, "mount")
+        try:
+            return syscall(_FSMOUNT, self.fd, 1, attributes)
+        except OSError as e:
+            fail(e, f"{self.fstype}: fsmount{self._log()}")
+
+    def _config(self, command: int, key: str | None, value: bytes | None, extra: int, what: str) -> None:
+        try:
+            syscall(_FSCONFIG, self.fd, command, _path(key), value, extra)
+        except OSError as e:
+            fail(e, f"{self.fstype}: {what}{self._log()}")
+
+    def _log(self) -> str:
+        """The kernel's words about this context, as " (…)"; lines begin with "e ", "w " or "i "."""
+        lines: list[str] = []
+        while True:
+            try:
+                lines.append(os.read(self.fd, 8192).decode(errors="replace")[2:].strip())
+            except OSError:
+                return f" ({'; '.join(lines)})" if lines else ""
+
+
+def erofs(index: str, devices: Sequence[str] = ()) -> int:
+    """A file-backed EROFS, read-only; `devices` in the order of its device table. A detached mount.
+
+    MOUNT_ATTR_NODEV does not hinder whiteouts (char 0/0): overlayfs looks at the inode and never opens the device.
+    """
+    with FsContext("erofs") as context:
+        context.set("source", index)
+        for device in devices:
+            context.set("device", device)
+        context.flag("ro")
+        return context.mount(MOUNT_ATTR_RDONLY)
+
+
+def overlay(
+    lowers: Sequence[int | str],
+    upper: str | int | None = None,
+    work: str | int | None = None,
+    options: Sequence[str] = (),
+    attributes: int = 0,
+) -> int:
+    """An overlay over `lowers` (topmost first; a path, or a descriptor of a directory or a detached mount).
+
+    Without an upper the kernel wants at least two lowers and says so only in dmesg (EINVAL).
+    """
+    with FsContext("overlay") as context:
+        context.set("source", "limpet")
+        for lower in lowers:
+            _layer(context, "lowerdir+", lower)
+        for key, value in (("upperdir", upper), ("workdir", work)):
+            if value is not None:
+                _layer(context, key, value)
+        for option in options:
+            key, equals, text = option.partition("=")
+            if equals:
+                context.set(key, text)
+            else:
+                context.flag(key)
+        return context.mount(attributes)
+
+
+def tmpfs(attributes: int = 0, **options: str) -> int:
+    """A detached tmpfs: `tmpfs(MOUNT_ATTR_NOSUID, mode="755", size="64m")`."""
+    with FsContext("tmpfs") as context:
+        for key, value in options.items():
+            context.set(key, value)
+        return context.mount(attributes)
+
+
+def attach(fd: int, target: str) -> None:
+    """move_mount(2): a detached mount gets a place."""
+    try:
+        syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, _path(target), 4)  # MOVE_MOUNT_F_EMPTY_PATH
+    except OSError as e:
+        fail(e, f"move_mount to {target}")
+
+
+def open_tree(path: str, *, recursive: bool = False, dirfd: int = _AT_FDCWD) -> int:
+    """A detached bind mount of `path`."""
+    flags = _CLONE | _CLOEXEC | (_AT_RECURSIVE if recursive else 0) | (0 if path else _AT_EMPTY_PATH)
+    try:
+        return syscall(_OPEN_TREE, dirfd, _path(path), flags)
+    except OSError as e:
+        fail(e, f"open_tree {path}")
+
+
+def set_attributes(
+    fd: int, set: int = 0, clear: int = 0, *, recursive: bool = False, propagation: int = 0, userns: int = 0
+) -> None:
+    """mount_setattr(2) on a mount's descriptor. `propagation` is MS_PRIVATE, MS_SLAVE, MS_SHARED or 0."""
+    attributes = struct.pack("<4Q", set, clear, propagation, userns)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    try:
+        syscall(_MOUNT_SETATTR, fd, b"", flags, Buffer(attributes), len(attributes))
+    except OSError as e:
+        fail(e, "mount_setattr")
+
+
+def _layer(context: FsContext, key: str, layer: int | str) -> None:
+    if isinstance(layer, str):
+        context.set(key, layer)
+        return
+    try:
+        context.set_fd(key, layer)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+        context.set(key, f"/proc/self/fd/{layer}")  # before 6.13, which takes paths only
+
+
+def _path(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
