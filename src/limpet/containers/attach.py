@@ -1,0 +1,244 @@
+"""The client's side of a container's streams: this process's standard descriptors, its terminal and its signals.
+
+`attach` talks to the monitor (`frames`) until the container ends or the user detaches. The terminal is set raw for that
+time and restored whatever happens; the container never notices that a client comes or goes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from limpet.containers import frames
+from limpet.errors import Conflict, Invalid, LimpetError
+from limpet.kernel import signals, terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    import _signal
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+else:
+    import _signal
+    import _socket as socket
+
+DETACH_KEYS = "ctrl-p,ctrl-q"
+DETACHED = -1  # instead of an exit code
+_PROXIED = ("HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "ALRM")
+
+
+def connect(store: Store, container: Container) -> socket.socket:
+    """A connection to the container's monitor. Raises Conflict if there is none."""
+    directory = None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        directory = os.open(store.run_path(container.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        connection.connect(f"/proc/self/fd/{directory}/attach.sock")
+    except OSError:
+        connection.close()
+        raise Conflict(f"container {container.name} is not running", exit_code=1) from None
+    finally:
+        if directory is not None:
+            os.close(directory)
+    return connection
+
+
+def attach(
+    store: Store,
+    container: Container,
+    *,
+    connection: socket.socket | None = None,
+    stdin: bool = True,
+    detach_keys: str = DETACH_KEYS,
+    proxy_signals: bool = True,
+) -> int:
+    """Passes streams to and fro until the container ends: its exit code, or DETACHED.
+
+    `connection` is the one made by `start.launch`; without it one is opened. It stays open: while the first client of a
+    container with `--rm` holds it, the monitor leaves the removal to that client.
+    """
+    keys = parse_keys(detach_keys)
+    if connection is None:
+        connection = connect(store, container)
+        connection.sendall(frames.frame(frames.SUBSCRIBE))
+    interactive = stdin and container.options.interactive
+    raw = container.options.tty and interactive and os.isatty(0)
+    session = _Session(connection, interactive, keys if raw else b"", container.options.tty)
+    proxied = [] if raw or not proxy_signals else [signals.number(name) for name in _PROXIED]
+    restore = session.catch([*proxied, signals.SIGWINCH])
+    try:
+        if raw:
+            with terminal.RawMode(0):
+                code = session.run()
+        else:
+            code = session.run()
+    finally:
+        restore()
+    if code is None:
+        raise LimpetError(f"container {container.name}: its monitor is gone, and the container with it", exit_code=137)
+    return code
+
+
+def wait(store: Store, container: Container) -> int | None:
+    """Waits for the end of the run that is going on: its exit code; None if there is no monitor (any more)."""
+    try:
+        connection = connect(store, container)
+    except Conflict:
+        return None
+    buffer = bytearray()
+    try:
+        while data := connection.recv(4096):
+            buffer += data
+            while (found := frames.take(buffer)) is not None:
+                if found[0] == frames.EXIT:
+                    return frames.number(found[1])
+    except OSError:
+        pass
+    finally:
+        connection.close()
+    return None
+
+
+def parse_keys(text: str) -> bytes:
+    """'ctrl-p,ctrl-q' → b"\\x10\\x11" (moby `term.ToBytes`). Raises Invalid."""
+    keys = bytearray()
+    for word in text.split(",") if text else []:
+        letter = word.removeprefix("ctrl-")
+        if len(letter) != 1 or not letter.isascii():
+            raise Invalid(f"invalid detach key '{word}'", "write letters or ctrl-LETTER, separated by commas")
+        if word == letter:
+            keys += letter.encode()
+            continue
+        position = "@abcdefghijklmnopqrstuvwxyz[\\]^_".find(letter.lower())
+        if position < 0:
+            raise Invalid(f"invalid detach key '{word}'")
+        keys.append(position)
+    return bytes(keys)
+
+
+class _Session:
+    def __init__(self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool) -> None:
+        self._socket = connection
+        self._reading = interactive
+        self._keys = keys
+        self._matched = 0
+        self._tty = tty
+        self._buffer = bytearray()
+        self._wake = -1
+
+    def catch(self, numbers: list[int]) -> Callable[[], None]:
+        """Signals wake the loop instead of acting; the result puts everything back."""
+        self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = [(number, _signal.signal(number, _no_action)) for number in numbers]
+        old = _signal.set_wakeup_fd(write)
+
+        def restore() -> None:
+            _signal.set_wakeup_fd(old)
+            for number, handler in before:
+                _signal.signal(number, handler)
+            os.close(self._wake)
+            os.close(write)
+
+        return restore
+
+    def run(self) -> int | None:
+        """The exit code; DETACHED; None when the monitor went without a word."""
+        if self._tty:
+            self._resize()
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        if self._reading:
+            poll.register(0, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    self._signals()
+                elif fd == 0:
+                    if self._read_stdin():
+                        return DETACHED
+                    if not self._reading:
+                        poll.unregister(0)
+                else:
+                    data = self._socket.recv(1 << 16)
+                    if not data:
+                        return None
+                    self._buffer += data
+                    while (found := frames.take(self._buffer)) is not None:
+                        kind, payload = found
+                        if kind == frames.EXIT:
+                            return frames.number(payload)
+                        _write(1 if kind == frames.STDOUT else 2, payload)
+
+    def _read_stdin(self) -> bool:
+        """True when the user typed the detach keys."""
+        try:
+            data = os.read(0, 1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._reading = False
+            self._send(frames.frame(frames.CLOSE_STDIN))
+            return False
+        if self._keys:
+            data, detached = self._without_keys(data)
+            if detached:
+                return True
+        if data:
+            self._send(frames.frame(frames.STDIN, data))
+        return False
+
+    def _without_keys(self, data: bytes) -> tuple[bytes, bool]:
+        """Holds back what may become the detach sequence, and lets it go when it does not."""
+        out = bytearray()
+        for byte in data:
+            if byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    return bytes(out), True
+                continue
+            out += self._keys[: self._matched]
+            self._matched = 1 if byte == self._keys[0] else 0
+            if not self._matched:
+                out.append(byte)
+        return bytes(out), False
+
+    def _signals(self) -> None:
+        for number in os.read(self._wake, 64):
+            if number != signals.SIGWINCH:
+                self._send(frames.frame(frames.SIGNAL, frames.number_payload(number)))
+            elif self._tty:
+                self._resize()
+
+    def _resize(self) -> None:
+        try:
+            rows, columns = terminal.get_size(0 if os.isatty(0) else 1)
+        except OSError:
+            return
+        self._send(frames.frame(frames.RESIZE, frames.size_payload(rows, columns)))
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self._socket.sendall(message, socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # the container has ended: what it said is still to be read
+
+
+def _no_action(number: int, frame: object) -> None:
+    pass
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # our standard output was made non-blocking by another program
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()

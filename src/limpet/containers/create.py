@@ -1,0 +1,163 @@
+"""A container comes into being: everything the user said is checked, then directory, then row, in that order.
+
+    containers/<id>/
+      image.json      the image's config as it was: the image may go while the container stays
+      mounts.json     what `-v`, `--mount`, `--tmpfs` and VOLUME came to (only if there are any)
+      upper, work     the writable layer and overlayfs's own directory
+      rootfs          an empty mount point, used in the container's own mount namespace only
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from limpet import jsontext
+from limpet.containers import hostfiles, logfile, mountplan, names, spec, volumes
+from limpet.containers.options import restart_policy
+from limpet.containers.state import Container
+from limpet.errors import Conflict, Invalid
+from limpet.images import catalog
+from limpet.kernel import signals
+from limpet.store import faults
+from limpet.store.files import remove_tree, sync_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from limpet.containers.mountplan import Mount
+    from limpet.containers.options import Options
+    from limpet.images.catalog import Image
+    from limpet.store.store import Store
+
+ATTEMPTS = 6  # at a generated name, then the short id (moby `names.go`)
+
+
+def create(store: Store, image: Image, options: Options) -> Container:
+    """Makes the container, not started. Raises Invalid for what can't be, Conflict for a name in use.
+
+    On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
+    """
+    check(options, image.config)
+    wanted = names.check(options.name) if options.name else ""
+    declared = (image.config.get("config") or {}).get("Volumes") or {}
+    mounts = mountplan.plan(store, options, list(declared))
+    container_id = names.container_id()
+    durable = not options.auto_remove
+    directory = store.container_path(container_id)
+    with store.lease():
+        try:
+            _make_directory(store, directory, image.config, mounts, durable)
+            for mount in mounts:
+                if mount.name:
+                    volumes.make_directory(store, mount.name)
+            return _insert(store, container_id, wanted, image, mounts, options, durable)
+        except BaseException:
+            remove_tree(directory)
+            raise
+
+
+def check(options: Options, image: dict[str, Any]) -> None:
+    """Everything that can be said to be wrong before anything is made. Raises Invalid."""
+    spec.command(options, image)
+    spec.bounding(options)
+    spec.security(options)
+    logfile.limits(options.log_opts)
+    policy, _ = restart_policy(options.restart)
+    if options.auto_remove and policy != "no":
+        raise Invalid("conflicting options: cannot specify both --restart and --rm")
+    for text in options.add_host:
+        hostfiles.host_entry(text)
+    for text in options.devices:
+        spec.device_parts(text)
+    for text in options.ulimits:
+        spec.rlimit(text)
+    if options.stop_signal:
+        signals.number(options.stop_signal)
+    if options.network not in ("host", "none"):
+        raise Invalid(f"network '{options.network}' is not supported", "host (the default) and none are")
+    if options.runtime not in ("limpet", "runc"):
+        raise Invalid(f"unknown runtime '{options.runtime}'", "limpet (the default) and runc are known")
+    if options.workdir and not options.workdir.startswith("/"):
+        raise Invalid(f"the working directory '{options.workdir}' is invalid", "it needs to be an absolute path")
+    if len(options.hostname) > 64 or any(c in options.hostname for c in "/ \t\n"):
+        raise Invalid(f"invalid hostname '{options.hostname}'")
+
+
+def _make_directory(
+    store: Store, directory: str, image: dict[str, Any], mounts: list[Mount], durable: bool
+) -> None:
+    os.mkdir(directory, 0o710)
+    # The root directory's own mode and owner come from the upper: those of an ordinary root file system.
+    for name, mode in (("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)):
+        os.mkdir(f"{directory}/{name}", mode)
+    os.chmod(f"{directory}/upper", 0o755)
+    _write(f"{directory}/image.json", jsontext.dumps(image), durable)
+    if mounts:
+        _write(f"{directory}/mounts.json", mountplan.save(mounts), durable)
+    if durable:
+        sync_directory(directory)
+        sync_directory(f"{store.root}/containers")
+    faults.reach("container-directory")
+
+
+def _write(path: str, text: str, durable: bool) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(fd, data) :]
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _insert(
+    store: Store,
+    container_id: str,
+    wanted: str,
+    image: Image,
+    mounts: list[Mount],
+    options: Options,
+    durable: bool,
+) -> Container:
+    layers = catalog.layers(store, image.id)
+    created = time.time()
+    db = store.db
+    with db.transaction(durable=durable):
+        name = wanted or _free_name(store, container_id)
+        taken = db.row("SELECT id FROM container WHERE name = ?", name)
+        if taken is not None:
+            raise Conflict(
+                f'the container name "/{name}" is already in use by container "{taken[0]}"',
+                "remove or rename that one, or choose another name",
+            )
+        options.name = name
+        db.run(
+            "INSERT INTO container (id, name, image_id, image_name, layers, created, options)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            container_id,
+            name,
+            image.id,
+            options.image,
+            jsontext.dumps(layers),
+            created,
+            options.to_json(),
+        )
+        for mount in mounts:
+            if mount.name:
+                volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {}))
+        for volume in {mount.name for mount in mounts if mount.name}:
+            db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, volume)
+    faults.reach("container-row")
+    return Container(container_id, name, image.id, options.image, layers, created, options)
+
+
+def _free_name(store: Store, container_id: str) -> str:
+    for attempt in range(ATTEMPTS):
+        name = names.generate(attempt)
+        if store.db.row("SELECT 1 FROM container WHERE name = ?", name) is None:
+            return name
+    return container_id[:12]

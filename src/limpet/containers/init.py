@@ -1,0 +1,56 @@
+"""PID 1 of a container: the forked Python child stays, reaps orphans, passes signals on, and ends as the program does.
+
+It holds no descriptor and one capability (CAP_KILL, to signal a program that changed its user), can't be traced or
+read through /proc by the container (not dumpable), imports nothing any more (see `rootfs`), and dies with the monitor.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet.kernel import capabilities, process, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    import _signal
+else:
+    import _signal
+
+
+def block_signals() -> None:
+    """Before the fork of the program: what arrives in between waits for `run`."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+
+
+def run(program: int) -> NoReturn:
+    """The rest of PID 1's life. `program` is the child whose exit code becomes ours (128 + n for a signal)."""
+    try:
+        process.close_range(0, 0xFFFFFFFF)
+        process.set_name(b"limpet-init")
+        capabilities.apply(("CAP_KILL",), ("CAP_KILL",), ("CAP_KILL",), (), ())
+        process.set_no_new_privileges()
+        process.set_dumpable(False)
+        process.set_death_signal(signals.SIGKILL)
+        while True:
+            number = _signal.sigwait(_signal.valid_signals())
+            if number == _signal.SIGCHLD:
+                _reap(program)
+            else:
+                os.kill(program, number)
+    finally:
+        os._exit(255)
+
+
+def _reap(program: int) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid == program:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)

@@ -1,0 +1,420 @@
+"""The process beside each running container: holds its log, its terminal and its clients, reaps it, restarts it.
+
+It is forked from whatever started the container, holds an flock on `<run>/<id>/lock` for its whole life (who sees the
+lock free knows that no container runs), and never opens the database: SQLite does not survive a fork. Of a container
+with `--rm` the first client removes what is left, or, when that one is gone, a fresh process (`removal`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from limpet import jsontext
+from limpet.containers import clients, frames, logfile, removal, runc, runtime, title
+from limpet.containers.options import restart_policy
+from limpet.kernel import cgroup, devices, process, terminal
+from limpet.layers import driver
+from limpet.store import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, NoReturn
+
+    from limpet.containers.clients import Client
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+
+    Config = dict[str, Any]
+
+NEVER = "0001-01-01T00:00:00Z"
+FIRST_DELAY = 0.1  # seconds; moby `restartmanager.go`
+LONGEST_DELAY = 60.0
+LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
+PATIENCE = 10.0  # for clients that do not read the end
+INPUT = 256 << 10
+
+
+def main(
+    store: Store,
+    container: Container,
+    config: Config,
+    program: bytes | None,
+    root: int,
+    lock: int,
+    outcome: int,
+    first: socket.socket | None,
+) -> NoReturn:
+    """The whole life of the monitor, in a forked child. `outcome` gets b"K", or the failure, when the start is decided."""
+    code = 1
+    try:
+        _isolate([root, lock, outcome, *([first.fileno()] if first else [])])
+        title.set_title(f"limpet monitor {container.name}")
+        process.set_name(b"limpet-monitor")
+        store.forget()
+        code = Monitor(store, container, config, program, lock, first).run(root, outcome)
+    except BaseException as e:
+        _report_crash(store, container, outcome, e)
+    finally:
+        os._exit(code)
+
+
+def _isolate(keep: list[int]) -> None:
+    """Nothing of the starter stays: directory, mask, standard descriptors, locks of the database."""
+    os.chdir("/")
+    os.umask(0o022)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    low = 3
+    for fd in sorted(keep):
+        if fd > low:
+            process.close_range(low, fd - 1)
+        low = max(low, fd + 1)
+    process.close_range(low, 0xFFFFFFFF)
+
+
+def _report_crash(store: Store, container: Container, outcome: int, error: BaseException) -> None:
+    """A fault of ours: the container dies with its monitor; what happened is told to the starter or kept in a file."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    try:
+        os.write(outcome, f"E128\0the monitor failed: {error!r}\0".encode())
+    except OSError:
+        pass
+    try:
+        files.write_file(f"{store.container_path(container.id)}/monitor-error", text.encode(), durable=False)
+    except OSError:
+        pass
+
+
+class Monitor:
+    def __init__(
+        self,
+        store: Store,
+        container: Container,
+        config: Config,
+        program: bytes | None,
+        lock: int,
+        first: socket.socket | None,
+    ) -> None:
+        self._store = store
+        self._container = container
+        self._config = config
+        self._program = program
+        self._lock = lock
+        self._directory = store.container_path(container.id)
+        self._run = store.run_path(container.id)
+        options = container.options
+        max_size, max_file = logfile.limits(options.log_opts)
+        self._log = logfile.LogFile(f"{self._directory}/{container.id}-json.log", max_size, max_file)
+        self._clients = clients.Clients(f"{self._run}/attach.sock", first, self._on_frame, self._on_leave)
+        self._status: Config = {
+            "state": "created",
+            "pid": 0,
+            "pid_start": 0,
+            "monitor": os.getpid(),
+            "started_at": NEVER,
+            "finished_at": NEVER,
+            "exit_code": 0,
+            "error": "",
+            "restarts": 0,
+            "oom_killed": False,
+        }
+        self._cgroup: str | None = None
+        self._started: runtime.Started | None = None
+        self._outputs: dict[int, tuple[str, int]] = {}  # descriptor: stream of the log, frame type
+        self._stdin = -1
+        self._input = bytearray()
+        self._input_ends = False
+        self._ended = False
+
+    def run(self, root: int, outcome: int) -> int:
+        policy, most = restart_policy(self._container.options.restart)
+        delay = FIRST_DELAY
+        while True:
+            try:
+                self._start(root)
+            except runtime.StartFailed as e:
+                return self._failed(e, outcome)
+            began = time.monotonic()
+            self._record(durable=False)
+            if outcome >= 0:
+                os.write(outcome, b"K")
+                os.close(outcome)
+                outcome = -1
+            code = self._live()
+            again = self._again(policy, most, code)
+            self._over(code, again)
+            if not again:
+                break
+            delay = FIRST_DELAY if time.monotonic() - began >= LONG_ENOUGH else min(delay * 2, LONGEST_DELAY)
+            if not self._pause(delay if self._status["restarts"] else FIRST_DELAY):
+                self._record(state="exited")
+                break
+            self._status["restarts"] += 1
+            root = driver.driver(self._store).mount(
+                self._container.layers, f"{self._directory}/upper", f"{self._directory}/work"
+            )
+        self._leave()
+        return 0
+
+    # The start
+
+    def _start(self, root: int) -> None:
+        options = self._container.options
+        self._cgroup = cgroup.create(self._container.id)
+        group = None
+        theirs: list[int] = []
+        try:
+            if options.runtime == "runc":
+                stdio = self._pipes(theirs)
+                self._started = runc.start(self._config, self._directory, self._run, root, stdio)
+            else:
+                if self._cgroup is not None:
+                    rules = self._config["linux"].get("resources", {}).get("devices", ())
+                    if rules and not (len(rules) == 1 and rules[0]["allow"]):
+                        devices.attach(self._cgroup, rules)
+                    group = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stdio = self._pipes(theirs)
+                self._started = runtime.start(self._config, self._directory, root, stdio, group, self._program)
+        finally:
+            for fd in {*theirs, root, *([group] if group is not None else [])}:
+                os.close(fd)
+        master = self._started.terminal
+        if master is not None:
+            os.set_blocking(master, False)
+            self._outputs = {master: ("stdout", frames.STDOUT)}
+            self._stdin = master
+        self._ended = False
+        self._status.update(
+            state="running",
+            pid=self._started.pid,
+            pid_start=process.start_time(self._started.pid),
+            started_at=logfile.timestamp(time.time_ns()),
+            finished_at=NEVER,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+        )
+
+    def _pipes(self, theirs: list[int]) -> tuple[int, int, int]:
+        """The container's 0, 1, 2; also into `theirs`, for the caller to close. With a terminal they are /dev/null."""
+        self._outputs = {}
+        self._stdin = -1
+        self._input.clear()
+        self._input_ends = False
+        options = self._container.options
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        theirs.append(null)
+        if options.tty:
+            return null, null, null
+        stdin = null
+        if options.interactive:
+            stdin, self._stdin = os.pipe()
+            os.set_blocking(self._stdin, False)
+            theirs.append(stdin)
+        ends = []
+        for name, kind in (("stdout", frames.STDOUT), ("stderr", frames.STDERR)):
+            ours, end = os.pipe()
+            os.set_blocking(ours, False)
+            self._outputs[ours] = (name, kind)
+            theirs.append(end)
+            ends.append(end)
+        return stdin, ends[0], ends[1]
+
+    def _failed(self, error: runtime.StartFailed, outcome: int) -> int:
+        """The program could not be started: the container stays `created`, or `exited` after a restart."""
+        self._close_streams()
+        if self._cgroup is not None:
+            cgroup.remove(self._cgroup)
+        state = "exited" if self._status["restarts"] else "created"
+        moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
+        self._record(state=state, pid=0, exit_code=error.code, error=str(error), finished_at=moment)
+        if outcome >= 0:
+            os.write(outcome, f"E{error.code}\0{error.message}\0{error.hint}".encode())
+            os.close(outcome)
+        self._clients.close()
+        return 0
+
+    # While it runs
+
+    def _live(self) -> int:
+        """Serves until the container has ended; its exit code, 128 + n for a signal."""
+        assert self._started is not None
+        while not self._ended:
+            self._serve(None)
+        _, status = os.waitpid(self._started.pid, 0)
+        for fd in list(self._outputs):  # what is still in the pipes
+            while fd in self._outputs and self._read_output(fd):
+                pass
+        self._log.flush()
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+    def _serve(self, timeout: float | None) -> None:
+        """One turn of the event loop; `timeout` in seconds."""
+        poll = select.poll()
+        started = self._started
+        if started is not None and not self._ended:
+            poll.register(started.pidfd, select.POLLIN)
+        self._clients.paused = len(self._input) > INPUT
+        wanted: dict[int, int] = {}
+        if not self._clients.waiting():
+            for fd in self._outputs:
+                wanted[fd] = select.POLLIN
+        if self._stdin >= 0 and self._input:
+            wanted[self._stdin] = wanted.get(self._stdin, 0) | select.POLLOUT
+        for fd, read, write in self._clients.interests():
+            wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        for fd, events in poll.poll(None if timeout is None else timeout * 1000):
+            readable = bool(events & (select.POLLIN | select.POLLHUP | select.POLLERR))
+            if started is not None and fd == started.pidfd:
+                self._ended = True
+                continue
+            if fd == self._stdin and events & (select.POLLOUT | select.POLLERR):
+                self._write_input()
+            if fd in self._outputs and readable:
+                self._read_output(fd)
+            else:
+                self._clients.handle(fd, readable, bool(events & select.POLLOUT))
+
+    def _read_output(self, fd: int) -> bool:
+        """Passes on what there is; False when there is no more (for now, or for ever)."""
+        stream, kind = self._outputs[fd]
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: nobody holds the other side of the terminal
+            data = b""
+        if not data:
+            del self._outputs[fd]
+            if fd != self._stdin:
+                os.close(fd)
+            return False
+        self._log.write(stream, data)
+        self._clients.broadcast(kind, data)
+        return True
+
+    def _write_input(self) -> None:
+        try:
+            sent = os.write(self._stdin, self._input[:65536])
+            del self._input[:sent]
+        except BlockingIOError:
+            return
+        except OSError:  # the container closed it
+            self._input.clear()
+            self._input_ends = True
+        self._end_input()
+
+    def _end_input(self) -> None:
+        if self._input_ends and not self._input and self._stdin >= 0 and not self._container.options.tty:
+            os.close(self._stdin)
+            self._stdin = -1
+
+    def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
+        if kind == frames.STDIN:
+            if self._stdin >= 0 and not self._input_ends:
+                self._input += payload
+                self._write_input()
+        elif kind == frames.CLOSE_STDIN:
+            self._input_ends = True
+            self._end_input()
+        elif kind == frames.RESIZE and len(payload) == 4:
+            if self._started is not None and self._started.terminal is not None and not self._ended:
+                terminal.set_size(
+                    self._started.terminal, int.from_bytes(payload[:2]), int.from_bytes(payload[2:])
+                )
+        elif kind == frames.SIGNAL and len(payload) == 4 and self._started is not None and not self._ended:
+            try:
+                process.pidfd_send_signal(self._started.pidfd, frames.number(payload))
+            except OSError:
+                pass
+
+    def _on_leave(self, client: Client) -> None:
+        """As Docker's StdinOnce: the input of `run -i` ends with its client."""
+        if client.first:
+            self._input_ends = True
+            self._end_input()
+
+    # The end
+
+    def _over(self, code: int, again: bool) -> None:
+        """Puts away what belonged to this run, records the exit and tells the clients."""
+        assert self._started is not None
+        self._close_streams()
+        os.close(self._started.pidfd)
+        self._started = None
+        oom = False
+        if self._container.options.runtime == "runc":
+            runc.delete(self._run, self._container.id)
+        if self._cgroup is not None:
+            oom = _oom_killed(self._cgroup)
+            cgroup.remove(self._cgroup)
+        self._status.update(
+            state="restarting" if again else "exited",
+            pid=0,
+            pid_start=0,
+            exit_code=code,
+            finished_at=logfile.timestamp(time.time_ns()),
+            oom_killed=oom,
+        )
+        if not self._container.options.auto_remove:
+            self._record(durable=True)
+        self._clients.finish(code)
+
+    def _again(self, policy: str, most: int, code: int) -> bool:
+        if policy == "no" or os.path.exists(f"{self._run}/stopped"):
+            return False
+        if policy == "on-failure":
+            return code != 0 and (most == 0 or self._status["restarts"] < most)
+        return True
+
+    def _pause(self, delay: float) -> bool:
+        """Waits before a restart; False if the container was stopped meanwhile (`stop` leaves a file)."""
+        end = time.monotonic() + delay
+        while (left := end - time.monotonic()) > 0:
+            self._serve(min(left, 0.1))
+            if os.path.exists(f"{self._run}/stopped"):
+                return False
+        return True
+
+    def _leave(self) -> None:
+        """Lets the clients read the rest, and sees to it that a `--rm` container is removed."""
+        self._log.close()
+        removing = self._container.options.auto_remove
+        end = time.monotonic() + PATIENCE
+        while (left := end - time.monotonic()) > 0:
+            if not (self._clients.unsent or (removing and self._clients.first is not None)):
+                break
+            self._serve(left)
+        if removing and os.path.exists(self._directory):
+            removal.remove_from_monitor(self._store, self._container.id, self._lock)
+        self._clients.close()
+
+    def _close_streams(self) -> None:
+        master = self._started.terminal if self._started is not None else None
+        for fd in {*self._outputs, *([self._stdin] if self._stdin >= 0 else []), *([master] if master else [])}:
+            os.close(fd)
+        self._outputs = {}
+        self._stdin = -1
+
+    def _record(self, *, durable: bool = True, **changes: object) -> None:
+        self._status.update(changes)
+        files.write_file(
+            f"{self._directory}/status", jsontext.dumps(self._status).encode(), 0o644, durable=durable
+        )
+
+
+def _oom_killed(group: str) -> bool:
+    try:
+        with open(f"{group}/memory.events", "rb") as file:
+            return any(line.startswith(b"oom_kill ") and line != b"oom_kill 0\n" for line in file)
+    except OSError:
+        return False

@@ -1,0 +1,71 @@
+"""Taking a stopped container away: rows first, then files, so that a kill in between leaves only garbage."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from limpet.containers import volumes
+from limpet.store import faults
+from limpet.store.files import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from limpet.store.store import Store
+
+
+def remove_container(store: Store, container_id: str, *, with_volumes: bool, durable: bool = True) -> None:
+    """Removes the row, the directory, the run directory; `with_volumes`: also anonymous volumes that nobody else mounts.
+
+    The container must not run. What is already gone is fine: two may remove the same one.
+    """
+    gone: list[str] = []
+    with store.db.transaction(durable=durable):
+        if with_volumes:
+            rows = store.db.rows(
+                "SELECT volume FROM container_volume JOIN volume ON name = volume WHERE container_id = ?1 AND anonymous"
+                " AND NOT EXISTS (SELECT 1 FROM container_volume o WHERE o.volume = name AND o.container_id != ?1)",
+                container_id,
+            )
+            gone = [name for (name,) in rows]
+        store.db.run("DELETE FROM container WHERE id = ?", container_id)
+        for name in gone:
+            store.db.run("DELETE FROM volume WHERE name = ?", name)
+    faults.reach("container-row-gone")
+    remove_files(store, container_id)
+    for name in gone:
+        volumes.remove_files(store, name)
+
+
+def remove_files(store: Store, container_id: str) -> None:
+    """The files of a container that no row names: out of sight by one rename, then deleted."""
+    aside = store.temporary("container")
+    try:
+        os.rename(store.container_path(container_id), aside)
+    except FileNotFoundError:
+        pass
+    else:
+        faults.reach("container-renamed")
+        remove_tree(aside)
+    remove_tree(store.run_path(container_id))
+
+
+def remove_from_monitor(store: Store, container_id: str, lock: int) -> NoReturn:
+    """The monitor of a `--rm` container whose client is gone becomes a fresh process that removes it.
+
+    A forked process must not use SQLite again (`store.forget`). The lock stays held until all is gone, so that whoever
+    waits for the container sees its end only then.
+    """
+    os.set_inheritable(lock, True)
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from limpet.containers.removal import remove_container\n"
+        "from limpet.store.store import Store\n"
+        "remove_container(Store(sys.argv[2], sys.argv[3]), sys.argv[4], with_volumes=True)\n"
+    )
+    os.execv(
+        sys.executable, [sys.executable, "-S", "-I", "-c", code, source, store.root, store.run, container_id]
+    )

@@ -1,0 +1,240 @@
+"""The container's file systems, built in the cloned child from config.json (config.md "Mounts", config-linux.md).
+
+The order is what keeps a hostile image in: sources of bind mounts are opened as detached trees while the host is still
+visible, then the root is changed, and only then is a path of the container touched, so that every symbolic link in it
+resolves inside. No descriptor of a host directory may be open by then (`/proc/self/fd/N` would lead out): the caller
+closes them all. Nothing may be imported after `enter`: the import path would lead into the container.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from limpet.kernel import mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Config = dict[str, Any]
+
+# Option word: (mount(2) flags to set, to clear)
+_FLAGS = {
+    "ro": (mounts.MS_RDONLY, 0),
+    "rw": (0, mounts.MS_RDONLY),
+    "nosuid": (mounts.MS_NOSUID, 0),
+    "suid": (0, mounts.MS_NOSUID),
+    "nodev": (mounts.MS_NODEV, 0),
+    "dev": (0, mounts.MS_NODEV),
+    "noexec": (mounts.MS_NOEXEC, 0),
+    "exec": (0, mounts.MS_NOEXEC),
+    "sync": (mounts.MS_SYNCHRONOUS, 0),
+    "async": (0, mounts.MS_SYNCHRONOUS),
+    "dirsync": (mounts.MS_DIRSYNC, 0),
+    "noatime": (mounts.MS_NOATIME, 0),
+    "atime": (0, mounts.MS_NOATIME),
+    "nodiratime": (mounts.MS_NODIRATIME, 0),
+    "diratime": (0, mounts.MS_NODIRATIME),
+    "relatime": (mounts.MS_RELATIME, 0),
+    "norelatime": (0, mounts.MS_RELATIME),
+    "strictatime": (mounts.MS_STRICTATIME, 0),
+    "nostrictatime": (0, mounts.MS_STRICTATIME),
+    "bind": (mounts.MS_BIND, 0),
+    "rbind": (mounts.MS_BIND | mounts.MS_REC, 0),
+}
+_PROPAGATION = {
+    "private": (mounts.MS_PRIVATE, False),
+    "rprivate": (mounts.MS_PRIVATE, True),
+    "slave": (mounts.MS_SLAVE, False),
+    "rslave": (mounts.MS_SLAVE, True),
+    "shared": (mounts.MS_SHARED, False),
+    "rshared": (mounts.MS_SHARED, True),
+}
+_ATTRIBUTES = (
+    (mounts.MS_RDONLY, mounts.MOUNT_ATTR_RDONLY),
+    (mounts.MS_NOSUID, mounts.MOUNT_ATTR_NOSUID),
+    (mounts.MS_NODEV, mounts.MOUNT_ATTR_NODEV),
+    (mounts.MS_NOEXEC, mounts.MOUNT_ATTR_NOEXEC),
+)
+# config-linux.md "Default Devices": every runtime supplies these.
+_DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+def open_sources(config: Config) -> dict[int, int]:
+    """Position of each bind mount in config["mounts"] → a detached tree with its attributes set. Before `enter`."""
+    trees: dict[int, int] = {}
+    for position, mount in enumerate(config["mounts"]):
+        flags, propagation, _ = parse_options(mount.get("options", ()))
+        if not flags & mounts.MS_BIND:
+            continue
+        try:
+            tree = mounts.open_tree(mount["source"], recursive=bool(flags & mounts.MS_REC))
+        except OSError as e:
+            raise OSError(e.errno, f"bind mount of {mount['source']}: {os.strerror(e.errno or 0)}") from e
+        attributes = sum(attribute for flag, attribute in _ATTRIBUTES if flags & flag)
+        if attributes:
+            mounts.set_attributes(tree, attributes, recursive=True)
+        for kind, recursive in propagation:
+            mounts.set_attributes(tree, propagation=kind, recursive=recursive)
+        trees[position] = tree
+    return trees
+
+
+def enter(root: int, target: str, propagation: str) -> None:
+    """Makes the detached mount `root` the root of this (new) mount namespace; the host's mounts are gone afterwards.
+
+    `target` is any directory of the host: `root` is attached there for a moment, in this namespace only.
+    """
+    kind, _ = _PROPAGATION[propagation or "rslave"]
+    # Shared would let the new root's mounts travel to the host, and pivot_root(2) refuses it.
+    mounts.mount(None, "/", None, mounts.MS_REC | (mounts.MS_SLAVE if kind == mounts.MS_SHARED else kind))
+    mounts.attach(root, target)
+    os.chdir(target)
+    mounts.pivot_root(".", ".")  # the old root is now stacked below the new one (pivot_root(2), NOTES)
+    mounts.umount(".", mounts.MNT_DETACH)
+    os.chdir("/")
+
+
+def furnish(config: Config, trees: dict[int, int]) -> None:
+    """Mounts, devices, links, and then what hides and protects; all paths are the container's."""
+    linux = config["linux"]
+    for position, mount in enumerate(config["mounts"]):
+        tree = trees.get(position)
+        if tree is None:
+            _mount(mount)
+        else:
+            _attach(tree, mount["destination"])
+            os.close(tree)
+    if any(mount["destination"] == "/dev" and mount["type"] == "tmpfs" for mount in config["mounts"]):
+        _make_devices(linux.get("devices", ()))
+    for name, value in linux.get("sysctl", {}).items():
+        _write_sysctl(name, value)
+
+
+def protect(config: Config) -> None:
+    """Read-only and masked paths, and the read-only root: the last change to the mounts."""
+    linux = config["linux"]
+    for path in linux.get("readonlyPaths", ()):
+        try:
+            tree = mounts.open_tree(path, recursive=True)
+        except FileNotFoundError:
+            continue
+        mounts.set_attributes(tree, mounts.MOUNT_ATTR_RDONLY, recursive=True)
+        mounts.attach(tree, path)
+        os.close(tree)
+    for path in linux.get("maskedPaths", ()):
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                mounts.mount("tmpfs", path, "tmpfs", mounts.MS_RDONLY)
+            else:
+                mounts.mount("/dev/null", path, None, mounts.MS_BIND)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    if config["root"].get("readonly"):
+        mounts.mount(None, "/", None, mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY)
+
+
+def bind_file(source: str, target: str) -> None:
+    """Binds one file of the container over another, which is made if need be."""
+    _make_target(target, directory=False)
+    mounts.mount(source, target, None, mounts.MS_BIND)
+
+
+def parse_options(words: list[str] | tuple[str, ...]) -> tuple[int, list[tuple[int, bool]], str]:
+    """OCI mount options → mount(2) flags, propagation changes (flag, recursive), data for the file system."""
+    flags = 0
+    propagation: list[tuple[int, bool]] = []
+    data: list[str] = []
+    for word in words:
+        if word in _FLAGS:
+            put, take = _FLAGS[word]
+            flags = flags & ~take | put
+        elif word in _PROPAGATION:
+            propagation.append(_PROPAGATION[word])
+        else:
+            data.append(word)
+    return flags, propagation, ",".join(data)
+
+
+def _mount(mount: Config) -> None:
+    kind, target = mount["type"], mount["destination"]
+    flags, propagation, data = parse_options(mount.get("options", ()))
+    _make_target(target, directory=True)
+    if kind in ("proc", "sysfs") and os.path.islink(target):
+        # A link would put the real /proc where the masks do not reach (CVE-2019-19921).
+        raise OSError(20, f"{target} is a symbolic link in the image: refusing to mount {kind} through it")
+    if kind == "cgroup":
+        kind = "cgroup2"
+    try:
+        mounts.mount(mount.get("source", kind), target, kind, flags, data or None)
+    except OSError as e:
+        raise OSError(e.errno, f"mounting {kind} on {target}: {os.strerror(e.errno or 0)}") from e
+    for change, recursive in propagation:
+        mounts.mount(None, target, None, change | (mounts.MS_REC if recursive else 0))
+
+
+def _attach(tree: int, target: str) -> None:
+    directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+    _make_target(target, directory=directory)
+    try:
+        mounts.attach(tree, target)
+    except OSError as e:
+        kinds = ("a directory", "a file") if directory else ("a file", "a directory")
+        what = f"{kinds[0]} can't be mounted on {kinds[1]}" if e.errno == 20 else os.strerror(e.errno or 0)
+        raise OSError(e.errno, f"mounting on {target}: {what}") from e
+
+
+def _make_target(path: str, *, directory: bool) -> None:
+    try:
+        os.stat(path)
+        return
+    except FileNotFoundError:
+        pass
+    if os.path.islink(path):  # into a directory that is not there yet, such as /run/systemd/resolve
+        path = os.path.realpath(path)
+    os.makedirs(path if directory else os.path.dirname(path), 0o755, exist_ok=True)
+    if not directory:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+
+def _make_devices(extra: list[Config] | tuple[Config, ...]) -> None:
+    mask = os.umask(0)
+    for name, minor in _DEVICES:
+        os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
+    os.mknod("/dev/tty", stat.S_IFCHR | 0o666, os.makedev(5, 0))
+    for device in extra:
+        path = device["path"]
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        kind = stat.S_IFBLK if device["type"] == "b" else stat.S_IFCHR
+        try:
+            os.mknod(path, kind | device.get("fileMode", 0o666), os.makedev(device["major"], device["minor"]))
+        except FileExistsError:
+            continue
+        os.chown(path, device.get("uid", 0), device.get("gid", 0))
+    os.umask(mask)
+    for name, target in _LINKS:
+        try:
+            os.symlink(target, f"/dev/{name}")
+        except FileExistsError:
+            pass
+
+
+def _write_sysctl(name: str, value: str) -> None:
+    path = "/proc/sys/" + name.replace(".", "/")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise OSError(e.errno, f"sysctl {name}={value}: {os.strerror(e.errno or 0)}") from e

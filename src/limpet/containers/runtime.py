@@ -1,0 +1,196 @@
+"""Executes config.json: one clone into namespaces and cgroup, the child builds its root and becomes the program.
+
+`start` returns when the program runs (its exec succeeded) or raises what stopped it. The conversation with the child
+goes over a socket pair of packets: b"T" with the terminal's master as an SCM_RIGHTS descriptor, b"A" (does the monitor
+still live?), b"E" with a failure; end of file means that the exec closed it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet.containers import init, process, rootfs
+from limpet.errors import LimpetError
+from limpet.kernel import process as kernel
+from limpet.kernel import signals, terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, NoReturn
+
+    Config = dict[str, Any]
+else:
+    import _socket as socket
+
+_NAMESPACES = {
+    "mount": kernel.CLONE_NEWNS,
+    "pid": kernel.CLONE_NEWPID,
+    "ipc": kernel.CLONE_NEWIPC,
+    "uts": kernel.CLONE_NEWUTS,
+    "network": kernel.CLONE_NEWNET,
+}
+
+
+class StartFailed(LimpetError):
+    """`code` is what the container's status keeps (126, 127 or 128); the command exits with 125 in place of 128."""
+
+    def __init__(self, message: str, hint: str, code: int) -> None:
+        super().__init__(message, hint, exit_code=code if code in (126, 127) else 125)
+        self.code = code
+
+
+class Started:
+    """A running container: `pid` is its PID 1 as the host sees it; `terminal` the pty master or None."""
+
+    __slots__ = ("pid", "pidfd", "terminal")
+
+    def __init__(self, pid: int, pidfd: int, terminal: int | None) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.terminal = terminal
+
+
+def start(
+    config: Config, bundle: str, root: int, stdio: tuple[int, int, int], cgroup: int | None, program: bytes | None
+) -> Started:
+    """`root`: the detached mount; `stdio`: descriptors for 0, 1, 2 (unused with a terminal); `program`: seccomp's BPF.
+
+    Raises LimpetError with the exit code that the command line shall give (125, 126, 127).
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    flags = 0
+    for namespace in config["linux"]["namespaces"]:
+        flags |= _NAMESPACES.get(namespace["type"], 0)
+    try:
+        pid = kernel.clone3(flags, cgroup_fd=cgroup)
+        if pid == 0:
+            _child(config, bundle, root, stdio, theirs, program)
+        theirs.close()
+        pidfd = os.pidfd_open(pid)
+        master: int | None = None
+        while True:
+            packet, rights, _, _ = ours.recvmsg(65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            if not packet:
+                return Started(pid, pidfd, master)
+            if packet == b"A":
+                continue
+            if packet[:1] == b"T":
+                master = int.from_bytes(rights[0][2], "little")
+                continue
+            os.waitpid(pid, 0)
+            os.close(pidfd)
+            if master is not None:
+                os.close(master)
+            raise failure(packet)
+    finally:
+        theirs.close()
+        ours.close()
+
+
+def failure(packet: bytes) -> StartFailed:
+    """b"E" + code, message and hint, NUL between them → the error."""
+    code, message, hint = packet[1:].decode(errors="replace").split("\0")
+    return StartFailed(message, hint, int(code))
+
+
+def report(channel: socket.socket, error: BaseException) -> None:
+    """The child's side of `failure`."""
+    if isinstance(error, process.Failure):
+        text = f"{error.code}\0{error.message}\0{error.hint}"
+    elif isinstance(error, OSError):
+        text = f"128\0{error.strerror or error}\0"
+    else:
+        text = f"128\0{type(error).__name__}: {error}\0"
+    channel.send(b"E" + text.encode(errors="replace")[:60000])
+
+
+def _child(
+    config: Config,
+    bundle: str,
+    root: int,
+    stdio: tuple[int, int, int],
+    channel: socket.socket,
+    program: bytes | None,
+) -> NoReturn:
+    try:
+        kernel.set_death_signal(signals.SIGKILL)
+        _place(root, stdio, channel)
+        os.setsid()
+        trees = rootfs.open_sources(config)
+        process.forget_imports()
+        rootfs.enter(root, f"{bundle}/{config['root']['path']}", config["linux"].get("rootfsPropagation", ""))
+        os.close(root)
+        kernel.sethostname(config["hostname"].encode())
+        if "domainname" in config:
+            kernel.setdomainname(config["domainname"].encode())
+        rootfs.furnish(config, trees)
+        slave = _open_terminal(config, channel) if config["process"]["terminal"] else ""
+        _make_directory(config["process"]["cwd"])
+        rootfs.protect(config)
+        if config.get("annotations", {}).get("org.limpet.init") == "true":
+            init.block_signals()
+            pid = os.fork()
+            if pid:
+                init.run(pid)
+        if slave:
+            _take_terminal(slave)
+        if not _parent_lives(channel):
+            os._exit(137)
+        process.execute(config["process"], program)
+    except BaseException as e:
+        report(channel, e)
+    finally:
+        os._exit(125)
+
+
+def _place(root: int, stdio: tuple[int, int, int], channel: socket.socket) -> None:
+    """Standard descriptors into place; every other one but `root` and `channel` is closed."""
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target)  # inheritable
+    low = 3
+    for fd in sorted((root, channel.fileno())):
+        if fd > low:
+            kernel.close_range(low, fd - 1)
+        low = fd + 1
+    kernel.close_range(low, 0xFFFFFFFF)
+
+
+def _open_terminal(config: Config, channel: socket.socket) -> str:
+    """A pty of the container's own devpts; its master goes to the monitor, already of the right size."""
+    master, slave = terminal.open_ptmx("/dev/pts")
+    size = config["process"].get("consoleSize")
+    if size:
+        terminal.set_size(master, size["height"], size["width"])
+    channel.sendmsg([b"T"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, "little"))])
+    os.close(master)
+    rootfs.bind_file(slave, "/dev/console")
+    return slave
+
+
+def _take_terminal(slave: str) -> None:
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    fd = os.open(slave, os.O_RDWR)  # a session leader's first terminal becomes its controlling one
+    for target in (0, 1, 2):
+        os.dup2(fd, target)
+    if fd > 2:
+        os.close(fd)
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, 0o755, exist_ok=True)
+    except OSError:
+        pass  # `process` says what is wrong when it enters it
+
+
+def _parent_lives(channel: socket.socket) -> bool:
+    """The death signal was set after the fork: a monitor that had died before closed the other end."""
+    try:
+        channel.send(b"A", socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,373 @@
+"""`make`: the plan of a container as an OCI runtime `config.json` (runtime-spec 1.0.2), which `runtime` executes exactly.
+
+All that Docker decides for a container is decided here: mounts, masked paths, capabilities, device rules, environment
+(moby `oci/defaults.go`, `daemon/oci_linux.go`; values in notes/engines-and-demand.md section 5). Pure but for reading
+the host's device nodes for `--privileged` and `--device`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet.containers import hostfiles
+from limpet.errors import Invalid
+from limpet.kernel import capabilities
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from limpet.containers.mountplan import Mount
+    from limpet.containers.options import Options
+    from limpet.containers.state import Container
+    from limpet.containers.users import User
+    from limpet.store.store import Store
+
+    Config = dict[str, Any]
+
+VERSION = "1.0.2"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_MASKED = (
+    "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/scsi"
+    " /proc/timer_list /proc/timer_stats /sys/devices/virtual/powercap /sys/firmware"
+)
+_READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"
+
+# name: (major, minor, mode bits); linux.devices adds to these, which every runtime must supply (config-linux.md).
+_DEVICE_RULES: tuple[Config, ...] = (
+    {"allow": False, "access": "rwm"},
+    {"allow": True, "type": "c", "access": "m"},
+    {"allow": True, "type": "b", "access": "m"},
+    *(
+        {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
+        for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2))
+    ),
+    {"allow": True, "type": "c", "major": 136, "access": "rwm"},
+    {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
+)
+
+
+def command(options: Options, image: Config) -> list[str]:
+    """Entry point and arguments; `--entrypoint` drops the image's CMD too. Raises Invalid when nothing is left."""
+    said = image.get("config") or {}
+    entrypoint = options.entrypoint
+    if entrypoint is None:
+        args = [*(said.get("Entrypoint") or []), *(options.command or said.get("Cmd") or [])]
+    else:
+        args = [*entrypoint, *options.command]
+    if not args:
+        raise Invalid("no command specified", "the image has none: write one after its name")
+    return args
+
+
+def user_text(options: Options, image: Config) -> str:
+    return options.user or (image.get("config") or {}).get("User") or ""
+
+
+def environment(options: Options, image: Config, name: str, home: str) -> list[str]:
+    """PATH, HOSTNAME and TERM of the engine, then the image's, then the user's; `KEY` without a value takes it away."""
+    values = {"PATH": PATH, "HOSTNAME": name}
+    if options.tty:
+        values["TERM"] = "xterm"
+    for text in [*((image.get("config") or {}).get("Env") or []), *options.env]:
+        key, equals, value = text.partition("=")
+        if equals:
+            values[key] = value
+        else:
+            values.pop(key, None)
+    values.setdefault("HOME", home or "/")
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def bounding(options: Options) -> list[str]:
+    """The capability set of the container. `--cap-drop` wins over the default, `--cap-add` over `--cap-drop=ALL`."""
+    everything = list(capabilities.NAMES[: capabilities.last_cap() + 1])
+    if options.privileged:
+        return everything
+    added = [name.upper() for name in options.cap_add]
+    dropped = [name.upper() for name in options.cap_drop]
+    if "ALL" in added or "CAP_ALL" in added:
+        gone = {capabilities.parse(name) for name in dropped if name not in ("ALL", "CAP_ALL")}
+        return [name for name in everything if name not in gone]
+    if "ALL" in dropped or "CAP_ALL" in dropped:
+        kept: set[str] = set()
+    else:
+        kept = set(capabilities.DEFAULT) - {capabilities.parse(name) for name in dropped}
+    kept |= {capabilities.parse(name) for name in added}
+    return [name for name in everything if name in kept]
+
+
+def make(
+    store: Store,
+    container: Container,
+    image: Config,
+    user: User,
+    mounts: list[Mount],
+    size: tuple[int, int] | None = None,
+) -> Config:
+    """All of config.json but `linux.seccomp`, which `seccomp.section` adds (400 names: it is kept as text).
+
+    `user` is resolved from the container's own files; `size` is rows and columns of the terminal.
+    """
+    options = container.options
+    directory = store.container_path(container.id)
+    name = hostfiles.hostname(options, container.id)
+    flags = security(options)
+    process: Config = {
+        "terminal": options.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "umask": 0o022, "additionalGids": list(user.groups)},
+        "args": command(options, image),
+        "env": environment(options, image, name, user.home),
+        "cwd": options.workdir or (image.get("config") or {}).get("WorkingDir") or "/",
+        "capabilities": capability_sets(bounding(options), user.uid),
+        "noNewPrivileges": flags["no-new-privileges"],
+    }
+    if size is not None and options.tty:
+        process["consoleSize"] = {"height": size[0], "width": size[1]}
+    if options.ulimits:
+        process["rlimits"] = [rlimit(text) for text in options.ulimits]
+    if options.oom_score_adj:
+        process["oomScoreAdj"] = options.oom_score_adj
+    devices, rules = _devices(options)
+    namespaces = ["mount", "pid", "ipc", "uts"]
+    if options.network == "none":
+        namespaces.append("network")
+    linux: Config = {
+        "namespaces": [{"type": kind} for kind in namespaces],
+        "cgroupsPath": f"/limpet/{container.id}",
+        "resources": {"devices": rules},
+        "devices": devices,
+        "rootfsPropagation": "rslave",
+    }
+    if options.sysctls:
+        linux["sysctl"] = dict(options.sysctls)
+    if not options.privileged and not flags["systempaths"]:
+        linux["maskedPaths"] = [*_MASKED.split(" "), *_thermal()]
+        linux["readonlyPaths"] = _READ_ONLY.split(" ")
+    config: Config = {
+        "ociVersion": VERSION,
+        "process": process,
+        "root": {"path": "rootfs", "readonly": options.read_only},
+        "hostname": name,
+        "mounts": [*_system_mounts(options), *_files(directory, mounts), *(_mount(mount) for mount in mounts)],
+        "annotations": {"org.limpet.init": "true" if wants_init(options, process["args"]) else "false"},
+        "linux": linux,
+    }
+    if options.domainname:
+        config["domainname"] = options.domainname
+    return config
+
+
+def security(options: Options) -> Config:
+    """`--security-opt` in parts: no-new-privileges (bool), seccomp ('' default, 'unconfined' or JSON text), systempaths."""
+    said: Config = {"no-new-privileges": False, "seccomp": "", "systempaths": False}
+    for text in options.security_opt:
+        cut = min((text.find(c) for c in "=:" if c in text), default=len(text))
+        key, value = text[:cut], text[cut + 1 :]
+        if key == "no-new-privileges" and value in ("", "true", "false"):
+            said[key] = value != "false"
+        elif key == "seccomp" and value:
+            said[key] = value
+        elif key == "systempaths" and value == "unconfined":
+            said[key] = True
+        elif (key, value) not in (("apparmor", "unconfined"), ("label", "disable")):
+            raise Invalid(
+                f"--security-opt '{text}' is not supported",
+                "no-new-privileges, seccomp=unconfined, seccomp=FILE and systempaths=unconfined are",
+            )
+    return said
+
+
+def capability_sets(names: list[str], uid: int) -> Config:
+    """As moby: nobody but root gets them effective, nothing is inheritable or ambient."""
+    held = names if uid == 0 else []
+    return {"bounding": names, "effective": held, "permitted": held, "inheritable": [], "ambient": []}
+
+
+# Programs that are an init, or want to be PID 1, by the last part of their path.
+_INITS = frozenset(
+    "init systemd tini tini-static dumb-init docker-init catatonit s6-svscan runit runit-init runsvdir openrc-init"
+    " supervisord my_init limpet-init".split(" ")
+)
+
+
+def wants_init(options: Options, args: list[str]) -> bool:
+    """On unless the command is an init itself: a PID 1 without handlers ignores SIGTERM and never reaps (moby#27187)."""
+    if options.init is not None:
+        return options.init
+    return args[0].rpartition("/")[2] not in _INITS
+
+
+def _system_mounts(options: Options) -> list[Config]:
+    sys_mode = "rw" if options.privileged else "ro"
+    network_sysfs = {"type": "sysfs", "source": "sysfs"}
+    return [
+        {
+            "destination": "/proc",
+            "type": "proc",
+            "source": "proc",
+            "options": ["nosuid", "noexec", "nodev"],
+        },
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {"destination": "/sys", **network_sysfs, "options": ["nosuid", "noexec", "nodev", sys_mode]},
+        {
+            "destination": "/sys/fs/cgroup",
+            "type": "cgroup",
+            "source": "cgroup",
+            "options": [sys_mode, "nosuid", "noexec", "nodev"],
+        },
+        {
+            "destination": "/dev/mqueue",
+            "type": "mqueue",
+            "source": "mqueue",
+            "options": ["nosuid", "noexec", "nodev"],
+        },
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size}"],
+        },
+    ]
+
+
+def _files(directory: str, mounts: list[Mount]) -> list[Config]:
+    """/etc/{hostname,hosts,resolv.conf}, unless the user mounts something there."""
+    taken = {mount.target for mount in mounts}
+    return [
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": f"{directory}/{name}",
+            "options": ["rbind", "rprivate"],
+        }
+        for name in hostfiles.NAMES
+        if f"/etc/{name}" not in taken
+    ]
+
+
+def _mount(mount: Mount) -> Config:
+    if mount.kind == "tmpfs":
+        return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": mount.options}
+    options = list(mount.options)
+    if not any(word.endswith(("private", "shared", "slave")) for word in options):
+        options.append("rprivate")
+    return {"destination": mount.target, "type": "bind", "source": mount.source, "options": options}
+
+
+def _devices(options: Options) -> tuple[list[Config], list[Config]]:
+    if options.privileged:
+        return _host_devices(), [{"allow": True, "access": "rwm"}]
+    devices: list[Config] = []
+    rules = list(_DEVICE_RULES)
+    for text in options.devices:
+        path, inside, access = device_parts(text)
+        device = _device(path, inside)
+        if device is None:
+            raise Invalid(f"--device {path}: not a device node")
+        devices.append(device)
+        rules.append(
+            {
+                "allow": True,
+                "type": device["type"],
+                "major": device["major"],
+                "minor": device["minor"],
+                "access": access,
+            }
+        )
+    return devices, rules
+
+
+def device_parts(text: str) -> tuple[str, str, str]:
+    """`/dev/a[:/dev/b][:rwm]` → host path, container path, access."""
+    parts = text.split(":")
+    access = "rwm"
+    if len(parts) > 1 and parts[-1] and set(parts[-1]) <= set("rwm"):
+        access = parts.pop()
+    if len(parts) > 2 or not all(part.startswith("/") for part in parts):
+        raise Invalid(f"invalid device '{text}'", "write /dev/NAME[:/dev/NAME][:rwm]")
+    return parts[0], parts[-1], access
+
+
+def _device(path: str, inside: str) -> Config | None:
+    try:
+        found = os.stat(path)
+    except OSError as e:
+        raise Invalid(f"--device {path}: {e.strerror}") from e
+    kind = {0o020000: "c", 0o060000: "b"}.get(found.st_mode & 0o170000)
+    if kind is None:
+        return None
+    return {
+        "path": inside,
+        "type": kind,
+        "major": os.major(found.st_rdev),
+        "minor": os.minor(found.st_rdev),
+        "fileMode": found.st_mode & 0o7777,
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+    }
+
+
+_ENGINE_DEVICES = frozenset("null zero full random urandom tty console ptmx".split(" "))
+
+
+def _host_devices() -> list[Config]:
+    """Every device node below the host's /dev, but for those that a container has of its own (moby `coci.HostDevices`)."""
+    found: list[Config] = []
+    for directory, folders, files in os.walk("/dev"):
+        if directory == "/dev":
+            folders[:] = [name for name in folders if name not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts")]
+        for name in files:
+            path = f"{directory}/{name}"
+            if os.path.islink(path) or (directory == "/dev" and name in _ENGINE_DEVICES):
+                continue
+            device = _device(path, path)
+            if device is not None:
+                found.append(device)
+    return found
+
+
+_RLIMITS = frozenset(
+    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split(" ")
+)
+
+
+def rlimit(text: str) -> Config:
+    """`nofile=1024:2048`; one number is both; -1 is unlimited."""
+    name, _, value = text.partition("=")
+    soft, _, hard = value.partition(":")
+    try:
+        if name not in _RLIMITS:
+            raise ValueError
+        numbers = [int(soft), int(hard or soft)]
+        if min(numbers) < -1:
+            raise ValueError
+    except ValueError:
+        raise Invalid(f"invalid ulimit '{text}'", "write NAME=SOFT[:HARD], for example nofile=1024:2048") from None
+    limits = [(1 << 64) - 1 if number == -1 else number for number in numbers]
+    if limits[0] > limits[1]:
+        raise Invalid(f"invalid ulimit '{text}': the soft limit is above the hard one")
+    return {"type": f"RLIMIT_{name.upper()}", "soft": limits[0], "hard": limits[1]}
+
+
+def _thermal() -> list[str]:
+    """One path a processor, of those that there are (moby#49399)."""
+    base = "/sys/devices/system/cpu"
+    count = os.cpu_count() or 1
+    return [
+        path
+        for path in (f"{base}/cpu{number}/thermal_throttle" for number in range(count))
+        if os.path.isdir(path)
+    ]
