@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.containers import frames
+from limpet.containers import console, frames
 from limpet.errors import Conflict, Invalid, LimpetError
 from limpet.kernel import signals, terminal
 
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    import _signal
     from limpet.containers.state import Container
     from limpet.store.store import Store
 else:
-    import _signal
     import _socket as socket
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
@@ -123,8 +121,7 @@ class _Session:
     def __init__(self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool) -> None:
         self._socket = connection
         self._reading = interactive
-        self._keys = keys
-        self._matched = 0
+        self._keys = console.KeyMatcher(keys)
         self._tty = tty
         self._buffer = bytearray()
         self._wake = -1
@@ -132,13 +129,13 @@ class _Session:
     def catch(self, numbers: list[int]) -> Callable[[], None]:
         """Signals wake the loop instead of acting; the result puts everything back."""
         self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before = [(number, _signal.signal(number, _no_action)) for number in numbers]
-        old = _signal.set_wakeup_fd(write)
+        before = [(number, signals.set_handler(number, _no_action)) for number in numbers]
+        old = signals.set_wakeup_fd(write)
 
         def restore() -> None:
-            _signal.set_wakeup_fd(old)
+            signals.set_wakeup_fd(old)
             for number, handler in before:
-                _signal.signal(number, handler)
+                signals.set_handler(number, handler)
             os.close(self._wake)
             os.close(write)
 
@@ -171,7 +168,7 @@ class _Session:
                         kind, payload = found
                         if kind == frames.EXIT:
                             return frames.number(payload)
-                        _write(1 if kind == frames.STDOUT else 2, payload)
+                        console.write_all(1 if kind == frames.STDOUT else 2, payload)
 
     def _read_stdin(self) -> bool:
         """True when the user typed the detach keys."""
@@ -185,28 +182,10 @@ class _Session:
             self._reading = False
             self._send(frames.frame(frames.CLOSE_STDIN))
             return False
-        if self._keys:
-            data, detached = self._without_keys(data)
-            if detached:
-                return True
+        data, detached = self._keys.feed(data)
         if data:
             self._send(frames.frame(frames.STDIN, data))
-        return False
-
-    def _without_keys(self, data: bytes) -> tuple[bytes, bool]:
-        """Holds back what may become the detach sequence, and lets it go when it does not."""
-        out = bytearray()
-        for byte in data:
-            if byte == self._keys[self._matched]:
-                self._matched += 1
-                if self._matched == len(self._keys):
-                    return bytes(out), True
-                continue
-            out += self._keys[: self._matched]
-            self._matched = 1 if byte == self._keys[0] else 0
-            if not self._matched:
-                out.append(byte)
-        return bytes(out), False
+        return detached
 
     def _signals(self) -> None:
         for number in os.read(self._wake, 64):
@@ -231,14 +210,3 @@ class _Session:
 
 def _no_action(number: int, frame: object) -> None:
     pass
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:  # our standard output was made non-blocking by another program
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()

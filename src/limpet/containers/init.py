@@ -12,9 +12,8 @@ from limpet.kernel import capabilities, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import NoReturn
-
-    import _signal
 else:
     import _signal
 
@@ -29,7 +28,8 @@ def run(program: int) -> NoReturn:
     try:
         process.close_range(0, 0xFFFFFFFF)
         process.set_name(b"limpet-init")
-        capabilities.apply(("CAP_KILL",), ("CAP_KILL",), ("CAP_KILL",), (), ())
+        capabilities.drop_bounding(("CAP_KILL",))
+        capabilities.set_thread(("CAP_KILL",), ("CAP_KILL",), ())
         process.set_no_new_privileges()
         process.set_dumpable(False)
         process.set_death_signal(signals.SIGKILL)

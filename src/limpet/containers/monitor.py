@@ -353,7 +353,7 @@ class Monitor:
         self._started = None
         oom = False
         if self._container.options.runtime == "runc":
-            runc.delete(self._run, self._container.id)
+            runc.delete(self._run, self._directory)
         if self._cgroup is not None:
             oom = _oom_killed(self._cgroup)
             cgroup.remove(self._cgroup)

@@ -16,13 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    import _signal
-
     Config = dict[str, Any]
-else:
-    import _signal
 
-CLOSE_RANGE_CLOEXEC = 4
 _MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
 _OURS = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEEP_CAPS = 8  # PR_SET_KEEPCAPS
@@ -59,7 +54,7 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
         raise Failure(128, f"preparing the process: {e}") from e
     _enter_directory(process["cwd"])
     _restore_signals()
-    kernel.close_range(3, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
     environment = dict(text.split("=", 1) for text in process["env"])
     _exec(process["args"], environment)
 
@@ -81,19 +76,16 @@ def _become(process: Config, user: Config, program: bytes | None) -> None:
     restricted = process.get("noNewPrivileges", False)
     if program and not restricted:
         seccomp.install(program)  # needs CAP_SYS_ADMIN, so before the capabilities go
-    everything = capabilities.NAMES[: capabilities.last_cap() + 1]
-    bounding = caps.get("bounding", ())
-    # In two steps: the bounding set can only be cut with CAP_SETPCAP, which setuid takes away.
-    capabilities.apply(bounding, everything, everything, (), ())
+    capabilities.drop_bounding(caps.get("bounding", ()))  # needs CAP_SETPCAP, which setuid takes away
     os.setgroups(user.get("additionalGids", ()))
     os.setresgid(gid, gid, gid)
     if uid:
         kernel.prctl(_KEEP_CAPS, 1)
         os.setresuid(uid, uid, uid)
         kernel.prctl(_KEEP_CAPS, 0)
-    capabilities.apply(
-        None, caps.get("effective", ()), caps.get("permitted", ()), caps.get("inheritable", ()), caps.get("ambient", ())
-    )
+    capabilities.set_thread(caps.get("effective", ()), caps.get("permitted", ()), caps.get("inheritable", ()))
+    if caps.get("ambient"):
+        capabilities.set_ambient(caps["ambient"])
     if restricted:
         kernel.set_no_new_privileges()
         if program:
@@ -110,8 +102,8 @@ def _enter_directory(path: str) -> None:
 
 def _restore_signals() -> None:
     for number in (signals.SIGPIPE, signals.SIGXFSZ):  # Python ignores these two, and an exec inherits that
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        signals.set_handler(number, signals.SIG_DFL)
+    signals.block(signals.SIG_SETMASK, ())
 
 
 def _exec(args: list[str], environment: dict[str, str]) -> NoReturn:

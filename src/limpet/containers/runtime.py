@@ -68,24 +68,30 @@ def start(
             _child(config, bundle, root, stdio, theirs, program)
         theirs.close()
         pidfd = os.pidfd_open(pid)
-        master: int | None = None
-        while True:
-            packet, rights, _, _ = ours.recvmsg(65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-            if not packet:
-                return Started(pid, pidfd, master)
-            if packet == b"A":
-                continue
-            if packet[:1] == b"T":
-                master = int.from_bytes(rights[0][2], "little")
-                continue
+        try:
+            return Started(pid, pidfd, converse(ours))
+        except StartFailed:
             os.waitpid(pid, 0)
             os.close(pidfd)
-            if master is not None:
-                os.close(master)
-            raise failure(packet)
+            raise
     finally:
         theirs.close()
         ours.close()
+
+
+def converse(channel: socket.socket) -> int | None:
+    """Listens to the child until its exec; the master of its terminal, if it made one. Raises StartFailed."""
+    master: int | None = None
+    while True:
+        packet, rights, _, _ = channel.recvmsg(65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            return master
+        if packet[:1] == b"T":
+            master = int.from_bytes(rights[0][2], "little")
+        elif packet[:1] == b"E":
+            if master is not None:
+                os.close(master)
+            raise failure(packet)
 
 
 def failure(packet: bytes) -> StartFailed:
@@ -115,7 +121,7 @@ def _child(
 ) -> NoReturn:
     try:
         kernel.set_death_signal(signals.SIGKILL)
-        _place(root, stdio, channel)
+        place((root,), stdio, channel)
         os.setsid()
         trees = rootfs.open_sources(config)
         process.forget_imports()
@@ -125,7 +131,7 @@ def _child(
         if "domainname" in config:
             kernel.setdomainname(config["domainname"].encode())
         rootfs.furnish(config, trees)
-        slave = _open_terminal(config, channel) if config["process"]["terminal"] else ""
+        slave = open_terminal(config["process"], channel) if config["process"]["terminal"] else ""
         _make_directory(config["process"]["cwd"])
         rootfs.protect(config)
         if config.get("annotations", {}).get("org.limpet.init") == "true":
@@ -134,8 +140,8 @@ def _child(
             if pid:
                 init.run(pid)
         if slave:
-            _take_terminal(slave)
-        if not _parent_lives(channel):
+            take_terminal(slave)
+        if not parent_lives(channel):
             os._exit(137)
         process.execute(config["process"], program)
     except BaseException as e:
@@ -144,31 +150,35 @@ def _child(
         os._exit(125)
 
 
-def _place(root: int, stdio: tuple[int, int, int], channel: socket.socket) -> None:
-    """Standard descriptors into place; every other one but `root` and `channel` is closed."""
+def place(keep: tuple[int, ...], stdio: tuple[int, int, int], channel: socket.socket) -> None:
+    """Standard descriptors into place; every other one but `keep` and `channel` is closed."""
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)  # inheritable
     low = 3
-    for fd in sorted((root, channel.fileno())):
+    for fd in sorted((*keep, channel.fileno())):
         if fd > low:
             kernel.close_range(low, fd - 1)
         low = fd + 1
     kernel.close_range(low, 0xFFFFFFFF)
 
 
-def _open_terminal(config: Config, channel: socket.socket) -> str:
-    """A pty of the container's own devpts; its master goes to the monitor, already of the right size."""
+def open_terminal(plan: Config, channel: socket.socket, *, console: bool = True) -> str:
+    """A pty of the container's own devpts; its master goes to the other side, already of the right size.
+
+    `plan` is the process section; `console`: it becomes /dev/console too.
+    """
     master, slave = terminal.open_ptmx("/dev/pts")
-    size = config["process"].get("consoleSize")
+    size = plan.get("consoleSize")
     if size:
         terminal.set_size(master, size["height"], size["width"])
     channel.sendmsg([b"T"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, "little"))])
     os.close(master)
-    rootfs.bind_file(slave, "/dev/console")
+    if console:
+        rootfs.bind_file(slave, "/dev/console")
     return slave
 
 
-def _take_terminal(slave: str) -> None:
+def take_terminal(slave: str) -> None:
     if os.getsid(0) != os.getpid():
         os.setsid()
     fd = os.open(slave, os.O_RDWR)  # a session leader's first terminal becomes its controlling one
@@ -185,7 +195,7 @@ def _make_directory(path: str) -> None:
         pass  # `process` says what is wrong when it enters it
 
 
-def _parent_lives(channel: socket.socket) -> bool:
+def parent_lives(channel: socket.socket) -> bool:
     """The death signal was set after the fork: a monitor that had died before closed the other end."""
     try:
         channel.send(b"A", socket.MSG_DONTWAIT)

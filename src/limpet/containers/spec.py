@@ -82,7 +82,7 @@ def environment(options: Options, image: Config, name: str, home: str) -> list[s
 
 def bounding(options: Options) -> list[str]:
     """The capability set of the container. `--cap-drop` wins over the default, `--cap-add` over `--cap-drop=ALL`."""
-    everything = list(capabilities.NAMES[: capabilities.last_cap() + 1])
+    everything = all_capabilities()
     if options.privileged:
         return everything
     added = [name.upper() for name in options.cap_add]
@@ -96,6 +96,10 @@ def bounding(options: Options) -> list[str]:
         kept = set(capabilities.DEFAULT) - {capabilities.parse(name) for name in dropped}
     kept |= {capabilities.parse(name) for name in added}
     return [name for name in everything if name in kept]
+
+
+def all_capabilities() -> list[str]:
+    return list(capabilities.NAMES[: capabilities.last_cap() + 1])
 
 
 def make(

@@ -1,0 +1,244 @@
+"""A second program in a running container: into its namespaces and cgroup, under the container's own rules.
+
+The program is a child of this process: without a terminal it has our standard descriptors, and it ends when we do
+(except with `detach`). Capabilities, seccomp and environment come from the container's config.json.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet import jsontext
+from limpet.containers import confinement, console, process, runtime, spec, state, users
+from limpet.containers.attach import DETACH_KEYS, parse_keys
+from limpet.errors import Conflict
+from limpet.kernel import cgroup, signals, terminal
+from limpet.kernel import process as kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, NoReturn
+
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+
+    Config = dict[str, Any]
+else:
+    import _socket as socket
+
+_NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET
+_PASSED_ON = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
+
+
+def exec_(
+    store: Store,
+    container: Container,
+    command: list[str],
+    *,
+    env: list[str] | None = None,
+    workdir: str = "",
+    user: str = "",
+    interactive: bool = False,
+    tty: bool = False,
+    detach: bool = False,
+    privileged: bool = False,
+    detach_keys: str = DETACH_KEYS,
+) -> int:
+    """The program's exit code (0 at once with `detach`). Raises Conflict, or StartFailed with 126 or 127."""
+    keys = parse_keys(detach_keys)
+    pid, pidfd = _running(store, container)
+    try:
+        plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
+        group = _open_cgroup(container.id)
+        if not tty:
+            return _without_terminal(plan, program, pidfd, group, interactive, detach)
+        return _with_terminal(plan, program, pidfd, group, interactive, detach, keys)
+    finally:
+        os.close(pidfd)
+
+
+def _running(store: Store, container: Container) -> tuple[int, int]:
+    """Pid and pidfd of the container's PID 1, which is certainly that one and not a later process of its number."""
+    status = state.status(store, container)
+    if status.state != "running" or not status.pid:
+        raise Conflict(f"container {container.name} is not running", "`limpet start` starts it", exit_code=1)
+    try:
+        pidfd = os.pidfd_open(status.pid)
+    except ProcessLookupError:
+        raise Conflict(f"container {container.name} is not running", exit_code=1) from None
+    if status.pid_start and kernel.start_time(status.pid) != status.pid_start:
+        os.close(pidfd)
+        raise Conflict(f"container {container.name} is not running", exit_code=1)
+    return status.pid, pidfd
+
+
+def _plan(
+    store: Store,
+    container: Container,
+    pid: int,
+    command: list[str],
+    env: list[str],
+    workdir: str,
+    user: str,
+    tty: bool,
+    privileged: bool,
+) -> tuple[Config, bytes | None]:
+    """The `process` section for the program, from the container's own and what was asked."""
+    with open(f"{store.container_path(container.id)}/config.json", "rb") as file:
+        config: Config = jsontext.loads(file.read())
+    plan: Config = config["process"]
+    plan["args"] = command
+    plan["terminal"] = tty
+    if workdir:
+        plan["cwd"] = workdir
+    environment = dict(text.split("=", 1) for text in plan["env"])
+    if tty:
+        environment.setdefault("TERM", "xterm")
+    if user:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = users.resolve(root, user, container.options.group_add)
+        finally:
+            os.close(root)
+        plan["user"] = {"uid": found.uid, "gid": found.gid, "umask": 0o022, "additionalGids": list(found.groups)}
+        if not _home_is_set(store, container):
+            environment["HOME"] = found.home or "/"
+    for text in env:
+        key, equals, value = text.partition("=")
+        if equals:
+            environment[key] = value
+        else:
+            environment.pop(key, None)
+    plan["env"] = [f"{key}={value}" for key, value in environment.items()]
+    _, program = confinement.seccomp(store, container.options, config)  # by the container's own capabilities
+    names = spec.all_capabilities() if privileged else plan["capabilities"]["bounding"]
+    plan["capabilities"] = spec.capability_sets(names, plan["user"]["uid"])
+    return plan, program
+
+
+def _home_is_set(store: Store, container: Container) -> bool:
+    """By the image or the user, as opposed to taken from /etc/passwd for the container's first program."""
+    with open(f"{store.container_path(container.id)}/image.json", "rb") as file:
+        image = jsontext.loads(file.read())
+    said = [*((image.get("config") or {}).get("Env") or []), *container.options.env]
+    return any(text.startswith("HOME=") for text in said)
+
+
+def _open_cgroup(container_id: str) -> int | None:
+    path = cgroup.path(container_id)
+    if path is None or not os.path.isdir(path):
+        return None
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _without_terminal(
+    plan: Config, program: bytes | None, pidfd: int, group: int | None, interactive: bool, detach: bool
+) -> int:
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    stdio = (0 if interactive and not detach else null, null if detach else 1, null if detach else 2)
+    pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
+    os.close(null)
+    if detach:
+        return 0
+    for name in _PASSED_ON:
+
+        def pass_on(number: int, frame: object) -> None:
+            os.kill(pid, number)
+
+        signals.set_handler(signals.number(name), pass_on)
+    _, status = os.waitpid(pid, 0)
+    return _code(status)
+
+
+def _with_terminal(
+    plan: Config,
+    program: bytes | None,
+    pidfd: int,
+    group: int | None,
+    interactive: bool,
+    detach: bool,
+    keys: bytes,
+) -> int:
+    """The terminal is the container's; we copy between it and ours."""
+    ours = 0 if os.isatty(0) else 1
+    size = terminal.get_size(ours) if os.isatty(ours) else None
+    if size is not None:
+        plan["consoleSize"] = {"height": size[0], "width": size[1]}
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    pid, master = _spawn(plan, program, pidfd, group, (null, null, null), detach)
+    os.close(null)
+    assert master is not None
+    if detach:
+        os.close(master)
+        return 0
+    raw = interactive and os.isatty(0)
+    if raw:
+        with terminal.RawMode(0):
+            detached = console.copy(master, pid, stdin=True, keys=keys)
+    else:
+        detached = console.copy(master, pid, stdin=interactive, keys=b"")
+    if detached:
+        return 0
+    os.close(master)
+    _, status = os.waitpid(pid, 0)
+    return _code(status)
+
+
+def _code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _spawn(
+    plan: Config,
+    program: bytes | None,
+    pidfd: int,
+    group: int | None,
+    stdio: tuple[int, int, int],
+    detach: bool,
+) -> tuple[int, int | None]:
+    """Pid and terminal master once the program runs. Raises StartFailed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kernel.setns(pidfd, kernel.CLONE_NEWPID)  # for children only
+    pid = kernel.clone3(0, cgroup_fd=group)
+    if pid == 0:
+        _child(plan, program, pidfd, stdio, theirs, detach)
+    theirs.close()
+    if group is not None:
+        os.close(group)
+    try:
+        master = runtime.converse(ours)
+    except runtime.StartFailed:
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        ours.close()
+    return pid, master
+
+
+def _child(
+    plan: Config,
+    program: bytes | None,
+    pidfd: int,
+    stdio: tuple[int, int, int],
+    channel: socket.socket,
+    detach: bool,
+) -> NoReturn:
+    try:
+        if not detach:
+            kernel.set_death_signal(signals.SIGKILL)
+        os.setsid()  # no controlling terminal of the host's
+        process.forget_imports()
+        kernel.setns(pidfd, _NAMESPACES)
+        runtime.place((pidfd,), stdio, channel)
+        os.close(pidfd)
+        if plan["terminal"]:
+            runtime.take_terminal(runtime.open_terminal(plan, channel, console=False))
+        if not detach and not runtime.parent_lives(channel):
+            os._exit(137)
+        process.execute(plan, program, die_with_parent=not detach)
+    except BaseException as e:
+        runtime.report(channel, e)
+    finally:
+        os._exit(125)
