@@ -1,1 +1,1 @@
-"""oci: the open formats as data: references, digests, descriptors, manifests, configs, platforms. No input or output."""
+"""oci: the open formats as data: references, digests, descriptors, manifests, configs, platforms. No I/O."""
