@@ -120,8 +120,8 @@ def _suggestion(store: Store, text: str) -> str:
     """What is nearly meant: other tags of the same repository, else names at most two typing errors away."""
     tags, near = [], []
     for (name,) in store.db.rows("SELECT reference FROM name WHERE reference NOT LIKE '%@%' ORDER BY 1"):
-        familiar = reference.parse(name).familiar
-        bare = familiar.rpartition(":")[0]
+        known = reference.parse(name)
+        familiar, bare = known.familiar, known.familiar_name
         if text.rpartition(":")[0] == bare or text == bare:
             tags.append(familiar)
         elif distance(text, familiar) <= 2 or distance(text, bare) <= 2:

@@ -23,7 +23,7 @@ _MAX_STRING = 4096
 
 @dataclass(frozen=True)
 class Elf:
-    """Paths and names as they stand in the file: `$ORIGIN` isn't expanded, but rpath and runpath are split at colons."""
+    """Paths and names as they stand in the file: `$ORIGIN` is not expanded, rpath and runpath are split at colons."""
 
     bits: int  # 32 or 64
     machine: int  # e_machine

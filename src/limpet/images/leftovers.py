@@ -1,0 +1,156 @@
+"""Files in the store that no row names: what a kill or a crash left behind. All of it is garbage by the write order.
+
+The caller holds `Store.exclusive`, so no one is between a file and its row. Temporary files of a living process are
+left alone all the same: a container's monitor replaces its status, and a remover empties a directory in tmp/, without
+a lease.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from limpet.kernel.process import start_time
+from limpet.store.files import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from limpet.store.store import Store
+
+
+@dataclass(frozen=True)
+class Leftover:
+    path: str
+    what: str  # for a person: "a layer that no row names"
+    bytes: int  # on disk
+
+
+def find(store: Store) -> list[Leftover]:
+    """Everything that may go, in a stable order."""
+    return [Leftover(path, what, tree_bytes(path)) for path, what in _find(store)]
+
+
+def remove(leftover: Leftover) -> None:
+    remove_tree(leftover.path)
+
+
+def _find(store: Store) -> Iterator[tuple[str, str]]:
+    root, db = store.root, store.db
+    for name in _list(f"{root}/tmp"):
+        if not _in_use(f"{root}/tmp/{name}", _pid(name, "-", 1)):
+            yield f"{root}/tmp/{name}", "a temporary file"
+    algorithms = {digest.partition(":")[0] for (digest,) in db.rows("SELECT digest FROM blob")} | {"sha256"}
+    known = {digest.replace(":", "/") for (digest,) in db.rows("SELECT digest FROM blob")}
+    for algorithm in _list(f"{root}/blobs"):
+        if algorithm not in algorithms:
+            yield f"{root}/blobs/{algorithm}", "a directory of no blob"
+            continue
+        for name in _list(f"{root}/blobs/{algorithm}"):
+            if f"{algorithm}/{name}" not in known and not _being_written(f"{root}/blobs/{algorithm}/{name}"):
+                yield f"{root}/blobs/{algorithm}/{name}", "a blob that no row names"
+    known = {diff_id.partition(":")[2] for (diff_id,) in db.rows("SELECT diff_id FROM layer")}
+    for name in _list(f"{root}/layers"):
+        if name not in known:
+            yield f"{root}/layers/{name}", "a layer that no row names"
+        else:
+            yield from _half_written(f"{root}/layers/{name}")
+    containers = {container_id for (container_id,) in db.rows("SELECT id FROM container")}
+    for name in _list(f"{root}/containers"):
+        if name not in containers:
+            yield f"{root}/containers/{name}", "a container that no row names"
+        else:
+            yield from _half_written(f"{root}/containers/{name}")
+    known = {volume for (volume,) in db.rows("SELECT name FROM volume")}
+    for name in _list(f"{root}/volumes"):
+        if name not in known:
+            yield f"{root}/volumes/{name}", "a volume that no row names"
+    yield from _half_written(root)
+    for name in _list(store.run):
+        if len(name) == 64 and name not in containers and os.path.isdir(f"{store.run}/{name}"):
+            yield f"{store.run}/{name}", "the run directory of a container that no row names"
+
+
+def _half_written(directory: str) -> Iterator[tuple[str, str]]:
+    """`write_file`'s temporary names whose writer is gone."""
+    for name in _list(directory):
+        path = f"{directory}/{name}"
+        if ".new-" in name and not _being_written(path):
+            yield path, "a half-written file"
+
+
+def _being_written(path: str) -> bool:
+    return ".new-" in path and _in_use(path, _pid(path, ".new-", -1))
+
+
+def _pid(name: str, separator: str, position: int) -> int:
+    """The process id in a temporary name (`store.files.write_file`, `Store.temporary`); 0 if there is none."""
+    parts = name.rsplit(separator, 2) if separator == "-" else name.split(separator)
+    text = parts[position] if len(parts) > 1 else ""
+    return int(text) if text.isdecimal() and len(text) < 11 else 0
+
+
+def _in_use(path: str, pid: int) -> bool:
+    """Whether the process that made the file still lives: it has that id and was there before the file changed."""
+    ticks = start_time(pid) if pid and pid != os.getpid() else 0
+    if not ticks:
+        return False
+    try:
+        changed = os.lstat(path).st_ctime
+    except FileNotFoundError:
+        return False
+    return _booted() + ticks / os.sysconf("SC_CLK_TCK") <= changed + 2  # btime is in whole seconds
+
+
+def _booted() -> int:
+    with open("/proc/stat", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
+
+
+def tree_bytes(path: str, seen: set[int] | None = None) -> int:
+    """Bytes that a file or a tree occupies on disk, as `du -x` counts: directories too, a hard-linked file once.
+
+    `seen` holds the inode numbers of hard-linked files; share one between trees to count a file once in all of them.
+    """
+    seen = set() if seen is None else seen
+    try:
+        top = os.lstat(path)
+    except FileNotFoundError:
+        return 0
+    total = top.st_blocks
+    if not _is_directory(top.st_mode):
+        return total * 512
+    pending = [path]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if status.st_dev != top.st_dev:
+                    continue
+                if _is_directory(status.st_mode):
+                    pending.append(entry.path)
+                elif status.st_nlink > 1:
+                    if status.st_ino in seen:
+                        continue
+                    seen.add(status.st_ino)
+                total += status.st_blocks
+    return total * 512
+
+
+def _is_directory(mode: int) -> bool:
+    return mode & 0o170000 == 0o040000
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
