@@ -6,10 +6,9 @@ import os
 import sys
 
 from limpet.cli.table import Command, Option
-from limpet.containers import attach as attaching
 from limpet.containers import create as creating
 from limpet.containers import options as wanted
-from limpet.containers import removal, runtime, state
+from limpet.containers import runtime, state
 from limpet.containers import start as starting
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.images import catalog
@@ -40,14 +39,19 @@ def run(call: Call) -> int:
         print(container.id)
         return 0
     if options.tty and options.interactive and not os.isatty(0):
-        raise Invalid("the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1)
+        raise Invalid(
+            "the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1
+        )
     container = _create(call, options)
     connection = _launch(call.store, container, client=True)
+    from limpet.containers import attach as attaching
+    from limpet.containers import removal
+
     code = attaching.attach(
         call.store,
         container,
         connection=connection,
-        detach_keys=call["detach-keys"] or attaching.DETACH_KEYS,
+        detach_keys=call["detach-keys"],
         proxy_signals=call["sig-proxy"],
     )
     if code == attaching.DETACHED:
@@ -72,7 +76,7 @@ def start(call: Call) -> int:
                 container,
                 attached=attached,
                 stdin=call["interactive"],
-                detach_keys=call["detach-keys"] or attaching.DETACH_KEYS,
+                detach_keys=call["detach-keys"],
                 proxy_signals=call["sig-proxy"],
             )
         except LimpetError as e:
@@ -83,7 +87,7 @@ def start(call: Call) -> int:
             failed = 1
             continue
         if attached:
-            return 0 if code == attaching.DETACHED else code
+            return max(code, 0)  # DETACHED is below
         print(name)
     return failed
 
@@ -93,7 +97,9 @@ def exec_(call: Call) -> int:
 
     name, *command = call.arguments
     if call["tty"] and call["interactive"] and not call["detach"] and not os.isatty(0):
-        raise Invalid("the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1)
+        raise Invalid(
+            "the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1
+        )
     return executing.exec_(
         call.store,
         state.find(call.store, name),
@@ -105,17 +111,19 @@ def exec_(call: Call) -> int:
         tty=call["tty"],
         detach=call["detach"],
         privileged=call["privileged"],
-        detach_keys=call["detach-keys"] or attaching.DETACH_KEYS,
+        detach_keys=call["detach-keys"],
     )
 
 
 def attach(call: Call) -> int:
+    from limpet.containers import attach as attaching
+
     container = state.find(call.store, call.arguments[0])
     code = attaching.attach(
         call.store,
         container,
         stdin=not call["no-stdin"],
-        detach_keys=call["detach-keys"] or attaching.DETACH_KEYS,
+        detach_keys=call["detach-keys"],
         proxy_signals=call["sig-proxy"],
     )
     return 0 if code == attaching.DETACHED else code
@@ -129,6 +137,8 @@ def _launch(store: Store, container: Container, *, client: bool) -> object:
         return starting.launch(store, container, client=client, size=size)
     except BaseException as e:
         if container.options.auto_remove:
+            from limpet.containers import removal
+
             removal.remove_container(store, container.id, with_volumes=True, durable=False)
         elif isinstance(e, LimpetError) and not isinstance(e, runtime.StartFailed):
             e.hint = e.hint or f"the container stays: `limpet rm {container.name}` takes it away"

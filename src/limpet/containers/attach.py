@@ -50,7 +50,7 @@ def attach(
     *,
     connection: socket.socket | None = None,
     stdin: bool = True,
-    detach_keys: str = DETACH_KEYS,
+    detach_keys: str = "",
     proxy_signals: bool = True,
 ) -> int:
     """Passes streams to and fro until the container ends: its exit code, or DETACHED.
@@ -58,7 +58,7 @@ def attach(
     `connection` is the one made by `start.launch`; without it one is opened. It stays open: while the first client of a
     container with `--rm` holds it, the monitor leaves the removal to that client.
     """
-    keys = parse_keys(detach_keys)
+    keys = parse_keys(detach_keys or DETACH_KEYS)
     if connection is None:
         connection = connect(store, container)
         connection.sendall(frames.frame(frames.SUBSCRIBE))

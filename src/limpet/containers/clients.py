@@ -67,7 +67,9 @@ class Clients:
 
     def interests(self) -> list[tuple[int, bool, bool]]:
         """(descriptor, want to read, want to write) for the event loop."""
-        wanted = [(fd, not client.finished and not self.paused, bool(client.output)) for fd, client in self._clients.items()]
+        wanted = [
+            (fd, not client.finished and not self.paused, bool(client.output)) for fd, client in self._clients.items()
+        ]
         if len(self._clients) < MOST:
             wanted.append((self._listener.fileno(), True, False))
         return wanted

@@ -1,10 +1,10 @@
 """A container comes into being: everything the user said is checked, then directory, then row, in that order.
 
-    containers/<id>/
-      image.json      the image's config as it was: the image may go while the container stays
-      mounts.json     what `-v`, `--mount`, `--tmpfs` and VOLUME came to (only if there are any)
-      upper, work     the writable layer and overlayfs's own directory
-      rootfs          an empty mount point, used in the container's own mount namespace only
+containers/<id>/
+  image.json      the image's config as it was: the image may go while the container stays
+  mounts.json     what `-v`, `--mount`, `--tmpfs` and VOLUME came to (only if there are any)
+  upper, work     the writable layer and overlayfs's own directory
+  rootfs          an empty mount point, used in the container's own mount namespace only
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def check(options: Options, image: dict[str, Any]) -> None:
         raise Invalid(f"invalid hostname '{options.hostname}'")
 
 
-def _make_directory(
-    store: Store, directory: str, image: dict[str, Any], mounts: list[Mount], durable: bool
-) -> None:
+def _make_directory(store: Store, directory: str, image: dict[str, Any], mounts: list[Mount], durable: bool) -> None:
     os.mkdir(directory, 0o710)
     # The root directory's own mode and owner come from the upper: those of an ordinary root file system.
     for name, mode in (("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)):

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 else:
     import _socket as socket
 
-_NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET
+_NAMESPACES = (
+    kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET | kernel.CLONE_NEWCGROUP
+)
 _PASSED_ON = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
 
 
@@ -43,10 +45,10 @@ def exec_(
     tty: bool = False,
     detach: bool = False,
     privileged: bool = False,
-    detach_keys: str = DETACH_KEYS,
+    detach_keys: str = "",
 ) -> int:
     """The program's exit code (0 at once with `detach`). Raises Conflict, or StartFailed with 126 or 127."""
-    keys = parse_keys(detach_keys)
+    keys = parse_keys(detach_keys or DETACH_KEYS)
     pid, pidfd = _running(store, container)
     try:
         plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
@@ -200,10 +202,15 @@ def _spawn(
 ) -> tuple[int, int | None]:
     """Pid and terminal master once the program runs. Raises StartFailed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    kernel.setns(pidfd, kernel.CLONE_NEWPID)  # for children only
-    pid = kernel.clone3(0, cgroup_fd=group)
-    if pid == 0:
-        _child(plan, program, pidfd, stdio, theirs, detach)
+    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    kernel.setns(pidfd, kernel.CLONE_NEWPID)  # where our children are born; we stay
+    try:
+        pid = kernel.clone3(0, cgroup_fd=group)
+        if pid == 0:
+            _child(plan, program, pidfd, stdio, theirs, detach)
+    finally:
+        kernel.setns(home, kernel.CLONE_NEWPID)
+        os.close(home)
     theirs.close()
     if group is not None:
         os.close(group)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from limpet.containers import title
 from limpet.kernel import capabilities, process, signals
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ def block_signals() -> None:
 def run(program: int) -> NoReturn:
     """The rest of PID 1's life. `program` is the child whose exit code becomes ours (128 + n for a signal)."""
     try:
+        title.set_title("limpet init")
         process.close_range(0, 0xFFFFFFFF)
         process.set_name(b"limpet-init")
         capabilities.drop_bounding(("CAP_KILL",))

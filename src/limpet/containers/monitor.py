@@ -12,7 +12,7 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import clients, frames, logfile, removal, runc, runtime, title
+from limpet.containers import clients, frames, logfile, runtime, title
 from limpet.containers.options import restart_policy
 from limpet.kernel import cgroup, devices, process, terminal
 from limpet.layers import driver
@@ -50,6 +50,7 @@ def main(
     """The whole life of the monitor, in a forked child. `outcome` gets b"K", or the failure, when the start is decided."""
     code = 1
     try:
+        os.setsid()
         _isolate([root, lock, outcome, *([first.fileno()] if first else [])])
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
@@ -171,6 +172,8 @@ class Monitor:
         theirs: list[int] = []
         try:
             if options.runtime == "runc":
+                from limpet.containers import runc
+
                 stdio = self._pipes(theirs)
                 self._started = runc.start(self._config, self._directory, self._run, root, stdio)
             else:
@@ -328,9 +331,7 @@ class Monitor:
             self._end_input()
         elif kind == frames.RESIZE and len(payload) == 4:
             if self._started is not None and self._started.terminal is not None and not self._ended:
-                terminal.set_size(
-                    self._started.terminal, int.from_bytes(payload[:2]), int.from_bytes(payload[2:])
-                )
+                terminal.set_size(self._started.terminal, int.from_bytes(payload[:2]), int.from_bytes(payload[2:]))
         elif kind == frames.SIGNAL and len(payload) == 4 and self._started is not None and not self._ended:
             try:
                 process.pidfd_send_signal(self._started.pidfd, frames.number(payload))
@@ -353,6 +354,8 @@ class Monitor:
         self._started = None
         oom = False
         if self._container.options.runtime == "runc":
+            from limpet.containers import runc
+
             runc.delete(self._run, self._directory)
         if self._cgroup is not None:
             oom = _oom_killed(self._cgroup)
@@ -395,6 +398,8 @@ class Monitor:
                 break
             self._serve(left)
         if removing and os.path.exists(self._directory):
+            from limpet.containers import removal
+
             removal.remove_from_monitor(self._store, self._container.id, self._lock)
         self._clients.close()
 
@@ -407,9 +412,7 @@ class Monitor:
 
     def _record(self, *, durable: bool = True, **changes: object) -> None:
         self._status.update(changes)
-        files.write_file(
-            f"{self._directory}/status", jsontext.dumps(self._status).encode(), 0o644, durable=durable
-        )
+        files.write_file(f"{self._directory}/status", jsontext.dumps(self._status).encode(), 0o644, durable=durable)
 
 
 def _oom_killed(group: str) -> bool:

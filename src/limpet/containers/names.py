@@ -33,7 +33,8 @@ def check(name: str) -> str:
     plain = name.removeprefix("/")
     if len(plain) < 2 or len(plain) > 253 or plain[0] not in _FIRST or not _REST.issuperset(plain):
         raise Invalid(
-            f"invalid container name '{name}'", "it needs two or more of a-z A-Z 0-9 _ . - and begins with a letter or digit"
+            f"invalid container name '{name}'",
+            "it needs two or more of a-z A-Z 0-9 _ . - and begins with a letter or digit",
         )
     return plain
 

@@ -18,13 +18,23 @@ if TYPE_CHECKING:
 
     Config = dict[str, Any]
 
-_MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
+_MACHINES = {
+    3: "i386",
+    8: "mips",
+    20: "ppc",
+    21: "ppc64",
+    22: "s390x",
+    40: "arm",
+    62: "amd64",
+    183: "arm64",
+    243: "riscv64",
+}
 _OURS = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEEP_CAPS = 8  # PR_SET_KEEPCAPS
 
 
 class Failure(Exception):
-    """Why the program could not be started. `code` is the exit code; `hint` what to do, or "". """
+    """Why the program could not be started. `code` is the exit code; `hint` what to do, or ""."""
 
     def __init__(self, code: int, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -66,6 +66,4 @@ def remove_from_monitor(store: Store, container_id: str, lock: int) -> NoReturn:
         "from limpet.store.store import Store\n"
         "remove_container(Store(sys.argv[2], sys.argv[3]), sys.argv[4], with_volumes=True)\n"
     )
-    os.execv(
-        sys.executable, [sys.executable, "-S", "-I", "-c", code, source, store.root, store.run, container_id]
-    )
+    os.execv(sys.executable, [sys.executable, "-S", "-I", "-c", code, source, store.root, store.run, container_id])

@@ -61,7 +61,7 @@ def start(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags = 0
     for namespace in config["linux"]["namespaces"]:
-        flags |= _NAMESPACES.get(namespace["type"], 0)
+        flags |= _NAMESPACES.get(namespace["type"], 0)  # "cgroup" comes later: its root is where the caller is then
     try:
         pid = kernel.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
@@ -125,6 +125,8 @@ def _child(
         os.setsid()
         trees = rootfs.open_sources(config)
         process.forget_imports()
+        if any(namespace["type"] == "cgroup" for namespace in config["linux"]["namespaces"]):
+            kernel.unshare(kernel.CLONE_NEWCGROUP)
         rootfs.enter(root, f"{bundle}/{config['root']['path']}", config["linux"].get("rootfsPropagation", ""))
         os.close(root)
         kernel.sethostname(config["hostname"].encode())

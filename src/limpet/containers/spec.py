@@ -1,4 +1,4 @@
-"""`make`: the plan of a container as an OCI runtime `config.json` (runtime-spec 1.0.2), which `runtime` executes exactly.
+"""`make`: the plan of a container as an OCI runtime `config.json` (runtime-spec 1.0.2), which `runtime` executes.
 
 All that Docker decides for a container is decided here: mounts, masked paths, capabilities, device rules, environment
 (moby `oci/defaults.go`, `daemon/oci_linux.go`; values in notes/engines-and-demand.md section 5). Pure but for reading
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from limpet.containers import hostfiles
-from limpet.errors import Invalid
+from limpet.errors import Invalid, Refused
 from limpet.kernel import capabilities
 
 TYPE_CHECKING = False
@@ -94,12 +94,19 @@ def bounding(options: Options) -> list[str]:
         kept: set[str] = set()
     else:
         kept = set(capabilities.DEFAULT) - {capabilities.parse(name) for name in dropped}
-    kept |= {capabilities.parse(name) for name in added}
+    for name in added:
+        capability = capabilities.parse(name)
+        if capability not in everything:
+            raise Refused(f"--cap-add {name}: this host does not have {capability}")
+        kept.add(capability)
     return [name for name in everything if name in kept]
 
 
 def all_capabilities() -> list[str]:
-    return list(capabilities.NAMES[: capabilities.last_cap() + 1])
+    """All that limpet itself may have: inside another container, or with a kernel that knows fewer, not every one."""
+    with open("/proc/self/status", "rb") as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith(b"CapBnd:"))
+    return [name for bit, name in enumerate(capabilities.NAMES) if mask >> bit & 1]
 
 
 def make(
@@ -134,7 +141,7 @@ def make(
     if options.oom_score_adj:
         process["oomScoreAdj"] = options.oom_score_adj
     devices, rules = _devices(options)
-    namespaces = ["mount", "pid", "ipc", "uts"]
+    namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     if options.network == "none":
         namespaces.append("network")
     linux: Config = {
@@ -164,7 +171,7 @@ def make(
 
 
 def security(options: Options) -> Config:
-    """`--security-opt` in parts: no-new-privileges (bool), seccomp ('' default, 'unconfined' or JSON text), systempaths."""
+    """`--security-opt` in parts: no-new-privileges and systempaths (bool), seccomp ('', 'unconfined' or JSON text)."""
     said: Config = {"no-new-privileges": False, "seccomp": "", "systempaths": False}
     for text in options.security_opt:
         cut = min((text.find(c) for c in "=:" if c in text), default=len(text))
@@ -197,7 +204,7 @@ _INITS = frozenset(
 
 
 def wants_init(options: Options, args: list[str]) -> bool:
-    """On unless the command is an init itself: a PID 1 without handlers ignores SIGTERM and never reaps (moby#27187)."""
+    """Unless the command is an init itself: a PID 1 without handlers ignores SIGTERM and never reaps (moby#27187)."""
     if options.init is not None:
         return options.init
     return args[0].rpartition("/")[2] not in _INITS
@@ -328,7 +335,7 @@ _ENGINE_DEVICES = frozenset("null zero full random urandom tty console ptmx".spl
 
 
 def _host_devices() -> list[Config]:
-    """Every device node below the host's /dev, but for those that a container has of its own (moby `coci.HostDevices`)."""
+    """Every device node below the host's /dev, but for those that a container has of its own."""
     found: list[Config] = []
     for directory, folders, files in os.walk("/dev"):
         if directory == "/dev":
@@ -370,8 +377,4 @@ def _thermal() -> list[str]:
     """One path a processor, of those that there are (moby#49399)."""
     base = "/sys/devices/system/cpu"
     count = os.cpu_count() or 1
-    return [
-        path
-        for path in (f"{base}/cpu{number}/thermal_throttle" for number in range(count))
-        if os.path.isdir(path)
-    ]
+    return [path for path in (f"{base}/cpu{number}/thermal_throttle" for number in range(count)) if os.path.isdir(path)]

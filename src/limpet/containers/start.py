@@ -10,7 +10,18 @@ import fcntl
 import os
 
 from limpet import jsontext
-from limpet.containers import attach, confinement, hostfiles, monitor, mountplan, runtime, spec, state, users, volumefill
+from limpet.containers import (
+    attach,
+    confinement,
+    hostfiles,
+    monitor,
+    mountplan,
+    runtime,
+    spec,
+    state,
+    users,
+    volumefill,
+)
 from limpet.errors import Conflict, LimpetError
 from limpet.kernel import cgroup
 from limpet.layers import driver
@@ -36,7 +47,7 @@ def start(
     *,
     attached: bool = False,
     stdin: bool = False,
-    detach_keys: str = attach.DETACH_KEYS,
+    detach_keys: str = "",
     proxy_signals: bool = True,
 ) -> int:
     """Starts it; with `attached` stays until it ends. 0, or its exit code. One that runs already is left as it is."""
@@ -48,6 +59,8 @@ def start(
         connection = None  # it runs: attach to what there is
     if not attached:
         return 0
+    from limpet.containers import attach
+
     return attach.attach(
         store, container, connection=connection, stdin=stdin, detach_keys=detach_keys, proxy_signals=proxy_signals
     )
@@ -74,9 +87,7 @@ def launch(
         os.close(lock)
 
 
-def prepare(
-    store: Store, container: Container, root: int, size: tuple[int, int] | None
-) -> tuple[Config, bytes | None]:
+def prepare(store: Store, container: Container, root: int, size: tuple[int, int] | None) -> tuple[Config, bytes | None]:
     """Writes the bundle (config.json and the files that it names); the plan and seccomp's program."""
     directory = store.container_path(container.id)
     with open(f"{directory}/image.json", "rb") as file:
@@ -85,6 +96,8 @@ def prepare(
     mounts = mountplan.load(store, container.id)
     for mount in mounts:
         if mount.kind == "volume" and mount.copy:
+            from limpet.containers import volumefill
+
             volumefill.fill(root, mount.target, mount.source)
     hostfiles.write(directory, container.options, container.id)
     config = spec.make(store, container, image, user, mounts, size)
@@ -158,18 +171,15 @@ def _fork(
 ) -> socket.socket | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) if client else (None, None)
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            if os.fork() == 0:
-                monitor.main(store, container, config, program, root, lock, write, theirs)
-        finally:
-            os._exit(0)
+    # One fork and not two, which would cost a millisecond: a caller that lives long has a zombie child, by and by.
+    if os.fork() == 0:
+        monitor.main(store, container, config, program, root, lock, write, theirs)
     os.close(write)
     if theirs is not None:
         theirs.close()
-    os.waitpid(pid, 0)
+    if client:
+        # What the client needs next, loaded while the monitor makes the container on another processor.
+        from limpet.containers import attach, removal  # noqa: F401
     outcome = b""
     while chunk := os.read(read, 65536):
         outcome += chunk

@@ -9,7 +9,7 @@ import os
 
 
 def set_title(text: str) -> None:
-    """Overwrites the memory that /proc/self/cmdline reads (proc(5): arg_start and arg_end); shorter than before, or cut."""
+    """Overwrites the memory that /proc/self/cmdline reads (proc(5): arg_start, arg_end); cut to what was there."""
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -1,4 +1,4 @@
-"""An empty volume begins with what the image has at its mount point (moby `daemon/create_unix.go`; `nocopy` stops it)."""
+"""An empty volume begins with what the image has at its mount point (moby `create_unix.go`; `nocopy` stops it)."""
 
 from __future__ import annotations
 
