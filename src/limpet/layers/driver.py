@@ -1,0 +1,119 @@
+"""The storage driver of a store: how layers lie on disk and become a mounted root. Small, so that `run` can import it.
+
+    ingest        a layer's tar comes in (ingest.py); `with driver.ingest() as layer: layer.write(…); layer.finish(…)`
+    seal          what in a stack depends on the layers below (seal.py), done once when an image is imported
+    mount         a stack, with a writable top or without, as a detached mount
+    open_tar      the exact bytes of a layer
+    remove, usage, check
+
+Two drivers: `erofs` mounts the index of each layer over its tar (Linux 6.12; nothing is unpacked), `dir` unpacks for
+kernels and file systems that can't. The choice is made once for a store and kept in `<root>/driver`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet.errors import LimpetError
+from limpet.kernel import mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO, Protocol
+
+    from limpet.layers.ingest import Ingest
+    from limpet.layers.limits import Limits
+    from limpet.store.store import Store
+
+    class Driver(Protocol):
+        """Diff IDs are listed bottom first everywhere."""
+
+        name: str
+
+        def ingest(self, limits: Limits | None = None) -> Ingest: ...
+
+        def seal(self, diff_ids: Sequence[str]) -> None: ...
+
+        def mount(
+            self,
+            diff_ids: Sequence[str],
+            upper: str | None = None,
+            work: str | None = None,
+            *,
+            volatile: bool = False,
+        ) -> int: ...
+
+        def open_tar(self, diff_id: str) -> BinaryIO: ...
+
+        def remove(self, diff_id: str) -> None: ...
+
+        def usage(self, diff_id: str) -> int: ...
+
+        def check(self, diff_id: str) -> str | None: ...
+
+
+MAX_LAYERS = 500
+"""overlayfs's own limit (OVL_MAX_STACK)."""
+
+_OPTIONS = ("index=off", "metacopy=off", "redirect_dir=off", "xino=off")
+"""Whatever the kernel's defaults: with metacopy or redirects an upper could not be read as a layer."""
+
+
+def driver(store: Store, name: str = "") -> Driver:
+    """The driver called `name`, or LIMPET_DRIVER, or the store's own."""
+    name = name or os.environ.get("LIMPET_DRIVER", "") or _remembered(store)
+    if name == "erofs":
+        from limpet.layers.erofs_driver import ErofsDriver
+
+        return ErofsDriver(store)
+    if name == "dir":
+        from limpet.layers.dir_driver import DirDriver
+
+        return DirDriver(store)
+    raise LimpetError(f"unknown storage driver {name!r}", "erofs and dir are known")
+
+
+def overlay(lowers: list[int], upper: str | None, work: str | None, *, volatile: bool) -> int:
+    """A detached overlay over layers: descriptors, bottom first. The kernel wants two lowers if there is no upper."""
+    if len(lowers) > MAX_LAYERS:
+        raise LimpetError(f"an image of {len(lowers)} layers", f"the kernel stacks {MAX_LAYERS} at most")
+    layers: list[int | str] = [*reversed(lowers)]
+    empty = mounts.tmpfs() if len(lowers) < (1 if upper is not None else 2) else -1
+    options = [*_OPTIONS, "volatile"] if volatile and upper is not None else _OPTIONS
+    try:
+        if empty >= 0:
+            layers += [empty] * (1 if upper is not None or lowers else 2)
+        return mounts.overlay(layers, upper, work, options)
+    finally:
+        if empty >= 0:
+            os.close(empty)
+
+
+def chain(diff_ids: Sequence[str]) -> str:
+    """A short name for a stack of layers, part of the name of what depends on it."""
+    if TYPE_CHECKING:
+        from hashlib import blake2b
+    else:
+        from _blake2 import blake2b
+    return blake2b("\n".join(diff_ids).encode(), digest_size=10).hexdigest()
+
+
+def _remembered(store: Store) -> str:
+    try:
+        fd = os.open(f"{store.root}/driver", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _choose(store)
+    try:
+        return os.read(fd, 64).decode().strip()
+    finally:
+        os.close(fd)
+
+
+def _choose(store: Store) -> str:
+    from limpet.layers import probe
+    from limpet.store.files import write_file
+
+    name = "erofs" if probe.erofs_works(store) else "dir"
+    write_file(f"{store.root}/driver", f"{name}\n".encode())
+    return name
