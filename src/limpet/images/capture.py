@@ -59,11 +59,13 @@ def capture(store: Store, name: str, paths: Sequence[str] = (), progress: Progre
     progress.finish("select", f"{len(entries)} files")
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     seconds = int(epoch) if epoch.isdecimal() else 0
-    with store.lease(), driver(store).ingest() as ingest:
+    home = driver(store)
+    with store.lease(), home.ingest() as ingest:
         size = sum(os.path.getsize(entry.source) for _, entry in entries if entry.source)
         progress.begin("layer", "Capturing", size)
         _write(entries, TarWriter(ingest.write, mtime=seconds), progress)
-        layer = ingest.finish(None)
+        layer = ingest.finish(durable=True)
+        home.seal([layer.diff_id])
         progress.finish("layer", "done")
         return importer.add_image(store, _config(layer.diff_id, seconds, paths), [layer.diff_id], [wanted.canonical])
 

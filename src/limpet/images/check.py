@@ -21,12 +21,12 @@ from limpet.oci import digest as digests
 from limpet.oci import media, reference
 from limpet.progress import Progress
 from limpet.store import blobs
+from limpet.store.files import remove_tree, sync_directory
+from limpet.store.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from limpet.store.store import Store
 
 _CHUNK = 1 << 20
 
@@ -149,17 +149,31 @@ def _repair_layer(store: Store, diff_id: str, kind: str) -> str:
 
 
 def _make_again(store: Store, diff_id: str, kind: str, digest: str, media_type: str) -> bool:
-    """A layer from its intact blob. The row stays (images refer to it); only the files are replaced."""
-    home = driver(store, kind)
-    home.remove(diff_id)
+    """A layer from its intact blob. The row stays (images refer to it): only the files are replaced.
+
+    It is made in a store of its own in tmp/, so that a kill leaves garbage and nothing else.
+    """
+    scratch = Store(store.temporary("repair"))
     try:
-        with store.lease(), open(store.blob_path(digest), "rb") as file, home.ingest() as ingest:
+        with open(store.blob_path(digest), "rb") as file, driver(scratch, kind).ingest() as ingest:
             for chunk in compression.decompress(file.read, media.compression(media_type)):
                 ingest.write(chunk)
-            ingest.finish(diff_id)
+            ingest.finish(diff_id, durable=True)
+        scratch.db.close()
+        home = driver(store, kind)
+        home.remove(diff_id)
+        os.rename(scratch.layer_path(diff_id), store.layer_path(diff_id))
+        sync_directory(f"{store.root}/layers")
+        stacks = [catalog.layers(store, image.id) for image in catalog.all_images(store)]
+        stacks += [jsontext.loads(text) for (text,) in store.db.rows("SELECT layers FROM container")]
+        for stack in stacks:
+            if diff_id in stack:
+                home.seal(stack)
+        return home.check(diff_id) is None
     except (OSError, LimpetError):
         return False
-    return home.check(diff_id) is None
+    finally:
+        remove_tree(scratch.root)
 
 
 def _shown(store: Store, image_id: str) -> str:

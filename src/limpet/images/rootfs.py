@@ -54,10 +54,12 @@ def import_rootfs(
     instructions.apply(config, changes)
     progress = progress or Progress()
     shown = "standard input" if source == "-" or not isinstance(source, str) else source
-    with store.lease(), driver(store).ingest(limits.from_environment()) as ingest:
+    home = driver(store)
+    with store.lease(), home.ingest(limits.from_environment()) as ingest:
         progress.begin("layer", f"Importing {shown}", _size(source))
         _write(source, ingest, progress)
-        layer = ingest.finish(None)
+        layer = ingest.finish(durable=True)
+        home.seal([layer.diff_id])
         progress.finish("layer", "done")
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(epoch) if epoch.isdecimal() else None))
