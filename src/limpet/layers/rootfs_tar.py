@@ -1,0 +1,271 @@
+"""A tar that is the same wherever and whenever it is made from the same files.
+
+ustar headers, with a pax header only where something does not fit (long names, large ids, attributes, fractions of a
+second); owners as numbers only; entries in the order in which they are added.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from limpet.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_PIECE = 1 << 20
+_MAX_OCTAL = {8: 0o7777777, 12: 0o77777777777}
+
+
+class TarWriter:
+    """`out` gets the bytes. `mtime`, if given, is the time (seconds) of all that is added without one.
+
+    Names are relative to the root, str or bytes; all methods raise OSError of what they read.
+    """
+
+    def __init__(self, out: Callable[[bytes], None], *, mtime: int | None = None) -> None:
+        self._out = out
+        self._mtime = 0 if mtime is None else mtime
+
+    def directory(
+        self,
+        name: str | bytes,
+        mode: int = 0o755,
+        uid: int = 0,
+        gid: int = 0,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self._header(_bytes(name).rstrip(b"/") + b"/", b"5", mode, uid, gid, mtime_ns, xattrs=xattrs)
+
+    def symlink(
+        self,
+        name: str | bytes,
+        target: str | bytes,
+        uid: int = 0,
+        gid: int = 0,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self._header(_bytes(name), b"2", 0o777, uid, gid, mtime_ns, link=_bytes(target), xattrs=xattrs)
+
+    def hard_link(self, name: str | bytes, target: str | bytes, like: os.stat_result | None = None) -> None:
+        mode, uid, gid = (like.st_mode, like.st_uid, like.st_gid) if like else (0o644, 0, 0)
+        self._header(_bytes(name), b"1", mode, uid, gid, like.st_mtime_ns if like else None, link=_bytes(target))
+
+    def file(
+        self,
+        name: str | bytes,
+        data: bytes,
+        mode: int = 0o644,
+        uid: int = 0,
+        gid: int = 0,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self._header(_bytes(name), b"0", mode, uid, gid, mtime_ns, size=len(data), xattrs=xattrs)
+        self._out(data + bytes(-len(data) % 512))
+
+    def copy(
+        self,
+        name: str | bytes,
+        source: str | bytes | int,
+        mode: int | None = None,
+        uid: int = 0,
+        gid: int = 0,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> int:
+        """The contents of a regular file, given by path or by descriptor; its mode if none is given. Bytes copied."""
+        fd = source if isinstance(source, int) else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            info = os.fstat(fd)
+            mode = stat.S_IMODE(info.st_mode) if mode is None else mode
+            size = info.st_size
+            self._header(_bytes(name), b"0", mode, uid, gid, mtime_ns, size=size, xattrs=xattrs)
+            at = 0
+            while at < size:
+                piece = os.pread(fd, min(_PIECE, size - at), at)
+                if not piece:
+                    raise Invalid(f"{os.fsdecode(_bytes(name))} became shorter while it was read")
+                self._out(piece)
+                at += len(piece)
+            self._out(bytes(-size % 512))
+            return size
+        finally:
+            if not isinstance(source, int):
+                os.close(fd)
+
+    def device(
+        self,
+        name: str | bytes,
+        info: os.stat_result,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """A device or a FIFO with the mode, owner and numbers of `info`."""
+        kind = b"6" if stat.S_ISFIFO(info.st_mode) else b"3" if stat.S_ISCHR(info.st_mode) else b"4"
+        device = (0, 0) if kind == b"6" else (os.major(info.st_rdev), os.minor(info.st_rdev))
+        self._header(_bytes(name), kind, info.st_mode, info.st_uid, info.st_gid, mtime_ns, device=device, xattrs=xattrs)
+
+    def whiteout(self, directory: bytes, name: bytes) -> None:
+        """`.wh.<name>`: hides what the layers below have there (OCI image spec, layer.md#whiteouts)."""
+        self._header((directory + b"/" if directory else b"") + b".wh." + name, b"0", 0o644, 0, 0, 0)
+
+    def opaque(self, directory: bytes) -> None:
+        """`.wh..wh..opq`: hides all that the layers below have in the directory."""
+        self.whiteout(directory, b".wh..opq")
+
+    def finish(self) -> None:
+        """Two blocks of zeros end a tar."""
+        self._out(bytes(1024))
+
+    def _header(
+        self,
+        name: bytes,
+        kind: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime_ns: int | None,
+        *,
+        size: int = 0,
+        link: bytes = b"",
+        device: tuple[int, int] = (0, 0),
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        records: list[tuple[bytes, bytes]] = []
+        seconds, rest = divmod(self._mtime * 10**9 if mtime_ns is None else mtime_ns, 10**9)
+        if rest or not 0 <= seconds <= _MAX_OCTAL[12]:
+            records.append((b"mtime", _decimal_time(seconds, rest)))
+            seconds = min(max(seconds, 0), _MAX_OCTAL[12])
+        for key, value, width in ((b"uid", uid, 8), (b"gid", gid, 8), (b"size", size, 12)):
+            if value > _MAX_OCTAL[width]:
+                records.append((key, b"%d" % value))
+        if len(name) > 100:
+            records.append((b"path", name))
+        if len(link) > 100:
+            records.append((b"linkpath", link))
+        records += [(b"SCHILY.xattr." + key, value) for key, value in sorted(xattrs)]
+        if records:
+            body = b"".join(pax_record(key, value) for key, value in sorted(records))
+            self._block(b"PaxHeaders/" + name[-80:].strip(b"/"), b"x", 0o644, 0, 0, 0, len(body), b"", (0, 0))
+            self._out(body + bytes(-len(body) % 512))
+        self._block(name, kind, mode & 0o7777, uid, gid, seconds, size, link, device)
+
+    def _block(
+        self,
+        name: bytes,
+        kind: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        seconds: int,
+        size: int,
+        link: bytes,
+        device: tuple[int, int],
+    ) -> None:
+        def octal(value: int, width: int) -> bytes:
+            return b"%0*o\0" % (width - 1, min(value, _MAX_OCTAL[width]))
+
+        fields = [
+            name[:100].ljust(100, b"\0"),
+            octal(mode, 8),
+            octal(uid, 8),
+            octal(gid, 8),
+            octal(size, 12),
+            octal(seconds, 12),
+            b" " * 8,
+            kind,
+            link[:100].ljust(100, b"\0"),
+            b"ustar\x0000",
+            bytes(64),
+            octal(device[0], 8),
+            octal(device[1], 8),
+        ]
+        block = bytearray(b"".join(fields).ljust(512, b"\0"))
+        block[148:156] = b"%06o\0 " % sum(block)
+        self._out(bytes(block))
+
+
+def write_tree(root: str, out: Callable[[bytes], None]) -> None:
+    """All of a directory of this host, owners, times and attributes kept, in one order; stays on its file system.
+
+    Sockets are left out: no tar can hold them.
+    """
+    tar = TarWriter(out)
+    top = os.stat(root)
+    links: dict[tuple[int, int], bytes] = {}
+    tar.directory(".", stat.S_IMODE(top.st_mode), top.st_uid, top.st_gid, top.st_mtime_ns, read_xattrs(root))
+    _write_below(tar, os.fsencode(root), b"", top.st_dev, links)
+    tar.finish()
+
+
+def add_path(
+    tar: TarWriter, path: bytes, name: bytes, info: os.stat_result, links: dict[tuple[int, int], bytes]
+) -> None:
+    """One file of the host under the name `name`, as it is; `links` (inode → first name) finds hard links."""
+    xattrs = read_xattrs(path)
+    owner = (info.st_uid, info.st_gid, info.st_mtime_ns)
+    if not stat.S_ISDIR(info.st_mode) and info.st_nlink > 1:
+        first = links.setdefault((info.st_dev, info.st_ino), name)
+        if first != name:
+            tar.hard_link(name, first, info)
+            return
+    if stat.S_ISDIR(info.st_mode):
+        tar.directory(name, stat.S_IMODE(info.st_mode), *owner, xattrs)
+    elif stat.S_ISLNK(info.st_mode):
+        tar.symlink(name, os.readlink(path), *owner, xattrs)
+    elif stat.S_ISREG(info.st_mode):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            tar.copy(name, fd, stat.S_IMODE(info.st_mode), *owner, xattrs)
+        finally:
+            os.close(fd)
+    elif not stat.S_ISSOCK(info.st_mode):
+        tar.device(name, info, info.st_mtime_ns, xattrs)
+
+
+def read_xattrs(path: str | bytes) -> list[tuple[bytes, bytes]]:
+    """The attributes of a file itself, without overlayfs's own and SELinux's label of this host."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return []
+    return [
+        (os.fsencode(name), os.getxattr(path, name, follow_symlinks=False))
+        for name in names
+        if not name.startswith(("trusted.overlay.", "user.overlay.")) and name != "security.selinux"
+    ]
+
+
+def pax_record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`, where LENGTH counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    if length != rest + len(str(length)):
+        length += 1
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _write_below(tar: TarWriter, root: bytes, below: bytes, device: int, links: dict[tuple[int, int], bytes]) -> None:
+    for base in sorted(os.listdir(os.path.join(root, below) if below else root)):
+        name = below + b"/" + base if below else base
+        path = os.path.join(root, name)
+        info = os.lstat(path)
+        add_path(tar, path, name, info, links)
+        if stat.S_ISDIR(info.st_mode) and info.st_dev == device:
+            _write_below(tar, root, name, device, links)
+
+
+def _decimal_time(seconds: int, nanoseconds: int) -> bytes:
+    """Negative times count their fraction backwards (POSIX pax: a decimal number)."""
+    if seconds < 0 and nanoseconds:
+        return b"-%d.%09d" % (-seconds - 1, 10**9 - nanoseconds)
+    return b"%d.%09d" % (seconds, nanoseconds) if nanoseconds else b"%d" % seconds
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return os.fsencode(text)
