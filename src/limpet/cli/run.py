@@ -186,7 +186,7 @@ def _warn_of_platform(image: Image, options: Options) -> None:
     ours = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     if theirs and theirs != ours and not options.platform:
         print(
-            f"WARNING: the image's platform ({image.config.get('os', 'linux')}/{theirs}) is not the host's (linux/{ours})",
+            f"WARNING: the image's platform (linux/{theirs}) is not the host's (linux/{ours})",
             file=sys.stderr,
         )
 

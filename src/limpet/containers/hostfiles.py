@@ -1,4 +1,4 @@
-"""The three files of /etc that the engine provides: hostname, hosts, resolv.conf (moby `etchosts.go`, libnetwork host mode).
+"""The three files of /etc that the engine provides: hostname, hosts, resolv.conf (moby `etchosts.go`, host mode).
 
 They lie in `containers/<id>/` and are bind mounted. With the host's network hosts and resolv.conf are copies of the
 host's; hosts is generated as soon as there is an `--add-host`.

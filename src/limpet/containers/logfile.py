@@ -50,7 +50,7 @@ def timestamp(nanoseconds: int) -> str:
 
 
 class LogFile:
-    """Opened by the first line, so that a silent container has no log. Not durable: a log is not worth a sync a line."""
+    """Opened by the first line, so that a silent container has no log. Not durable: a sync a line costs too much."""
 
     def __init__(self, path: str, max_size: int, max_file: int) -> None:
         self._path = path

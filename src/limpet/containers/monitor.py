@@ -14,6 +14,7 @@ import time
 from limpet import jsontext
 from limpet.containers import clients, frames, logfile, runtime, title
 from limpet.containers.options import restart_policy
+from limpet.containers.streams import Streams
 from limpet.kernel import cgroup, devices, process, terminal
 from limpet.layers import driver
 from limpet.store import files
@@ -34,7 +35,6 @@ FIRST_DELAY = 0.1  # seconds; moby `restartmanager.go`
 LONGEST_DELAY = 60.0
 LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
 PATIENCE = 10.0  # for clients that do not read the end
-INPUT = 256 << 10
 
 
 def main(
@@ -47,7 +47,7 @@ def main(
     outcome: int,
     first: socket.socket | None,
 ) -> NoReturn:
-    """The whole life of the monitor, in a forked child. `outcome` gets b"K", or the failure, when the start is decided."""
+    """The whole life of the monitor, in a forked child. `outcome` gets b"K", or the failure, once that is decided."""
     code = 1
     try:
         os.setsid()
@@ -127,11 +127,12 @@ class Monitor:
         }
         self._cgroup: str | None = None
         self._started: runtime.Started | None = None
-        self._outputs: dict[int, tuple[str, int]] = {}  # descriptor: stream of the log, frame type
-        self._stdin = -1
-        self._input = bytearray()
-        self._input_ends = False
         self._ended = False
+        self._streams = self._new_streams()
+
+    def _new_streams(self) -> Streams:
+        options = self._container.options
+        return Streams(options.tty, options.interactive, self._log, self._clients)
 
     def run(self, root: int, outcome: int) -> int:
         policy, most = restart_policy(self._container.options.restart)
@@ -167,6 +168,7 @@ class Monitor:
 
     def _start(self, root: int) -> None:
         options = self._container.options
+        self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.id)
         group = None
         theirs: list[int] = []
@@ -174,7 +176,7 @@ class Monitor:
             if options.runtime == "runc":
                 from limpet.containers import runc
 
-                stdio = self._pipes(theirs)
+                stdio = self._streams.open(theirs)
                 self._started = runc.start(self._config, self._directory, self._run, root, stdio)
             else:
                 if self._cgroup is not None:
@@ -182,16 +184,13 @@ class Monitor:
                     if rules and not (len(rules) == 1 and rules[0]["allow"]):
                         devices.attach(self._cgroup, rules)
                     group = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                stdio = self._pipes(theirs)
+                stdio = self._streams.open(theirs)
                 self._started = runtime.start(self._config, self._directory, root, stdio, group, self._program)
         finally:
             for fd in {*theirs, root, *([group] if group is not None else [])}:
                 os.close(fd)
-        master = self._started.terminal
-        if master is not None:
-            os.set_blocking(master, False)
-            self._outputs = {master: ("stdout", frames.STDOUT)}
-            self._stdin = master
+        if self._started.terminal is not None:
+            self._streams.adopt_terminal(self._started.terminal)
         self._ended = False
         self._status.update(
             state="running",
@@ -204,34 +203,9 @@ class Monitor:
             oom_killed=False,
         )
 
-    def _pipes(self, theirs: list[int]) -> tuple[int, int, int]:
-        """The container's 0, 1, 2; also into `theirs`, for the caller to close. With a terminal they are /dev/null."""
-        self._outputs = {}
-        self._stdin = -1
-        self._input.clear()
-        self._input_ends = False
-        options = self._container.options
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        theirs.append(null)
-        if options.tty:
-            return null, null, null
-        stdin = null
-        if options.interactive:
-            stdin, self._stdin = os.pipe()
-            os.set_blocking(self._stdin, False)
-            theirs.append(stdin)
-        ends = []
-        for name, kind in (("stdout", frames.STDOUT), ("stderr", frames.STDERR)):
-            ours, end = os.pipe()
-            os.set_blocking(ours, False)
-            self._outputs[ours] = (name, kind)
-            theirs.append(end)
-            ends.append(end)
-        return stdin, ends[0], ends[1]
-
     def _failed(self, error: runtime.StartFailed, outcome: int) -> int:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
-        self._close_streams()
+        self._streams.close()
         if self._cgroup is not None:
             cgroup.remove(self._cgroup)
         state = "exited" if self._status["restarts"] else "created"
@@ -251,10 +225,7 @@ class Monitor:
         while not self._ended:
             self._serve(None)
         _, status = os.waitpid(self._started.pid, 0)
-        for fd in list(self._outputs):  # what is still in the pipes
-            while fd in self._outputs and self._read_output(fd):
-                pass
-        self._log.flush()
+        self._streams.finish()
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
@@ -264,74 +235,27 @@ class Monitor:
         started = self._started
         if started is not None and not self._ended:
             poll.register(started.pidfd, select.POLLIN)
-        self._clients.paused = len(self._input) > INPUT
-        wanted: dict[int, int] = {}
-        if not self._clients.waiting():
-            for fd in self._outputs:
-                wanted[fd] = select.POLLIN
-        if self._stdin >= 0 and self._input:
-            wanted[self._stdin] = wanted.get(self._stdin, 0) | select.POLLOUT
+        wanted = self._streams.interests()
         for fd, read, write in self._clients.interests():
             wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         for fd, events in wanted.items():
             poll.register(fd, events)
         for fd, events in poll.poll(None if timeout is None else timeout * 1000):
-            readable = bool(events & (select.POLLIN | select.POLLHUP | select.POLLERR))
             if started is not None and fd == started.pidfd:
                 self._ended = True
-                continue
-            if fd == self._stdin and events & (select.POLLOUT | select.POLLERR):
-                self._write_input()
-            if fd in self._outputs and readable:
-                self._read_output(fd)
-            else:
+            elif not self._streams.handle(fd, events):
+                readable = bool(events & (select.POLLIN | select.POLLHUP | select.POLLERR))
                 self._clients.handle(fd, readable, bool(events & select.POLLOUT))
-
-    def _read_output(self, fd: int) -> bool:
-        """Passes on what there is; False when there is no more (for now, or for ever)."""
-        stream, kind = self._outputs[fd]
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return False
-        except OSError:  # EIO: nobody holds the other side of the terminal
-            data = b""
-        if not data:
-            del self._outputs[fd]
-            if fd != self._stdin:
-                os.close(fd)
-            return False
-        self._log.write(stream, data)
-        self._clients.broadcast(kind, data)
-        return True
-
-    def _write_input(self) -> None:
-        try:
-            sent = os.write(self._stdin, self._input[:65536])
-            del self._input[:sent]
-        except BlockingIOError:
-            return
-        except OSError:  # the container closed it
-            self._input.clear()
-            self._input_ends = True
-        self._end_input()
-
-    def _end_input(self) -> None:
-        if self._input_ends and not self._input and self._stdin >= 0 and not self._container.options.tty:
-            os.close(self._stdin)
-            self._stdin = -1
 
     def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
         if kind == frames.STDIN:
-            if self._stdin >= 0 and not self._input_ends:
-                self._input += payload
-                self._write_input()
+            self._streams.feed(payload)
         elif kind == frames.CLOSE_STDIN:
-            self._input_ends = True
-            self._end_input()
+            self._streams.end_input()
         elif kind == frames.RESIZE and len(payload) == 4:
-            if self._started is not None and self._started.terminal is not None and not self._ended:
-                terminal.set_size(self._started.terminal, int.from_bytes(payload[:2]), int.from_bytes(payload[2:]))
+            if self._streams.terminal is not None:
+                rows, columns = int.from_bytes(payload[:2]), int.from_bytes(payload[2:])
+                terminal.set_size(self._streams.terminal, rows, columns)
         elif kind == frames.SIGNAL and len(payload) == 4 and self._started is not None and not self._ended:
             try:
                 process.pidfd_send_signal(self._started.pidfd, frames.number(payload))
@@ -341,15 +265,13 @@ class Monitor:
     def _on_leave(self, client: Client) -> None:
         """As Docker's StdinOnce: the input of `run -i` ends with its client."""
         if client.first:
-            self._input_ends = True
-            self._end_input()
+            self._streams.end_input()
 
     # The end
 
     def _over(self, code: int, again: bool) -> None:
         """Puts away what belonged to this run, records the exit and tells the clients."""
         assert self._started is not None
-        self._close_streams()
         os.close(self._started.pidfd)
         self._started = None
         oom = False
@@ -402,13 +324,6 @@ class Monitor:
 
             removal.remove_from_monitor(self._store, self._container.id, self._lock)
         self._clients.close()
-
-    def _close_streams(self) -> None:
-        master = self._started.terminal if self._started is not None else None
-        for fd in {*self._outputs, *([self._stdin] if self._stdin >= 0 else []), *([master] if master else [])}:
-            os.close(fd)
-        self._outputs = {}
-        self._stdin = -1
 
     def _record(self, *, durable: bool = True, **changes: object) -> None:
         self._status.update(changes)

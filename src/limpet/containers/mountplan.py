@@ -1,4 +1,4 @@
-"""Mounts as users write them (`-v`, `--mount`, `--tmpfs`, an image's VOLUME) → one list of `Mount`, in the order of mounting.
+"""Mounts as users write them (`-v`, `--mount`, `--tmpfs`, an image's VOLUME) → one list of `Mount`, in order.
 
 `plan` is pure but for looking at the host's paths of bind mounts. A missing source is an error (`--mkdir` makes it):
 a directory silently made by a typing mistake is what users of Docker complain of (moby#13121).
@@ -121,9 +121,7 @@ def _from_volume(store: Store, text: str, mkdir: bool) -> Mount:
     options: list[str] = []
     copy = True
     for word in parts[2].split(",") if len(parts) == 3 else []:
-        if word in ("ro", "rw"):
-            options.append(word)
-        elif word in _PROPAGATION:
+        if word in ("ro", "rw") or word in _PROPAGATION:
             options.append(word)
         elif word == "nocopy":
             copy = False

@@ -13,18 +13,18 @@ _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _REST = _FIRST | frozenset("_.-")
 
 _LEFT = (
-    "amber ample brave breezy bright brisk calm candid clever coral cosy crisp dapper deft eager early fair fleet fond"
-    " frank fresh gentle glad golden grand happy hardy humble jolly keen kind lively loyal lucid lucky mellow merry mild"
-    " modest neat nimble noble patient placid plucky polite proud quick quiet ready robust rosy serene sharp shiny silent"
-    " silver smart snug sober solid spry stable steady stoic sturdy subtle sunny swift tender tidy tranquil trusty upbeat"
-    " vivid warm wise witty zesty"
+    "amber ample brave breezy bright brisk calm candid clever coral cosy crisp dapper deft eager early fair fleet"
+    " fond frank fresh gentle glad golden grand happy hardy humble jolly keen kind lively loyal lucid lucky mellow"
+    " merry mild modest neat nimble noble patient placid plucky polite proud quick quiet ready robust rosy serene"
+    " sharp shiny silent silver smart snug sober solid spry stable steady stoic sturdy subtle sunny swift tender"
+    " tidy tranquil trusty upbeat vivid warm wise witty zesty"
 )
 _RIGHT = (
-    "abalone barnacle bass blenny bream brill chiton clam cockle cod conch coral cowrie crab cuttle dab dogfish dulse eel"
-    " flounder garfish goby gurnard haddock hake halibut herring kelp krill lamprey ling lobster mackerel marlin mullet"
-    " murex mussel nautilus nerite octopus oyster perch periwinkle plaice pollack porpoise prawn ray rockling salmon"
-    " sandeel sardine scallop seal seahorse shad shanny shrimp skate smelt snail sole sponge sprat squid starfish"
-    " sturgeon tellin topshell trout tuna turbot urchin whelk whiting winkle wrasse"
+    "abalone barnacle bass blenny bream brill chiton clam cockle cod conch coral cowrie crab cuttle dab dogfish"
+    " dulse eel flounder garfish goby gurnard haddock hake halibut herring kelp krill lamprey ling lobster"
+    " mackerel marlin mullet murex mussel nautilus nerite octopus oyster perch periwinkle plaice pollack porpoise"
+    " prawn ray rockling salmon sandeel sardine scallop seal seahorse shad shanny shrimp skate smelt snail sole"
+    " sponge sprat squid starfish sturgeon tellin topshell trout tuna turbot urchin whelk whiting winkle wrasse"
 )
 
 

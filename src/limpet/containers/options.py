@@ -1,4 +1,4 @@
-"""What a user asked for when a container was made: every option of `create` and `run`, and nothing that follows from them.
+"""What a user asked for when a container was made: every option of `create` and `run`, and nothing that follows.
 
 The row of the container keeps it as JSON. What the image says is kept apart (`image.json`), and both are merged at each
 start (`spec.make`), so that nothing of the image is frozen into what the user said.

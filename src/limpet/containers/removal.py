@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def remove_container(store: Store, container_id: str, *, with_volumes: bool, durable: bool = True) -> None:
-    """Removes the row, the directory, the run directory; `with_volumes`: also anonymous volumes that nobody else mounts.
+    """Removes the row, the directory, the run directory; `with_volumes`: anonymous volumes that nobody else mounts too.
 
     The container must not run. What is already gone is fine: two may remove the same one.
     """

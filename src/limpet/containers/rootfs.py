@@ -102,9 +102,9 @@ def enter(root: int, target: str, propagation: str) -> None:
 
     `target` is any directory of the host: `root` is attached there for a moment, in this namespace only.
     """
-    kind, _ = _PROPAGATION[propagation or "rslave"]
     # Shared would let the new root's mounts travel to the host, and pivot_root(2) refuses it.
-    mounts.mount(None, "/", None, mounts.MS_REC | (mounts.MS_SLAVE if kind == mounts.MS_SHARED else kind))
+    kind = mounts.MS_PRIVATE if propagation == "private" else mounts.MS_SLAVE
+    mounts.mount(None, "/", None, mounts.MS_REC | kind)
     mounts.attach(root, target)
     os.chdir(target)
     mounts.pivot_root(".", ".")  # the old root is now stacked below the new one (pivot_root(2), NOTES)

@@ -149,7 +149,6 @@ def make(
         "cgroupsPath": f"/limpet/{container.id}",
         "resources": {"devices": rules},
         "devices": devices,
-        "rootfsPropagation": "rslave",
     }
     if options.sysctls:
         linux["sysctl"] = dict(options.sysctls)
@@ -325,7 +324,7 @@ def _device(path: str, inside: str) -> Config | None:
         "type": kind,
         "major": os.major(found.st_rdev),
         "minor": os.minor(found.st_rdev),
-        "fileMode": found.st_mode & 0o7777,
+        "fileMode": found.st_mode & 0o777,
         "uid": found.st_uid,
         "gid": found.st_gid,
     }

@@ -10,18 +10,7 @@ import fcntl
 import os
 
 from limpet import jsontext
-from limpet.containers import (
-    attach,
-    confinement,
-    hostfiles,
-    monitor,
-    mountplan,
-    runtime,
-    spec,
-    state,
-    users,
-    volumefill,
-)
+from limpet.containers import confinement, hostfiles, monitor, mountplan, runtime, spec, state, users
 from limpet.errors import Conflict, LimpetError
 from limpet.kernel import cgroup
 from limpet.layers import driver
