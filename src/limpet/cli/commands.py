@@ -1,0 +1,88 @@
+"""Every command's name, the module that has it, and what it does in one line. `--help` needs no more than this.
+
+A module has a `COMMANDS: dict[str, Command]` under the same names. `ALIASES` are other names for the same commands.
+"""
+
+from __future__ import annotations
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("limpet.cli.up", "Build and start the service of a directory"),
+    "down": ("limpet.cli.up", "Stop and remove what `up` made"),
+    "run": ("limpet.cli.run", "Create and run a new container from an image"),
+    "exec": ("limpet.cli.run", "Execute a command in a running container"),
+    "ps": ("limpet.cli.containers", "List containers"),
+    "logs": ("limpet.cli.logs", "Show what a container wrote"),
+    "build": ("limpet.cli.build", "Build an image from a Dockerfile"),
+    "pull": ("limpet.cli.images", "Download an image from a registry"),
+    "images": ("limpet.cli.images_local", "List images"),
+    "attach": ("limpet.cli.run", "Attach to a running container"),
+    "capture": ("limpet.cli.images_local", "Make an image of programs of this host"),
+    "commit": ("limpet.cli.files", "Make an image of a container's changes"),
+    "completion": ("limpet.cli.completion", "Print a completion script for bash, zsh or fish"),
+    "container ls": ("limpet.cli.containers", "List containers"),
+    "container prune": ("limpet.cli.containers", "Remove all stopped containers"),
+    "cp": ("limpet.cli.files", "Copy files between a container and the host"),
+    "create": ("limpet.cli.run", "Create a new container"),
+    "diff": ("limpet.cli.files", "List what a container changed"),
+    "history": ("limpet.cli.images_local", "Show the history of an image"),
+    "image inspect": ("limpet.cli.images_local", "Show all that is known about images"),
+    "image prune": ("limpet.cli.images_local", "Remove unused images"),
+    "import": ("limpet.cli.images_local", "Make an image from a root file system"),
+    "info": ("limpet.cli.system", "Show the features of this host and what uses them"),
+    "inspect": ("limpet.cli.inspect", "Show all that is known about containers and images"),
+    "kill": ("limpet.cli.containers", "Send a signal to running containers"),
+    "load": ("limpet.cli.images", "Load images from an archive"),
+    "port": ("limpet.cli.containers", "Show where a container's ports answer"),
+    "rename": ("limpet.cli.containers", "Rename a container"),
+    "restart": ("limpet.cli.containers", "Restart containers"),
+    "rm": ("limpet.cli.containers", "Remove containers"),
+    "rmi": ("limpet.cli.images_local", "Remove images"),
+    "save": ("limpet.cli.images", "Save images to an archive"),
+    "start": ("limpet.cli.run", "Start stopped containers"),
+    "stop": ("limpet.cli.containers", "Stop running containers"),
+    "system check": ("limpet.cli.system_store", "Check everything in the store"),
+    "system df": ("limpet.cli.system_store", "Show what uses how much disk"),
+    "system prune": ("limpet.cli.system_store", "Remove what nothing uses"),
+    "tag": ("limpet.cli.images_local", "Give an image one more name"),
+    "top": ("limpet.cli.containers", "Show the processes of a container"),
+    "version": ("limpet.cli.system", "Show the version"),
+    "volume create": ("limpet.cli.volumes", "Create a volume"),
+    "volume inspect": ("limpet.cli.volumes", "Show all that is known about volumes"),
+    "volume ls": ("limpet.cli.volumes", "List volumes"),
+    "volume prune": ("limpet.cli.volumes", "Remove unused volumes"),
+    "volume rm": ("limpet.cli.volumes", "Remove volumes"),
+    "wait": ("limpet.cli.containers", "Wait until containers stop, print their exit codes"),
+    "__complete": ("limpet.cli.completion", ""),
+}
+
+_CONTAINER = (
+    "attach commit cp create diff exec inspect kill logs port rename restart rm run start stop top wait"
+).split()
+_IMAGE = "build history import load pull save tag".split()
+
+ALIASES: dict[str, str] = {
+    **{f"container {name}": name for name in _CONTAINER},
+    **{f"image {name}": name for name in _IMAGE},
+    "container list": "container ls",
+    "container ps": "container ls",
+    "container remove": "rm",
+    "image list": "images",
+    "image ls": "images",
+    "image remove": "rmi",
+    "image rm": "rmi",
+    "system info": "info",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
+}
+
+GROUPS: dict[str, str] = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "Manage the store",
+    "volume": "Manage volumes",
+}
+
+
+def visible() -> list[str]:
+    """Names of all commands that a person may type, aliases left out."""
+    return [name for name in COMMANDS if not name.startswith("_")]

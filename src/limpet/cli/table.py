@@ -1,0 +1,112 @@
+"""A command as data: from one declaration come its parser, its help, its completion and its reference page."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from limpet.store.store import Store
+
+
+class Option:
+    """`kind`: bool, string, int, list (repeatable), optional (a string, its value may be left out: `--x`, `--x=v`)."""
+
+    __slots__ = ("choices", "default", "help", "hidden", "kind", "metavar", "name", "short")
+
+    def __init__(
+        self,
+        name: str,
+        short: str = "",
+        kind: str = "bool",
+        metavar: str = "",
+        help: str = "",
+        default: Any = None,
+        hidden: bool = False,
+        choices: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.short = short
+        self.kind = kind
+        self.metavar = metavar
+        self.help = help
+        self.default = False if default is None and kind == "bool" else default
+        self.hidden = hidden
+        self.choices = choices
+
+
+class Command:
+    """`interspersed`: options may follow arguments. `complete`: what the arguments are, for the shell."""
+
+    __slots__ = (
+        "aliases",
+        "complete",
+        "examples",
+        "handler",
+        "interspersed",
+        "max_args",
+        "min_args",
+        "name",
+        "options",
+        "summary",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        handler: Callable[[Call], int],
+        usage: str = "",
+        summary: str = "",
+        options: Sequence[Option] = (),
+        examples: Sequence[str] = (),
+        interspersed: bool = True,
+        min_args: int = 0,
+        max_args: int | None = None,
+        complete: str = "",
+        aliases: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.handler = handler
+        self.usage = usage
+        self.summary = summary
+        self.options = options
+        self.examples = examples
+        self.interspersed = interspersed
+        self.min_args = min_args
+        self.max_args = max_args
+        self.complete = complete
+        self.aliases = aliases
+
+
+class Call:
+    """One use of a command: `call["name"]` is an option's value, `call.arguments` the rest, `call.store` the store."""
+
+    __slots__ = ("_root", "_run", "_store", "arguments", "command", "options")
+
+    def __init__(
+        self, command: Command, options: dict[str, Any], arguments: list[str], root: str = "", run: str = ""
+    ) -> None:
+        self.command = command
+        self.options = options
+        self.arguments = arguments
+        self._root = root
+        self._run = run
+        self._store: Store | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return self.options[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """For code that several commands share: not each of them has the option."""
+        return self.options.get(name, default)
+
+    @property
+    def store(self) -> Store:
+        """Opened on first use: `--help` and mistakes need none."""
+        if self._store is None:
+            from limpet.store.store import Store
+
+            self._store = Store(self._root, self._run)
+        return self._store

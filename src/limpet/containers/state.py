@@ -1,0 +1,155 @@
+"""Which containers there are, which one a text means, and in which state each is: derived, not remembered.
+
+The row says that a container exists. `containers/<id>/status` is what its monitor wrote last; the monitor holds a lock on
+`<run>/<id>/lock` for its whole life. So "running" is true only as long as somebody holds the lock: a monitor that was
+killed took its container along (PDEATHSIG), and whoever looks next sees it exited with 137, without anybody's clean-up.
+
+    no file                         created
+    "running" and locked            running
+    "restarting" and locked         restarting: the policy waits for the next try
+    "running" and not locked        exited (137): the monitor died
+    "exited", "created"             as it says
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from limpet import jsontext
+from limpet.containers.options import Options
+from limpet.errors import Conflict, NotFound
+from limpet.images.catalog import distance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from limpet.store.store import Store
+
+NEVER = "0001-01-01T00:00:00Z"
+KILLED = 137
+
+_COLUMNS = "id, name, image_id, image_name, layers, created, options"
+_HEX = frozenset("0123456789abcdef")
+
+
+class Container:
+    """A row. `layers`: diff IDs, bottom first. `created`: Unix seconds. `image_name`: as the user wrote it."""
+
+    __slots__ = ("created", "id", "image_id", "image_name", "layers", "name", "options")
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        image_id: str | None,
+        image_name: str,
+        layers: list[str],
+        created: float,
+        options: Options,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.image_id = image_id
+        self.image_name = image_name
+        self.layers = layers
+        self.created = created
+        self.options = options
+
+
+class Status:
+    """`state`: created, running, paused, restarting, exited. Times: RFC 3339, NEVER if it did not happen."""
+
+    __slots__ = (
+        "error",
+        "exit_code",
+        "finished_at",
+        "monitor",
+        "oom_killed",
+        "pid",
+        "restarts",
+        "started_at",
+        "state",
+    )
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.state: str = values.get("state") or "created"
+        self.pid: int = values.get("pid") or 0
+        self.monitor: int = values.get("monitor") or 0
+        self.started_at: str = values.get("started_at") or NEVER
+        self.finished_at: str = values.get("finished_at") or NEVER
+        self.exit_code: int = values.get("exit_code") or 0
+        self.error: str = values.get("error") or ""
+        self.restarts: int = values.get("restarts") or 0
+        self.oom_killed: bool = bool(values.get("oom_killed"))
+
+    @property
+    def running(self) -> bool:
+        """Docker counts a paused container as running."""
+        return self.state in ("running", "paused")
+
+
+def find(store: Store, text: str) -> Container:
+    """By whole id, by name (a leading slash is Docker's own), by the beginning of an id. Raises NotFound, Conflict."""
+    name = text.removeprefix("/")
+    row = store.db.row(f"SELECT {_COLUMNS} FROM container WHERE id = ?1 OR name = ?1 ORDER BY id != ?1 LIMIT 1", name)
+    if row is None and name and _HEX.issuperset(name):
+        rows = store.db.rows(f"SELECT {_COLUMNS} FROM container WHERE id >= ? AND id < ? LIMIT 2", name, f"{name}g")
+        if len(rows) > 1:
+            raise Conflict(f"'{text}' is the beginning of several container ids", "give more digits")
+        row = rows[0] if rows else None
+    if row is None:
+        near = [other for (other,) in store.db.rows("SELECT name FROM container") if distance(name, other) <= 2]
+        hint = f"did you mean {' or '.join(sorted(near)[:3])}?" if near else ""
+        raise NotFound(f"No such container: {text}", hint, exit_code=1)
+    return _container(row)
+
+
+def all_containers(store: Store) -> list[Container]:
+    """Every container, the newest first."""
+    return [_container(row) for row in store.db.rows(f"SELECT {_COLUMNS} FROM container ORDER BY created DESC, id")]
+
+
+def status(store: Store, container: Container) -> Status:
+    """The state as it is now."""
+    found = Status(_read(f"{store.container_path(container.id)}/status"))
+    if found.state in ("running", "restarting") and not monitored(store, container.id):
+        # The monitor may have ended properly in between: what it wrote last counts then.
+        found = Status(_read(f"{store.container_path(container.id)}/status"))
+        if found.state in ("running", "restarting"):
+            found.state, found.pid = "exited", 0
+            found.exit_code, found.error = KILLED, "its monitor was killed, or the machine was stopped"
+    return found
+
+
+def monitored(store: Store, container_id: str) -> bool:
+    """Whether a monitor holds the container's lock."""
+    try:
+        fd = os.open(f"{store.run_path(container_id)}/lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _container(row: Any) -> Container:
+    id, name, image_id, image_name, layers, created, options = row
+    return Container(id, name, image_id, image_name, jsontext.loads(layers), created, Options.from_json(options))
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        values: dict[str, Any] = jsontext.loads(os.read(fd, 1 << 16))
+    finally:
+        os.close(fd)
+    return values
