@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from limpet.images.catalog import Image
-    from limpet.layers.driver import Ingest
+    from limpet.layers.ingest import Ingest
     from limpet.store.store import Store
 
 
