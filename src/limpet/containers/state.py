@@ -1,6 +1,6 @@
 """Which containers there are, which one a text means, and in which state each is: derived, not remembered.
 
-The row says that a container exists. `containers/<id>/status` is what its monitor wrote last; the monitor holds a lock on
+The row says that a container exists. `containers/<id>/status` is what its monitor wrote last; it holds a lock on
 `<run>/<id>/lock` for its whole life. So "running" is true only as long as somebody holds the lock: a monitor that was
 killed took its container along (PDEATHSIG), and whoever looks next sees it exited with 137, without anybody's clean-up.
 
