@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -16,7 +16,9 @@ from limpet.containers.state import Container
 from limpet.containers.users import User
 from limpet.errors import Invalid, LimpetError
 from limpet.kernel import capabilities
-from limpet.store.store import Store
+
+if TYPE_CHECKING:
+    from limpet.store.store import Store
 
 SCHEMA = json.loads((Path(__file__).parent / "runtime-spec.schema.json").read_text())
 IMAGE = {"config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "A=1"], "WorkingDir": "/srv"}}

@@ -162,10 +162,10 @@ def make(
         "hostname": name,
         "mounts": [*_system_mounts(options), *_files(directory, mounts), *(_mount(mount) for mount in mounts)],
         "annotations": {"org.limpet.init": "true" if wants_init(options, process["args"]) else "false"},
-        "linux": linux,
     }
     if options.domainname:
         config["domainname"] = options.domainname
+    config["linux"] = linux  # the last key: `start.prepare` adds the seccomp section to the end of the text
     return config
 
 

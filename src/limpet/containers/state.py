@@ -68,6 +68,7 @@ class Status:
         "monitor",
         "oom_killed",
         "pid",
+        "pid_start",
         "restarts",
         "started_at",
         "state",
@@ -76,6 +77,7 @@ class Status:
     def __init__(self, values: dict[str, Any]) -> None:
         self.state: str = values.get("state") or "created"
         self.pid: int = values.get("pid") or 0
+        self.pid_start: int = values.get("pid_start") or 0  # see kernel.process.start_time
         self.monitor: int = values.get("monitor") or 0
         self.started_at: str = values.get("started_at") or NEVER
         self.finished_at: str = values.get("finished_at") or NEVER
