@@ -12,7 +12,6 @@ from limpet.containers import runtime, state
 from limpet.containers import start as starting
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.images import catalog
-from limpet.kernel import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ def attach(call: Call) -> int:
 def _launch(store: Store, container: Container, *, client: bool) -> object:
     size = None
     if container.options.tty:
+        from limpet.kernel import terminal
+
         size = next((terminal.get_size(fd) for fd in (0, 1, 2) if os.isatty(fd)), None)
     try:
         return starting.launch(store, container, client=client, size=size)

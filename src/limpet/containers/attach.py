@@ -11,7 +11,7 @@ import select
 
 from limpet.containers import console, frames
 from limpet.errors import Conflict, Invalid, LimpetError
-from limpet.kernel import signals, terminal
+from limpet.kernel import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def attach(
     restore = session.catch([*proxied, signals.SIGWINCH])
     try:
         if raw:
+            from limpet.kernel import terminal
+
             with terminal.RawMode(0):
                 code = session.run()
         else:
@@ -195,6 +197,8 @@ class _Session:
                 self._resize()
 
     def _resize(self) -> None:
+        from limpet.kernel import terminal
+
         try:
             rows, columns = terminal.get_size(0 if os.isatty(0) else 1)
         except OSError:

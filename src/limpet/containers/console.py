@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.kernel import signals, terminal
+from limpet.kernel import signals
 
 
 class KeyMatcher:
@@ -85,6 +85,8 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def _resize(master: int) -> None:
+    from limpet.kernel import terminal
+
     try:
         rows, columns = terminal.get_size(0 if os.isatty(0) else 1)
         terminal.set_size(master, rows, columns)

@@ -13,7 +13,7 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import hostfiles, logfile, mountplan, names, spec, volumes
+from limpet.containers import hostfiles, logfile, names, spec
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid
@@ -42,16 +42,17 @@ def create(store: Store, image: Image, options: Options) -> Container:
     check(options, image.config)
     wanted = names.check(options.name) if options.name else ""
     declared = (image.config.get("config") or {}).get("Volumes") or {}
-    mounts = mountplan.plan(store, options, list(declared))
+    mounts: list[Mount] = []
+    if declared or options.volumes or options.mounts or options.tmpfs:
+        from limpet.containers import mountplan
+
+        mounts = mountplan.plan(store, options, list(declared))
     container_id = names.container_id()
     durable = not options.auto_remove
     directory = store.container_path(container_id)
     with store.lease():
         try:
             _make_directory(store, directory, image.config, mounts, durable)
-            for mount in mounts:
-                if mount.name:
-                    volumes.make_directory(store, mount.name)
             return _insert(store, container_id, wanted, image, mounts, options, durable)
         except BaseException:
             remove_tree(directory)
@@ -93,6 +94,11 @@ def _make_directory(store: Store, directory: str, image: dict[str, Any], mounts:
     os.chmod(f"{directory}/upper", 0o755)
     _write(f"{directory}/image.json", jsontext.dumps(image), durable)
     if mounts:
+        from limpet.containers import mountplan, volumes
+
+        for mount in mounts:
+            if mount.name:
+                volumes.make_directory(store, mount.name)
         _write(f"{directory}/mounts.json", mountplan.save(mounts), durable)
     if durable:
         sync_directory(directory)
@@ -144,11 +150,11 @@ def _insert(
             created,
             options.to_json(),
         )
-        for mount in mounts:
-            if mount.name:
-                volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {}))
-        for volume in {mount.name for mount in mounts if mount.name}:
-            db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, volume)
+        for mount in {mount.name: mount for mount in mounts if mount.name}.values():
+            from limpet.containers import volumes
+
+            volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {}))
+            db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
     faults.reach("container-row")
     return Container(container_id, name, image.id, options.image, layers, created, options)
 

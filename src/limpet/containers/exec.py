@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.containers import confinement, console, process, runtime, spec, state, users
-from limpet.containers.attach import DETACH_KEYS, parse_keys
+from limpet.containers import confinement, process, runtime, spec, state, users
 from limpet.errors import Conflict
-from limpet.kernel import cgroup, signals, terminal
+from limpet.kernel import cgroup, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
@@ -48,7 +47,11 @@ def exec_(
     detach_keys: str = "",
 ) -> int:
     """The program's exit code (0 at once with `detach`). Raises Conflict, or StartFailed with 126 or 127."""
-    keys = parse_keys(detach_keys or DETACH_KEYS)
+    keys = b""
+    if tty:
+        from limpet.containers.attach import DETACH_KEYS, parse_keys
+
+        keys = parse_keys(detach_keys or DETACH_KEYS)
     pid, pidfd = _running(store, container)
     try:
         plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
@@ -163,6 +166,8 @@ def _with_terminal(
     keys: bytes,
 ) -> int:
     """The terminal is the container's; we copy between it and ours."""
+    from limpet.kernel import terminal
+
     ours = 0 if os.isatty(0) else 1
     size = terminal.get_size(ours) if os.isatty(ours) else None
     if size is not None:
@@ -170,6 +175,8 @@ def _with_terminal(
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     pid, master = _spawn(plan, program, pidfd, group, (null, null, null), detach)
     os.close(null)
+    from limpet.containers import console
+
     assert master is not None
     if detach:
         os.close(master)
@@ -201,6 +208,8 @@ def _spawn(
     detach: bool,
 ) -> tuple[int, int | None]:
     """Pid and terminal master once the program runs. Raises StartFailed."""
+    if plan["terminal"]:
+        runtime.load_terminal()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(pidfd, kernel.CLONE_NEWPID)  # where our children are born; we stay

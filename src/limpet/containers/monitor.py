@@ -15,7 +15,7 @@ from limpet import jsontext
 from limpet.containers import clients, frames, logfile, runtime, title
 from limpet.containers.options import restart_policy
 from limpet.containers.streams import Streams
-from limpet.kernel import cgroup, devices, process, terminal
+from limpet.kernel import cgroup, devices, process
 from limpet.layers import driver
 from limpet.store import files
 
@@ -254,6 +254,8 @@ class Monitor:
             self._streams.end_input()
         elif kind == frames.RESIZE and len(payload) == 4:
             if self._streams.terminal is not None:
+                from limpet.kernel import terminal
+
                 rows, columns = int.from_bytes(payload[:2]), int.from_bytes(payload[2:])
                 terminal.set_size(self._streams.terminal, rows, columns)
         elif kind == frames.SIGNAL and len(payload) == 4 and self._started is not None and not self._ended:

@@ -12,7 +12,7 @@ import os
 from limpet.containers import init, process, rootfs
 from limpet.errors import LimpetError
 from limpet.kernel import process as kernel
-from limpet.kernel import signals, terminal
+from limpet.kernel import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def start(
 
     Raises LimpetError with the exit code that the command line shall give (125, 126, 127).
     """
+    if config["process"]["terminal"]:
+        load_terminal()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags = 0
     for namespace in config["linux"]["namespaces"]:
@@ -77,6 +79,11 @@ def start(
     finally:
         theirs.close()
         ours.close()
+
+
+def load_terminal() -> None:
+    """Before a child that will make a terminal is forked (2 modules that most containers do not need)."""
+    import limpet.kernel.terminal  # noqa: F401
 
 
 def converse(channel: socket.socket) -> int | None:
@@ -169,6 +176,8 @@ def open_terminal(plan: Config, channel: socket.socket, *, console: bool = True)
 
     `plan` is the process section; `console`: it becomes /dev/console too.
     """
+    from limpet.kernel import terminal  # loaded by `load_terminal`: there is no importing here
+
     master, slave = terminal.open_ptmx("/dev/pts")
     size = plan.get("consoleSize")
     if size:

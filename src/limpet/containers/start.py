@@ -10,7 +10,7 @@ import fcntl
 import os
 
 from limpet import jsontext
-from limpet.containers import confinement, hostfiles, monitor, mountplan, runtime, spec, state, users
+from limpet.containers import confinement, hostfiles, monitor, runtime, spec, state, users
 from limpet.errors import Conflict, LimpetError
 from limpet.kernel import cgroup
 from limpet.layers import driver
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
+    from limpet.containers.mountplan import Mount
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
@@ -82,12 +83,14 @@ def prepare(store: Store, container: Container, root: int, size: tuple[int, int]
     with open(f"{directory}/image.json", "rb") as file:
         image = jsontext.loads(file.read())
     user = users.resolve(root, spec.user_text(container.options, image), container.options.group_add)
-    mounts = mountplan.load(store, container.id)
-    for mount in mounts:
-        if mount.kind == "volume" and mount.copy:
-            from limpet.containers import volumefill
+    mounts: list[Mount] = []
+    if os.path.exists(f"{directory}/mounts.json"):
+        from limpet.containers import mountplan, volumefill
 
-            volumefill.fill(root, mount.target, mount.source)
+        mounts = mountplan.load(store, container.id)
+        for mount in mounts:
+            if mount.kind == "volume" and mount.copy:
+                volumefill.fill(root, mount.target, mount.source)
     hostfiles.write(directory, container.options, container.id)
     config = spec.make(store, container, image, user, mounts, size)
     text = jsontext.dumps(config)

@@ -19,7 +19,6 @@ import os
 from limpet import jsontext
 from limpet.containers.options import Options
 from limpet.errors import Conflict, NotFound
-from limpet.images.catalog import distance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def find(store: Store, text: str) -> Container:
             raise Conflict(f"'{text}' is the beginning of several container ids", "give more digits")
         row = rows[0] if rows else None
     if row is None:
+        from limpet.images.catalog import distance
+
         near = [other for (other,) in store.db.rows("SELECT name FROM container") if distance(name, other) <= 2]
         hint = f"did you mean {' or '.join(sorted(near)[:3])}?" if near else ""
         raise NotFound(f"No such container: {text}", hint, exit_code=1)
