@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from limpet import jsontext
 from limpet.images import catalog, leftovers
 from limpet.images.collect import blocks
+from limpet.oci import digest as digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from limpet.images.catalog import Image
     from limpet.store.store import Store
 
@@ -123,6 +126,32 @@ def _parts(store: Store, image_id: str) -> set[str]:
         image_id,
     )
     return {image_id, *(d for (d,) in blobs), *(f"layers/{diff_id}" for diff_id in catalog.layers(store, image_id))}
+
+
+def bytes_of(store: Store, images: Collection[str], containers: Collection[str] = ()) -> int:
+    """What comes back if just these images (and these containers' claims on layers) go: an answer before the deed."""
+    gone: set[str] = set()
+    kept = {
+        f"layers/{diff_id}"
+        for id, text in store.db.rows("SELECT id, layers FROM container")
+        if id not in containers
+        for diff_id in jsontext.loads(text)
+    }
+    for id, text in store.db.rows("SELECT id, layers FROM container"):
+        if id in containers:
+            gone |= {f"layers/{diff_id}" for diff_id in jsontext.loads(text)}
+    for (image_id,) in store.db.rows("SELECT id FROM image"):
+        if image_id in images:
+            gone |= _parts(store, image_id)
+        else:
+            kept |= _parts(store, image_id)
+    seen: set[int] = set()
+    return sum(
+        leftovers.tree_bytes(f"{store.root}/layers/{digests.hex_of(key)}", seen)
+        if key.startswith("layers/")
+        else blocks(store.blob_path(key))
+        for key in gone - kept
+    )
 
 
 def _of_containers(store: Store) -> set[str]:
