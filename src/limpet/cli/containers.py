@@ -1,0 +1,359 @@
+"""ps, stop, kill, restart, wait, rm, rename, top, port, container prune."""
+
+from __future__ import annotations
+
+import sys
+
+from limpet.cli import output
+from limpet.cli.table import Command, Option
+from limpet.containers import listing, state
+from limpet.errors import LimpetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.cli.table import Call
+    from limpet.containers.state import Container
+
+_COLUMNS = (
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+)
+_SIZE = ("SIZE", "Size")
+
+
+def ps(call: Call) -> int:
+    last = 1 if call["latest"] else call["last"]
+    rows = listing.rows(call.store, all=call["all"], last=max(last, 0), filters=call["filter"])
+    if call["quiet"]:
+        for row in rows:
+            print(row.container.id if call["no-trunc"] else row.container.id[:12])
+        return 0
+    template = call["format"]
+    with_size = call["size"] or ".Size" in template
+    found = []
+    for row in rows:
+        fields = listing.fields(row, full=call["no-trunc"])
+        if with_size:
+            fields["Size"] = _size(call, row.container)
+        found.append(fields)
+    columns = (*_COLUMNS, _SIZE) if with_size else _COLUMNS
+    output.say(output.formatted(template, found, columns, keep="Names"))
+    return 0
+
+
+def stop(call: Call) -> int:
+    """Several stop at the same time."""
+    from limpet.containers import stop as stopping
+
+    def act(container: Container) -> None:
+        remark = stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"])
+        if remark:
+            print(f"limpet: {container.name}: {remark}", file=sys.stderr)
+
+    return _together(call, act)
+
+
+def kill(call: Call) -> int:
+    from limpet.containers import stop as stopping
+
+    return _each(call, lambda container: stopping.kill(call.store, container, call["signal"]))
+
+
+def restart(call: Call) -> int:
+    from limpet.containers import start as starting
+    from limpet.containers import stop as stopping
+
+    def act(container: Container) -> None:
+        stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"])
+        starting.start(call.store, container)
+
+    return _each(call, act)
+
+
+def wait(call: Call) -> int:
+    from limpet.containers import stop as stopping
+
+    failed = 0
+    for name in call.arguments:
+        try:
+            print(stopping.wait(call.store, state.find(call.store, name)), flush=True)
+        except LimpetError as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def rm(call: Call) -> int:
+    from limpet.containers import stop as stopping
+    from limpet.errors import NotFound
+
+    failed = 0
+    for name in call.arguments:
+        try:
+            container = state.find(call.store, name)
+            stopping.remove(call.store, container, force=call["force"], volumes=call["volumes"])
+            print(name)
+        except NotFound as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = failed or int(not call["force"])
+        except LimpetError as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def rename(call: Call) -> int:
+    from limpet.containers import stop as stopping
+
+    old, new = call.arguments
+    stopping.rename(call.store, state.find(call.store, old), new)
+    return 0
+
+
+def top(call: Call) -> int:
+    from limpet.containers import top as tops
+
+    container = state.find(call.store, call.arguments[0])
+    if len(call.arguments) > 1:
+        print(tops.with_ps(call.store, container, call.arguments[1:]))
+    else:
+        print(output.table(tops.HEADERS, tops.processes(call.store, container)))
+    return 0
+
+
+def port(call: Call) -> int:
+    """On the host's network nothing is published: what the image exposes answers where the program binds it."""
+    container = state.find(call.store, call.arguments[0])
+    config = listing.image_config(call.store, container).get("config") or {}
+    ports = sorted(config.get("ExposedPorts") or {})
+    wanted = call.arguments[1] if len(call.arguments) > 1 else ""
+    if wanted and "/" not in wanted:
+        wanted += "/tcp"
+    if container.options.network != "host" or not state.status(call.store, container).running:
+        ports = []
+    if wanted and wanted not in ports:
+        raise LimpetError(f"no public port '{wanted}' published for {container.name}", exit_code=1)
+    for each in ports:
+        number = each.partition("/")[0]
+        print(f"0.0.0.0:{number}" if wanted == each else f"{each} -> 0.0.0.0:{number}")
+    return 0
+
+
+def prune(call: Call) -> int:
+    from limpet.containers import stop as stopping
+
+    rows = [row for row in listing.rows(call.store, all=True, filters=call["filter"]) if _is_stopped(row)]
+    sizes = {row.container.id: _bytes(call, row.container) for row in rows}
+    total = sum(sizes.values())
+    if rows and not call["force"]:
+        lines = [f"  {row.container.name} ({listing.words(row.status)})" for row in rows]
+        names = "\n".join(lines)
+        output.confirm(f"This removes {len(rows)} stopped containers, {output.size_decimal(total)}:\n{names}")
+    if rows:
+        print("Deleted Containers:")
+    for row in rows:
+        stopping.remove(call.store, row.container, volumes=False)
+        print(row.container.id)
+    if rows:
+        print()
+    print(f"Total reclaimed space: {output.size_decimal(total)}")
+    return 0
+
+
+def _is_stopped(row: listing.Row) -> bool:
+    return row.status.state in ("created", "exited")
+
+
+def _bytes(call: Call, container: Container) -> int:
+    """What the container itself holds on disk: its upper and its logs."""
+    from limpet.images.collect import blocks
+
+    return blocks(call.store.container_path(container.id))
+
+
+def _size(call: Call, container: Container) -> str:
+    total = 0
+    for diff_id in container.layers:
+        row = call.store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
+        total += row[0] if row else 0
+    own = _bytes(call, container)
+    return f"{output.size_decimal(own)} (virtual {output.size_decimal(own + total)})"
+
+
+def _each(call: Call, act: Callable[[Container], None]) -> int:
+    """Acts on each container and prints its name as it was given; 1 if any failed."""
+    failed = 0
+    for name in call.arguments:
+        try:
+            act(state.find(call.store, name))
+            print(name, flush=True)
+        except LimpetError as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _together(call: Call, act: Callable[[Container], None]) -> int:
+    """As `_each`, all at the same time: a forked process for each, so that the slowest decides how long it takes."""
+    import os
+
+    if len(call.arguments) == 1:
+        return _each(call, act)
+    containers = []
+    failed = 0
+    for name in call.arguments:
+        try:
+            containers.append((name, state.find(call.store, name)))
+        except LimpetError as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    sys.stdout.flush()
+    children = []
+    for name, container in containers:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                call.store.forget()
+                act(container)
+                code = 0
+            except LimpetError as e:
+                print(f"limpet: {e}", file=sys.stderr)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append((name, pid))
+    for name, pid in children:
+        if os.waitpid(pid, 0)[1]:
+            failed = 1
+        else:
+            print(name)
+    return failed
+
+
+_FILTER = Option("filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match")
+_FORCE = Option("force", "f", help="Do not ask")
+_TIME = Option("time", "t", kind="int", metavar="SECONDS", help="Seconds until it is killed (10; -1: never)")
+_SIGNAL = Option("signal", "s", kind="string", default="", metavar="SIGNAL", help="Signal to stop it with")
+
+_PS = Command(
+    name="ps",
+    handler=ps,
+    usage="[OPTIONS]",
+    summary="List containers",
+    options=(
+        Option("all", "a", help="Those that do not run, too"),
+        _FILTER,
+        Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template"),
+        Option("last", "n", kind="int", default=-1, metavar="N", help="The n that were made last, whatever they do"),
+        Option("latest", "l", help="The one that was made last"),
+        Option("no-trunc", help="Do not cut anything"),
+        Option("quiet", "q", help="Only ids"),
+        Option("size", "s", help="Show what they hold on disk"),
+    ),
+    examples=("limpet ps -a", "limpet ps --filter status=exited --format '{{.Names}}: {{.Status}}'"),
+    max_args=0,
+)
+
+COMMANDS = {
+    "ps": _PS,
+    "container ls": _PS,
+    "stop": Command(
+        name="stop",
+        handler=stop,
+        usage="[OPTIONS] CONTAINER [CONTAINER...]",
+        summary="Stop running containers",
+        options=(_SIGNAL, _TIME),
+        examples=("limpet stop web", "limpet stop -t 30 web db"),
+        min_args=1,
+        complete="container",
+    ),
+    "kill": Command(
+        name="kill",
+        handler=kill,
+        usage="[OPTIONS] CONTAINER [CONTAINER...]",
+        summary="Send a signal to running containers",
+        options=(Option("signal", "s", kind="string", default="KILL", metavar="SIGNAL", help="Signal to send (KILL)"),),
+        examples=("limpet kill web", "limpet kill -s HUP web"),
+        min_args=1,
+        complete="container",
+    ),
+    "restart": Command(
+        name="restart",
+        handler=restart,
+        usage="[OPTIONS] CONTAINER [CONTAINER...]",
+        summary="Restart containers",
+        options=(_SIGNAL, _TIME),
+        examples=("limpet restart web",),
+        min_args=1,
+        complete="container",
+    ),
+    "wait": Command(
+        name="wait",
+        handler=wait,
+        usage="CONTAINER [CONTAINER...]",
+        summary="Wait until containers stop, then print their exit codes",
+        examples=("limpet wait job",),
+        min_args=1,
+        complete="container",
+    ),
+    "rm": Command(
+        name="rm",
+        handler=rm,
+        usage="[OPTIONS] CONTAINER [CONTAINER...]",
+        summary="Remove containers",
+        options=(
+            Option("force", "f", help="Kill those that run; what is not there is no error"),
+            Option("volumes", "v", help="Remove their anonymous volumes too"),
+        ),
+        examples=("limpet rm web", "limpet rm -f $(limpet ps -aq)"),
+        min_args=1,
+        complete="container",
+    ),
+    "rename": Command(
+        name="rename",
+        handler=rename,
+        usage="CONTAINER NEW_NAME",
+        summary="Rename a container",
+        examples=("limpet rename web old-web",),
+        min_args=2,
+        max_args=2,
+        complete="container",
+    ),
+    "top": Command(
+        name="top",
+        handler=top,
+        usage="CONTAINER [ps OPTIONS]",
+        summary="Show the processes of a container",
+        examples=("limpet top web", "limpet top web -o pid,comm"),
+        interspersed=False,
+        min_args=1,
+        complete="container",
+    ),
+    "port": Command(
+        name="port",
+        handler=port,
+        usage="CONTAINER [PORT[/PROTOCOL]]",
+        summary="Show where a container's ports answer",
+        examples=("limpet port web", "limpet port web 80"),
+        min_args=1,
+        max_args=2,
+        complete="container",
+    ),
+    "container prune": Command(
+        name="container prune",
+        handler=prune,
+        usage="[OPTIONS]",
+        summary="Remove all stopped containers",
+        options=(Option("filter", kind="list", metavar="KEY=VALUE", help="Only those that match"), _FORCE),
+        examples=("limpet container prune", "limpet container prune -f --filter label=stage=test"),
+        max_args=0,
+    ),
+}
