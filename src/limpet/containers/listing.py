@@ -8,7 +8,7 @@ import time
 from limpet import jsontext
 from limpet.containers import mountplan, spec, state
 from limpet.errors import Invalid
-from limpet.units import duration, seconds_of
+from limpet.units import age, duration, seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,14 +47,7 @@ def rows(store: Store, *, all: bool = False, last: int = 0, filters: Sequence[st
     return found
 
 
-def fields(
-    row: Row,
-    *,
-    full: bool,
-    age: Callable[[float], str],
-    moment: Callable[[str], float],
-    duration: Callable[[float], str],
-) -> dict[str, Any]:
+def fields(row: Row, *, full: bool) -> dict[str, Any]:
     """Docker's placeholders (docker/cli `formatter/container.go`). `full`: nothing is cut."""
     container = row.container
     image = container.image_name

@@ -228,14 +228,14 @@ def add_path(
         tar.device(name, info, info.st_mtime_ns, xattrs)
 
 
-def read_xattrs(path: str | bytes) -> list[tuple[bytes, bytes]]:
+def read_xattrs(path: str | bytes, *, follow: bool = False) -> list[tuple[bytes, bytes]]:
     """The attributes of a file itself, without overlayfs's own and SELinux's label of this host."""
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(path, follow_symlinks=follow)
     except OSError:
         return []
     return [
-        (os.fsencode(name), os.getxattr(path, name, follow_symlinks=False))
+        (os.fsencode(name), os.getxattr(path, name, follow_symlinks=follow))
         for name in names
         if not name.startswith(("trusted.overlay.", "user.overlay.")) and name != "security.selinux"
     ]

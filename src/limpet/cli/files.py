@@ -1,0 +1,129 @@
+"""cp, diff, commit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from limpet.cli.table import Command, Option
+from limpet.containers import changes, state
+from limpet.containers import copy as copying
+from limpet.errors import Invalid
+
+if TYPE_CHECKING:
+    from limpet.cli.table import Call
+
+
+def cp(call: Call) -> int:
+    source, target = call.arguments
+    from_container, from_path = _split(source)
+    to_container, to_path = _split(target)
+    if source == "-" and to_container:
+        with copying.container_root(call.store, state.find(call.store, to_container)) as root:
+            copying.unpack(sys.stdin.buffer, root, to_path)
+        return 0
+    if target == "-" and from_container:
+        if os.isatty(1):
+            raise Invalid("refusing to write a tar to the terminal", "send it to a file or a pipe", exit_code=1)
+        with copying.container_root(call.store, state.find(call.store, from_container)) as root:
+            name = os.path.basename(from_path.rstrip("/")) or "."
+            copying.pack(root, from_path, name, sys.stdout.buffer.write, follow=call["follow-link"])
+        sys.stdout.buffer.flush()
+        return 0
+    if not from_container and not to_container:
+        raise Invalid("must specify at least one container source", "CONTAINER:PATH; for two paths use cp", exit_code=1)
+    with _root(call, from_container) as origin, _root(call, to_container) as goal:
+        start = from_path if from_container else _absolute(from_path)
+        end = to_path if to_container else _absolute(to_path)
+        copying.copy(origin, start, goal, end, follow=call["follow-link"])
+    if not call["quiet"] and sys.stderr.isatty():
+        print(f"Copied {source} to {target}", file=sys.stderr)
+    return 0
+
+
+def diff(call: Call) -> int:
+    container = state.find(call.store, call.arguments[0])
+    for kind, path in changes.changes(call.store, container):
+        print(f"{kind} {path}")
+    return 0
+
+
+def commit(call: Call) -> int:
+    container = state.find(call.store, call.arguments[0])
+    image = changes.commit(
+        call.store,
+        container,
+        call.arguments[1] if len(call.arguments) > 1 else "",
+        author=call["author"],
+        message=call["message"],
+        change=call["change"],
+        pause=call["pause"],
+    )
+    print(image.id)
+    return 0
+
+
+def _root(call: Call, container: str) -> copying.Root:
+    return copying.container_root(call.store, state.find(call.store, container)) if container else copying.host_root()
+
+
+def _split(text: str) -> tuple[str, str]:
+    """CONTAINER:PATH; a host path may hold a colon if it begins with / or . (docker/cli `splitCpArg`)."""
+    if text.startswith(("/", ".")) or ":" not in text:
+        return "", text
+    container, _, path = text.partition(":")
+    if not container:
+        return "", text
+    return container, path if path.startswith("/") else f"/{path}"
+
+
+def _absolute(path: str) -> str:
+    """Absolute, and what a trailing slash or `/.` says is kept."""
+    end = "/." if path.endswith("/.") or path == "." else "/" if path.endswith("/") else ""
+    return os.path.abspath(path).rstrip("/") + end or "/"
+
+
+COMMANDS = {
+    "cp": Command(
+        name="cp",
+        handler=cp,
+        usage="[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-  or  SRC_PATH|- CONTAINER:DEST_PATH",
+        summary="Copy files between containers and the host; owners and attributes are kept by number",
+        options=(
+            Option("archive", "a", help="Accepted: owners are always kept"),
+            Option("follow-link", "L", help="Copy what a symbolic link means"),
+            Option("quiet", "q", help="Say nothing"),
+        ),
+        examples=("limpet cp web:/etc/nginx ./nginx", "limpet cp site/. web:/srv", "limpet cp web:/var/log - | tar t"),
+        min_args=2,
+        max_args=2,
+        complete="container",
+    ),
+    "diff": Command(
+        name="diff",
+        handler=diff,
+        usage="CONTAINER",
+        summary="List what a container added (A), changed (C) and deleted (D)",
+        examples=("limpet diff web",),
+        min_args=1,
+        max_args=1,
+        complete="container",
+    ),
+    "commit": Command(
+        name="commit",
+        handler=commit,
+        usage="[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+        summary="Make an image of a container's changes",
+        options=(
+            Option("author", "a", kind="string", default="", metavar="NAME", help="Author of the image"),
+            Option("change", "c", kind="list", metavar="INSTRUCTION", help="Apply a Dockerfile instruction (CMD …)"),
+            Option("message", "m", kind="string", default="", metavar="TEXT", help="Comment of the image"),
+            Option("pause", "p", default=True, help="Freeze the container meanwhile"),
+        ),
+        examples=("limpet commit web web:saved", "limpet commit -c 'CMD [\"sh\"]' web web:saved"),
+        min_args=1,
+        max_args=2,
+        complete="container",
+    ),
+}

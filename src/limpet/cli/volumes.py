@@ -1,0 +1,201 @@
+"""volume create, ls, inspect, rm, prune."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from limpet import jsontext
+from limpet.cli import output
+from limpet.cli.table import Command, Option
+from limpet.containers import volumes
+from limpet.errors import Invalid, LimpetError, NotFound
+
+if TYPE_CHECKING:
+    from limpet.cli.table import Call
+    from limpet.containers.volumes import Volume
+    from limpet.store.store import Store
+
+
+def create(call: Call) -> int:
+    labels = dict(text.partition("=")[::2] for text in call["label"])
+    name = call.arguments[0] if call.arguments else call["name"]
+    with call.store.lease():
+        volume = volumes.create(call.store, name, labels)
+    print(volume.name)
+    return 0
+
+
+def ls(call: Call) -> int:
+    found = [volume for volume in volumes.all_volumes(call.store) if _matches(call.store, volume, call["filter"])]
+    if call["quiet"]:
+        for volume in found:
+            print(volume.name)
+        return 0
+    rows = [
+        {
+            "Driver": "local",
+            "Name": volume.name,
+            "Scope": "local",
+            "Mountpoint": volumes.data_path(call.store, volume.name),
+            "Labels": ",".join(f"{k}={v}" for k, v in volume.labels.items()),
+            "Containers": ",".join(volumes.users(call.store, volume.name)),
+        }
+        for volume in found
+    ]
+    output.say(output.formatted(call["format"], rows, (("DRIVER", "Driver"), ("VOLUME NAME", "Name")), keep="Name"))
+    return 0
+
+
+def inspect(call: Call) -> int:
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for name in call.arguments:
+        try:
+            volume = volumes.find(call.store, name)
+        except NotFound as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+            continue
+        found.append(
+            {
+                "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(volume.created)),
+                "Driver": "local",
+                "Labels": volume.labels or None,
+                "Mountpoint": volumes.data_path(call.store, volume.name),
+                "Name": volume.name,
+                "Options": None,
+                "Scope": "local",
+            }
+        )
+    if call["format"]:
+        output.say(output.formatted(call["format"], found, ()))
+    else:
+        print(jsontext.dumps(found, indent=4))
+    return failed
+
+
+def rm(call: Call) -> int:
+    failed = 0
+    for name in call.arguments:
+        try:
+            volumes.remove(call.store, name)
+            print(name)
+        except NotFound as e:
+            if not call["force"]:
+                print(f"limpet: {e}", file=sys.stderr)
+                failed = 1
+        except LimpetError as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def prune(call: Call) -> int:
+    """Anonymous ones only, unless --all: a name was given by somebody (as Docker since 23)."""
+    from limpet.images.collect import blocks
+
+    unused = [
+        volume
+        for volume in volumes.all_volumes(call.store)
+        if (call["all"] or volume.anonymous)
+        and not volumes.users(call.store, volume.name)
+        and _matches(call.store, volume, call["filter"])
+    ]
+    sizes = {volume.name: blocks(call.store.volume_path(volume.name)) for volume in unused}
+    total = output.size_decimal(sum(sizes.values()))
+    if unused and not call["force"]:
+        names = "\n".join(f"  {v.name} ({output.size_decimal(sizes[v.name])})" for v in unused)
+        output.confirm(f"This removes {len(unused)} unused volumes, {total}:\n{names}")
+    if unused:
+        print("Deleted Volumes:")
+    for volume in unused:
+        volumes.remove(call.store, volume.name)
+        print(volume.name)
+    if unused:
+        print()
+    print(f"Total reclaimed space: {total}")
+    return 0
+
+
+def _matches(store: Store, volume: Volume, filters: list[str]) -> bool:
+    for text in filters:
+        key, equals, value = text.partition("=")
+        if key == "name" and equals:
+            good = value in volume.name
+        elif key == "label" and equals:
+            name, wants, wanted = value.partition("=")
+            good = name in volume.labels and (not wants or volume.labels[name] == wanted)
+        elif key == "dangling" and value in ("true", "1", "false", "0"):
+            good = bool(volumes.users(store, volume.name)) != (value in ("true", "1"))
+        else:
+            raise Invalid(f"invalid filter '{text}'", "KEY=VALUE with one of dangling, label, name")
+        if not good:
+            return False
+    return True
+
+
+_FORMAT = Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")
+_FILTER = Option("filter", kind="list", metavar="KEY=VALUE", help="Only those that match: name, label, dangling")
+
+COMMANDS = {
+    "volume create": Command(
+        name="volume create",
+        handler=create,
+        usage="[OPTIONS] [VOLUME]",
+        summary="Create a volume",
+        options=(
+            Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
+            Option("name", kind="string", default="", metavar="NAME", help="Name of the volume", hidden=True),
+        ),
+        examples=("limpet volume create data",),
+        max_args=1,
+    ),
+    "volume ls": Command(
+        name="volume ls",
+        handler=ls,
+        usage="[OPTIONS]",
+        summary="List volumes",
+        options=(
+            Option("filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match"),
+            Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template"),
+            Option("quiet", "q", help="Only names"),
+        ),
+        examples=("limpet volume ls", "limpet volume ls -qf dangling=true"),
+        max_args=0,
+    ),
+    "volume inspect": Command(
+        name="volume inspect",
+        handler=inspect,
+        usage="[OPTIONS] VOLUME [VOLUME...]",
+        summary="Show all that is known about volumes",
+        options=(_FORMAT,),
+        examples=("limpet volume inspect -f '{{.Mountpoint}}' data",),
+        min_args=1,
+        complete="volume",
+    ),
+    "volume rm": Command(
+        name="volume rm",
+        handler=rm,
+        usage="[OPTIONS] VOLUME [VOLUME...]",
+        summary="Remove volumes that no container mounts",
+        options=(Option("force", "f", help="What is not there is no error"),),
+        examples=("limpet volume rm data",),
+        min_args=1,
+        complete="volume",
+    ),
+    "volume prune": Command(
+        name="volume prune",
+        handler=prune,
+        usage="[OPTIONS]",
+        summary="Remove unused anonymous volumes",
+        options=(
+            Option("all", "a", help="Those with a name too"),
+            _FILTER,
+            Option("force", "f", help="Do not ask"),
+        ),
+        examples=("limpet volume prune", "limpet volume prune -af"),
+        max_args=0,
+    ),
+}

@@ -1,0 +1,185 @@
+"""All that is known about a container, in Docker's form (the Engine API's ContainerInspect): scripts go on working.
+
+Fields that have no meaning here are there with Docker's empty value: clients look them up without asking.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from limpet.containers import hostfiles, listing, logs, mountplan, spec, state
+from limpet.containers.options import restart_policy
+from limpet.errors import Invalid
+from limpet.layers.driver import driver
+
+if TYPE_CHECKING:
+    from limpet.containers.state import Container, Status
+    from limpet.store.store import Store
+
+
+def inspect(store: Store, container: Container) -> dict[str, Any]:
+    """The JSON object; `docs/reference.md` has what people use of it."""
+    status = state.status(store, container)
+    image = listing.image_config(store, container)
+    options = container.options
+    try:
+        command = spec.command(options, image)
+    except Invalid:
+        command = []
+    directory = store.container_path(container.id)
+    return {
+        "Id": container.id,
+        "Created": _time(container.created),
+        "Path": command[0] if command else "",
+        "Args": command[1:],
+        "State": _state(status),
+        "Image": container.image_id or "",
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "LogPath": logs.path(store, container),
+        "Name": f"/{container.name}",
+        "RestartCount": status.restarts,
+        "Driver": driver(store).name,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(container),
+        "GraphDriver": {
+            "Name": driver(store).name,
+            "Data": {"UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work", "Layers": container.layers},
+        },
+        "Mounts": [_mount(mount) for mount in mountplan.load(store, container.id)],
+        "Config": _config(container, image),
+        "NetworkSettings": _network(container),
+    }
+
+
+def _state(status: Status) -> dict[str, Any]:
+    return {
+        "Status": status.state,
+        "Running": status.running,
+        "Paused": status.state == "paused",
+        "Restarting": status.state == "restarting",
+        "OOMKilled": status.oom_killed,
+        "Dead": False,
+        "Pid": status.pid if status.running else 0,
+        "ExitCode": status.exit_code,
+        "Error": status.error,
+        "StartedAt": status.started_at,
+        "FinishedAt": status.finished_at,
+    }
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    options = container.options
+    policy, count = restart_policy(options.restart)
+    return {
+        "Binds": options.volumes or None,
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": "json-file", "Config": options.log_opts},
+        "NetworkMode": options.network,
+        "PortBindings": {},
+        "RestartPolicy": {"Name": policy, "MaximumRetryCount": count},
+        "AutoRemove": options.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": None,
+        "CapAdd": options.cap_add or None,
+        "CapDrop": options.cap_drop or None,
+        "Dns": [],
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": options.add_host or None,
+        "GroupAdd": options.group_add or None,
+        "IpcMode": "private",
+        "Links": None,
+        "OomScoreAdj": options.oom_score_adj,
+        "PidMode": "",
+        "Privileged": options.privileged,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": options.read_only,
+        "SecurityOpt": options.security_opt or None,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": options.shm_size,
+        "Sysctls": options.sysctls,
+        "Tmpfs": dict((text + ":").split(":", 2)[:2] for text in options.tmpfs) or None,
+        "Runtime": options.runtime,
+        "Devices": options.devices,
+        "Ulimits": options.ulimits or None,
+        "Memory": 0,
+        "NanoCpus": 0,
+        "Init": options.init,
+    }
+
+
+def _config(container: Container, image: dict[str, Any]) -> dict[str, Any]:
+    options = container.options
+    inner = image.get("config") or {}
+    entrypoint = inner.get("Entrypoint") if options.entrypoint is None else options.entrypoint
+    image_command = inner.get("Cmd") if options.entrypoint is None else None
+    return {
+        "Hostname": hostfiles.hostname(options, container.id),
+        "Domainname": options.domainname,
+        "User": spec.user_text(options, image),
+        "AttachStdin": options.interactive and not options.detach,
+        "AttachStdout": not options.detach,
+        "AttachStderr": not options.detach,
+        "ExposedPorts": inner.get("ExposedPorts") or {},
+        "Tty": options.tty,
+        "OpenStdin": options.interactive,
+        "StdinOnce": options.interactive and not options.detach,
+        "Env": _merged(inner.get("Env") or [], options.env),
+        "Cmd": options.command or image_command,
+        "Image": container.image_name,
+        "Volumes": inner.get("Volumes"),
+        "WorkingDir": options.workdir or inner.get("WorkingDir") or "",
+        "Entrypoint": entrypoint or None,
+        "OnBuild": None,
+        "Labels": {**(inner.get("Labels") or {}), **options.labels},
+        **({"StopSignal": options.stop_signal} if options.stop_signal else {}),
+        **({"StopTimeout": options.stop_timeout} if options.stop_timeout is not None else {}),
+    }
+
+
+def _mount(mount: mountplan.Mount) -> dict[str, Any]:
+    found = {
+        "Type": mount.kind,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": "ro" if mount.read_only else "",
+        "RW": not mount.read_only,
+        "Propagation": "rprivate" if mount.kind == "bind" else "",
+    }
+    if mount.kind == "volume":
+        found |= {"Name": mount.name, "Driver": "local"}
+    return found
+
+
+def _network(container: Container) -> dict[str, Any]:
+    empty = {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": {},
+        **empty,
+        "Networks": {container.options.network: {**empty, "Aliases": None, "NetworkID": "", "EndpointID": ""}},
+    }
+
+
+def _merged(image: list[str], user: list[str]) -> list[str]:
+    """The image's variables with the user's on top, in the image's order; a bare KEY of the user's takes one away."""
+    values: dict[str, str | None] = {}
+    for text in [*image, *user]:
+        key, equals, value = text.partition("=")
+        values[key] = value if equals else None
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def _time(moment: float) -> str:
+    whole = int(moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 10**9):09d}Z"
