@@ -6,16 +6,14 @@ import os
 import sys
 
 from limpet.cli.table import Command, Option
-from limpet.containers import create as creating
-from limpet.containers import options as wanted
-from limpet.containers import runtime, state
-from limpet.containers import start as starting
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
-from limpet.images import catalog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from limpet.cli.table import Call
+    from limpet.containers.early import Early
     from limpet.containers.options import Options
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
@@ -29,20 +27,19 @@ def create(call: Call) -> int:
 
 
 def run(call: Call) -> int:
+    from limpet.containers import early
+
+    waiting = early.Early()  # first of all: it gets ready while we do
     options = _options(call)
-    if options.detach:
-        if options.auto_remove and call["sig-proxy"] is False:
-            raise Invalid("--sig-proxy has no meaning with --detach")
-        container = _create(call, options)
-        _launch(call.store, container, client=False)
-        print(container.id)
-        return 0
-    if options.tty and options.interactive and not os.isatty(0):
+    if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise Invalid(
             "the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1
         )
     container = _create(call, options)
-    connection = _launch(call.store, container, client=True)
+    connection = _launch(call.store, container, waiting, client=not options.detach)
+    if connection is None:
+        print(container.id)
+        return 0
     from limpet.containers import attach as attaching
     from limpet.containers import removal
 
@@ -62,6 +59,9 @@ def run(call: Call) -> int:
 
 
 def start(call: Call) -> int:
+    from limpet.containers import start as starting
+    from limpet.containers import state
+
     names = call.arguments
     attached = call["attach"] or call["interactive"]
     if attached and len(names) > 1:
@@ -93,6 +93,7 @@ def start(call: Call) -> int:
 
 def exec_(call: Call) -> int:
     from limpet.containers import exec as executing
+    from limpet.containers import state
 
     name, *command = call.arguments
     if call["tty"] and call["interactive"] and not call["detach"] and not os.isatty(0):
@@ -116,6 +117,7 @@ def exec_(call: Call) -> int:
 
 def attach(call: Call) -> int:
     from limpet.containers import attach as attaching
+    from limpet.containers import state
 
     container = state.find(call.store, call.arguments[0])
     code = attaching.attach(
@@ -128,25 +130,30 @@ def attach(call: Call) -> int:
     return 0 if code == attaching.DETACHED else code
 
 
-def _launch(store: Store, container: Container, *, client: bool) -> object:
+def _launch(store: Store, container: Container, waiting: Early, *, client: bool) -> socket.socket | None:
+    from limpet.containers import start as starting
+    from limpet.containers.outcome import StartFailed
+
     size = None
     if container.options.tty:
         from limpet.kernel import terminal
 
         size = next((terminal.get_size(fd) for fd in (0, 1, 2) if os.isatty(fd)), None)
     try:
-        return starting.launch(store, container, client=client, size=size)
+        return starting.launch(store, container, client=client, size=size, waiting=waiting)
     except BaseException as e:
         if container.options.auto_remove:
             from limpet.containers import removal
 
             removal.remove_container(store, container.id, with_volumes=True, durable=False)
-        elif isinstance(e, LimpetError) and not isinstance(e, runtime.StartFailed):
+        elif isinstance(e, LimpetError) and not isinstance(e, StartFailed):
             e.hint = e.hint or f"the container stays: `limpet rm {container.name}` takes it away"
         raise
 
 
 def _create(call: Call, options: Options) -> Container:
+    from limpet.containers import create as creating
+
     cidfile = call["cidfile"]
     if cidfile and os.path.exists(cidfile):
         raise Conflict(
@@ -163,6 +170,8 @@ def _create(call: Call, options: Options) -> Container:
 
 def _image(call: Call, options: Options) -> Image:
     """The image from the store, or pulled, as `--pull` says."""
+    from limpet.images import catalog
+
     policy = call["pull"]
     if policy not in ("missing", "always", "never"):
         raise Invalid(f"invalid pull policy '{policy}'", "it is always, missing or never")
@@ -193,6 +202,8 @@ def _warn_of_platform(image: Image, options: Options) -> None:
 
 
 def _options(call: Call) -> Options:
+    from limpet.containers import options as wanted
+
     image, *command = call.arguments
     entrypoint = call["entrypoint"]
     init = True if call["init"] else False if call["no-init"] else None

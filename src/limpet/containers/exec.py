@@ -10,6 +10,7 @@ import os
 
 from limpet import jsontext
 from limpet.containers import confinement, process, runtime, spec, state, users
+from limpet.containers.outcome import StartFailed
 from limpet.errors import Conflict
 from limpet.kernel import cgroup, signals
 from limpet.kernel import process as kernel
@@ -225,7 +226,7 @@ def _spawn(
         os.close(group)
     try:
         master = runtime.converse(ours)
-    except runtime.StartFailed:
+    except StartFailed:
         os.waitpid(pid, 0)
         raise
     finally:

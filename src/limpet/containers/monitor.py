@@ -14,9 +14,9 @@ import time
 from limpet import jsontext
 from limpet.containers import clients, frames, logfile, runtime, title
 from limpet.containers.options import restart_policy
+from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
 from limpet.kernel import cgroup, devices, process
-from limpet.layers import driver
 from limpet.store import files
 
 TYPE_CHECKING = False
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
     Config = dict[str, Any]
+else:
+    import _socket as socket
 
 NEVER = "0001-01-01T00:00:00Z"
 FIRST_DELAY = 0.1  # seconds; moby `restartmanager.go`
@@ -37,44 +39,23 @@ LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
 PATIENCE = 10.0  # for clients that do not read the end
 
 
-def main(
-    store: Store,
-    container: Container,
-    config: Config,
-    program: bytes | None,
-    root: int,
-    lock: int,
-    outcome: int,
-    first: socket.socket | None,
-) -> NoReturn:
-    """The whole life of the monitor, in a forked child. `outcome` gets b"K", or the failure, once that is decided."""
+def main(store: Store, container: Container, config: Config, program: bytes | None, descriptors: list[int]) -> NoReturn:
+    """The whole life of the monitor, in a process of its own (see `early`). `program`: seccomp's, compiled.
+
+    `descriptors`: the container's mount; the lock; a pipe for the outcome of the start; the first client's connection,
+    if there is one.
+    """
+    root, lock, outcome, *rest = descriptors
+    first = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, rest[0]) if rest else None
     code = 1
     try:
-        os.setsid()
-        _isolate([root, lock, outcome, *([first.fileno()] if first else [])])
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
-        store.forget()
         code = Monitor(store, container, config, program, lock, first).run(root, outcome)
     except BaseException as e:
         _report_crash(store, container, outcome, e)
     finally:
         os._exit(code)
-
-
-def _isolate(keep: list[int]) -> None:
-    """Nothing of the starter stays: directory, mask, standard descriptors, locks of the database."""
-    os.chdir("/")
-    os.umask(0o022)
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    low = 3
-    for fd in sorted(keep):
-        if fd > low:
-            process.close_range(low, fd - 1)
-        low = max(low, fd + 1)
-    process.close_range(low, 0xFFFFFFFF)
 
 
 def _report_crash(store: Store, container: Container, outcome: int, error: BaseException) -> None:
@@ -83,7 +64,7 @@ def _report_crash(store: Store, container: Container, outcome: int, error: BaseE
 
     text = "".join(traceback.format_exception(error))
     try:
-        os.write(outcome, f"E128\0the monitor failed: {error!r}\0".encode())
+        os.write(outcome, pack(128, f"the monitor failed: {error!r}"))
     except OSError:
         pass
     try:
@@ -140,12 +121,12 @@ class Monitor:
         while True:
             try:
                 self._start(root)
-            except runtime.StartFailed as e:
+            except StartFailed as e:
                 return self._failed(e, outcome)
             began = time.monotonic()
             self._record(durable=False)
             if outcome >= 0:
-                os.write(outcome, b"K")
+                os.write(outcome, STARTED)
                 os.close(outcome)
                 outcome = -1
             code = self._live()
@@ -158,6 +139,8 @@ class Monitor:
                 self._record(state="exited")
                 break
             self._status["restarts"] += 1
+            from limpet.layers import driver
+
             root = driver.driver(self._store).mount(
                 self._container.layers, f"{self._directory}/upper", f"{self._directory}/work"
             )
@@ -203,7 +186,7 @@ class Monitor:
             oom_killed=False,
         )
 
-    def _failed(self, error: runtime.StartFailed, outcome: int) -> int:
+    def _failed(self, error: StartFailed, outcome: int) -> int:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
         if self._cgroup is not None:
@@ -212,7 +195,7 @@ class Monitor:
         moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
         self._record(state=state, pid=0, exit_code=error.code, error=str(error), finished_at=moment)
         if outcome >= 0:
-            os.write(outcome, f"E{error.code}\0{error.message}\0{error.hint}".encode())
+            os.write(outcome, pack(error.code, error.message, error.hint))
             os.close(outcome)
         self._clients.close()
         return 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers.runtime import Started, StartFailed
+from limpet.containers.outcome import StartFailed
+from limpet.containers.runtime import Started
 from limpet.kernel import mounts, process
 
 TYPE_CHECKING = False

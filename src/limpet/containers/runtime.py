@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import init, process, rootfs
-from limpet.errors import LimpetError
+from limpet.containers import init, outcome, process, rootfs
+from limpet.containers.outcome import StartFailed
 from limpet.kernel import process as kernel
 from limpet.kernel import signals
 
@@ -30,14 +30,6 @@ _NAMESPACES = {
     "uts": kernel.CLONE_NEWUTS,
     "network": kernel.CLONE_NEWNET,
 }
-
-
-class StartFailed(LimpetError):
-    """`code` is what the container's status keeps (126, 127 or 128); the command exits with 125 in place of 128."""
-
-    def __init__(self, message: str, hint: str, code: int) -> None:
-        super().__init__(message, hint, exit_code=code if code in (126, 127) else 125)
-        self.code = code
 
 
 class Started:
@@ -98,24 +90,18 @@ def converse(channel: socket.socket) -> int | None:
         elif packet[:1] == b"E":
             if master is not None:
                 os.close(master)
-            raise failure(packet)
-
-
-def failure(packet: bytes) -> StartFailed:
-    """b"E" + code, message and hint, NUL between them → the error."""
-    code, message, hint = packet[1:].decode(errors="replace").split("\0")
-    return StartFailed(message, hint, int(code))
+            raise outcome.unpack(packet)
 
 
 def report(channel: socket.socket, error: BaseException) -> None:
-    """The child's side of `failure`."""
+    """The child's side of `converse`."""
     if isinstance(error, process.Failure):
-        text = f"{error.code}\0{error.message}\0{error.hint}"
+        packet = outcome.pack(error.code, error.message, error.hint)
     elif isinstance(error, OSError):
-        text = f"128\0{error.strerror or error}\0"
+        packet = outcome.pack(128, error.strerror or str(error))
     else:
-        text = f"128\0{type(error).__name__}: {error}\0"
-    channel.send(b"E" + text.encode(errors="replace")[:60000])
+        packet = outcome.pack(128, f"{type(error).__name__}: {error}")
+    channel.send(packet)
 
 
 def _child(

@@ -10,7 +10,7 @@ import fcntl
 import os
 
 from limpet import jsontext
-from limpet.containers import confinement, hostfiles, monitor, runtime, spec, state, users
+from limpet.containers import confinement, early, hostfiles, outcome, spec, state, users
 from limpet.errors import Conflict, LimpetError
 from limpet.kernel import cgroup
 from limpet.layers import driver
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
+    from limpet.containers.early import Early
     from limpet.containers.mountplan import Mount
     from limpet.containers.state import Container
     from limpet.store.store import Store
@@ -57,12 +58,17 @@ def start(
 
 
 def launch(
-    store: Store, container: Container, *, client: bool = False, size: tuple[int, int] | None = None
+    store: Store,
+    container: Container,
+    *,
+    client: bool = False,
+    size: tuple[int, int] | None = None,
+    waiting: Early | None = None,
 ) -> socket.socket | None:
     """Returns when the program runs. With `client` the result is the first client's connection (see `attach`).
 
-    `size`: rows and columns of the terminal. Raises Conflict if it runs already, StartFailed if the program can't be
-    run, LimpetError for the rest.
+    `size`: rows and columns of the terminal; `waiting`: the monitor, if it was forked already. Raises Conflict if the
+    container runs already, StartFailed if the program can't be run, LimpetError for the rest.
     """
     lock = _lock(store, container)
     try:
@@ -70,7 +76,7 @@ def launch(
         root = _mount(store, container)
         try:
             config, program = prepare(store, container, root, size)
-            return _fork(store, container, config, program, root, lock, client)
+            return _hand_over(store, container, config, program, root, lock, client, waiting)
         finally:
             os.close(root)
     finally:
@@ -152,7 +158,7 @@ def _mount(store: Store, container: Container) -> int:
         ) from e
 
 
-def _fork(
+def _hand_over(
     store: Store,
     container: Container,
     config: Config,
@@ -160,27 +166,28 @@ def _fork(
     root: int,
     lock: int,
     client: bool,
+    waiting: Early | None,
 ) -> socket.socket | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) if client else (None, None)
     read, write = os.pipe()
-    # One fork and not two, which would cost a millisecond: a caller that lives long has a zombie child, by and by.
-    if os.fork() == 0:
-        monitor.main(store, container, config, program, root, lock, write, theirs)
+    descriptors = [root, lock, write, *([theirs.fileno()] if theirs is not None else [])]
+    if waiting is None or not waiting.order(store, container, config, program, descriptors):
+        early.hand_over(store, container, config, program, descriptors)
     os.close(write)
     if theirs is not None:
         theirs.close()
     if client:
         # What the client needs next, loaded while the monitor makes the container on another processor.
         from limpet.containers import attach, removal  # noqa: F401
-    outcome = b""
+    answer = b""
     while chunk := os.read(read, 65536):
-        outcome += chunk
+        answer += chunk
     os.close(read)
     faults.reach("container-started")
-    if outcome == b"K":
+    if answer == outcome.STARTED:
         return ours
     if ours is not None:
         ours.close()
-    if outcome[:1] == b"E":
-        raise runtime.failure(outcome)
+    if answer:
+        raise outcome.unpack(answer)
     raise LimpetError(f"container {container.name}: its monitor ended before the container began")

@@ -6,11 +6,12 @@ import fcntl
 import os
 
 from limpet.errors import LimpetError
-from limpet.store.db import Database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from limpet.store.db import Database
 
 DEFAULT_ROOT = "/var/lib/limpet"
 DEFAULT_RUN = "/run/limpet"
@@ -40,6 +41,8 @@ class Store:
     def db(self) -> Database:
         """The database, opened on first use. After a fork the child must call `forget` first."""
         if self._db is None:
+            from limpet.store.db import Database  # SQLite is 4 ms to load, and monitors have no use for it
+
             self._db = Database(f"{self.root}/state.db")
         return self._db
 
