@@ -1,0 +1,248 @@
+"""A SIGKILL at every step leaves the old or the new state, and garbage at most.
+
+Each command is first traced for the fault points that it passes (`limpet.store.faults`), then killed at every one of
+them, each time with a fresh copy of the same store. Afterwards `system check` may find garbage and nothing else, the
+command done again succeeds, and prune leaves a store with which nothing is wrong. `test_killed_at_system_calls` does
+the same at a sample of the system calls that change files, counted by strace, without the product's help.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """`prepare` makes the store to begin with, `command` is killed, `again` (if not itself) is its repetition."""
+
+    command: list[str]
+    prepare: tuple[list[str], ...] = ()
+    again: list[str] | None = None
+    expected: str = ""  # the images there must be in the end, by `images --format`
+
+
+BUSYBOX = ["import", "{tar}", "busybox:test"]
+TAG = ["tag", "busybox:test", "other:1"]
+
+CASES: dict[str, Case] = {
+    "import": Case(BUSYBOX, expected="busybox:test"),
+    "capture": Case(["capture", "-q", "captured:1", "true"], expected="captured:1"),
+    "tag": Case(TAG, prepare=(BUSYBOX,), expected="busybox:test other:1"),
+    "rmi": Case(["rmi", "-f", "busybox:test"], prepare=(BUSYBOX,)),
+    "rmi of one of two": Case(["rmi", "-f", "other:1"], prepare=(BUSYBOX, TAG), expected="busybox:test"),
+    "image prune": Case(["image", "prune", "-af"], prepare=(BUSYBOX, ["capture", "-q", "captured:1", "true"])),
+    "system prune": Case(
+        ["system", "prune", "-af"],
+        prepare=(BUSYBOX, ["create", "--name", "one", "busybox:test", "true"]),
+    ),
+    "create": Case(
+        ["create", "--name", "one", "busybox:test", "true"],
+        prepare=(BUSYBOX,),
+        again=["create", "--name", "two", "busybox:test", "true"],
+        expected="busybox:test",
+    ),
+    "rm": Case(
+        ["rm", "-fv", "one"],
+        prepare=(BUSYBOX, ["create", "--name", "one", "-v", "/data", "busybox:test", "true"]),
+        expected="busybox:test",
+    ),
+    "run": Case(
+        ["run", "--name", "one", "busybox:test", "true"],
+        prepare=(BUSYBOX,),
+        again=["run", "--name", "two", "busybox:test", "true"],
+        expected="busybox:test",
+    ),
+    "run --rm": Case(
+        ["run", "--rm", "--name", "one", "-v", "/data", "busybox:test", "true"],
+        prepare=(BUSYBOX,),
+        again=["run", "--rm", "--name", "two", "-v", "/data", "busybox:test", "true"],
+        expected="busybox:test",
+    ),
+    "commit": Case(
+        ["commit", "one", "made:1"],
+        prepare=(BUSYBOX, ["run", "--name", "one", "busybox:test", "touch", "/new"]),
+        expected="busybox:test made:1",
+    ),
+    "load": Case(["load", "-q", "-i", "{archive}"], expected="busybox:test"),
+    "pull": Case(["pull", "-q", "{registry}/busybox:test"], expected="{registry}/busybox:test"),
+}
+
+
+class Bench:
+    """One prepared store; `fresh()` puts a copy of it in the place where `limpet` looks."""
+
+    def __init__(self, limpet: Any, case: Case, words: dict[str, str], tmp_path: Path) -> None:
+        self.limpet = limpet
+        self.case = case
+        self.words = words
+        self.prepared = tmp_path / "prepared"
+        limpet.environment["SOURCE_DATE_EPOCH"] = "1000000000"  # what is made again is the same again
+        for command in case.prepare:
+            limpet(*self.fill(command))
+        limpet("images")
+        self.root: Path = limpet.root
+        shutil.copytree(self.root, self.prepared, symlinks=True, ignore=shutil.ignore_patterns("run"))
+
+    def fill(self, command: list[str]) -> list[str]:
+        return [word.format(**self.words) for word in command]
+
+    def fresh(self) -> None:
+        self.end_containers()
+        shutil.rmtree(self.root)
+        subprocess.run(["cp", "-a", "--sparse=always", self.prepared, self.root], check=True)
+
+    def end_containers(self) -> None:
+        ids = self.limpet("ps", "-aq").stdout.split()
+        if ids:
+            self.limpet("rm", "-fv", *ids)
+
+    def settle(self) -> None:
+        """Until every container that a killed client left behind has come to its end."""
+        for container in self.limpet("ps", "-q").stdout.split():
+            self.limpet("wait", container, check=False)
+
+    def afterwards(self, where: str, *, prune_first: bool) -> None:
+        limpet = self.limpet
+        self.settle()
+        found = limpet("system", "check", check=False)
+        assert found.returncode == 0, f"killed at {where}: {found.stdout}{found.stderr}"
+        if prune_first:
+            self.prune(where)
+        again = limpet(*self.fill(self.case.again or self.case.command), check=False)
+        assert again.returncode == 0, f"killed at {where}, then again: {again.stdout}{again.stderr}"
+        self.settle()
+        self.prune(where)
+        names = limpet("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        assert sorted(names) == sorted(self.fill([self.case.expected])[0].split()), f"killed at {where}"
+
+    def prune(self, where: str) -> None:
+        self.limpet("system", "prune", "-f", "garbage")
+        found = self.limpet("system", "check", check=False)
+        assert (found.stdout, found.returncode) == ("nothing is wrong\n", 0), f"killed at {where}: {found.stdout}"
+
+
+@pytest.fixture
+def words(busybox_tar: Path, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    found = {"tar": str(busybox_tar)}
+    if "load" in request.node.name or "pull" in request.node.name:
+        found["archive"] = str(request.getfixturevalue("archive"))
+    if "pull" in request.node.name:
+        found["registry"] = request.getfixturevalue("registry_with_busybox")
+    return found
+
+
+@pytest.fixture
+def archive(limpet: Any, busybox_tar: Path, tmp_path: Path) -> Path:
+    """`busybox:test` as an archive, made in a store of its own."""
+    limpet("--root", tmp_path / "other", "import", busybox_tar, "busybox:test")
+    limpet("--root", tmp_path / "other", "save", "-o", tmp_path / "archive.tar", "busybox:test")
+    return tmp_path / "archive.tar"
+
+
+@pytest.fixture
+def bench(limpet: Any, words: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+    return Bench(limpet, request.param, words, tmp_path)
+
+
+every_case = pytest.mark.parametrize("bench", list(CASES.values()), ids=list(CASES), indirect=True)
+
+
+@every_case
+def test_killed_at_every_fault_point(bench: Bench, tmp_path: Path) -> None:
+    environment = bench.limpet.environment
+    command = bench.fill(bench.case.command)
+    traced = tmp_path / "trace"
+    environment["LIMPET_FAULT"] = f"trace:{traced}"
+    bench.limpet(*command)
+    del environment["LIMPET_FAULT"]
+    bench.settle()
+    points = traced.read_text().split()
+    assert points, "the command passes no fault point"
+    killed = 0
+    for number, point in enumerate(points, 1):
+        bench.fresh()
+        environment["LIMPET_FAULT"] = f"kill:{number}"
+        result = bench.limpet(*command, check=False)
+        del environment["LIMPET_FAULT"]
+        killed += result.returncode != 0
+        bench.afterwards(f"point {number} ({point})", prune_first=number % 2 == 0)
+    assert killed, "nothing was killed"
+
+
+SYSTEM_CALLS = (
+    "openat,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync,mkdir,mkdirat,rmdir,pwrite64,write,ftruncate"
+)
+
+
+@pytest.mark.slow
+@every_case
+def test_killed_at_system_calls(bench: Bench, tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("needs strace")
+    command = [*bench.limpet.command, *bench.fill(bench.case.command)]
+    log = tmp_path / "strace"
+
+    def traced(*more: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [strace, "-f", "-qq", "-o", log, "-e", f"trace={SYSTEM_CALLS}", *more, *command],
+            env=bench.limpet.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+        )
+
+    assert traced().returncode == 0
+    bench.settle()
+    root = str(bench.root)
+    lines = log.read_text().splitlines()
+    # strace counts for each process; those of interest come after the store was opened
+    start = next(i for i, line in enumerate(lines) if root in line)
+    total = len(lines)
+    for number in sorted({start + (total - start) * i // 12 for i in range(12)}):
+        bench.fresh()
+        traced("-e", f"inject={SYSTEM_CALLS}:signal=KILL:when={number + 1}")
+        bench.afterwards(f"system call {number + 1} of {total}", prune_first=bool(number % 2))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """16 MB of ext4 on a loop device, or of tmpfs where there are none (an overlay and an index can't be there)."""
+    image, place = tmp_path / "disk.img", tmp_path / "small"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(16 << 20)
+    made = shutil.which("mkfs.ext4") and subprocess.run(["mkfs.ext4", "-q", image]).returncode == 0
+    if not made or subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode != 0:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "-R", place], check=True)
+
+
+def test_a_full_disk_costs_an_error_and_nothing_else(limpet: Any, busybox_tar: Path, small_disk: Path) -> None:
+    limpet.environment |= {"LIMPET_ROOT": str(small_disk / "store"), "LIMPET_RUN": str(small_disk.parent / "run")}
+    limpet("import", busybox_tar, "busybox:test")
+    before = limpet("images", "--no-trunc", "-q").stdout
+    (small_disk.parent / "big").write_bytes(bytes(40_000_000))
+    big = small_disk.parent / "big.tar"
+    subprocess.run(["tar", "-C", small_disk.parent, "-cf", big, "big"], check=True)
+    for command in (["capture", "-q", "too/large"], ["import", big, "too/large"]):
+        result = limpet(*command, check=False)
+        assert result.returncode in (1, 125)
+        assert "No space left on device" in result.stderr
+        assert len(result.stderr.splitlines()) <= 2, result.stderr
+        assert limpet("system", "check").stdout == "nothing is wrong\n"
+        assert limpet("images", "--no-trunc", "-q").stdout == before
+    # When something was removed, there is room again
+    limpet("rmi", "busybox:test")
+    limpet("import", busybox_tar, "busybox:again")
+    assert os.listdir(small_disk / "store/tmp") == []
