@@ -3,10 +3,10 @@
 `limpet run` forks its future monitor before it has looked at anything: while the command loads SQLite, finds the image
 and makes the container, the monitor loads what it needs, on another processor. That saves 5 ms of 30, and the monitor
 is smaller by all that it never had: the command line, the images, the database. A caller that is already big and
-busy (a server) hands over its plan by a plain fork.
+busy (a server) makes one by a plain fork.
 
-The order travels over a socket: the plan as text, the descriptors as SCM_RIGHTS. End of file before it means that
-there is nothing to do.
+The order travels over a socket: the container's row as text, the descriptors as SCM_RIGHTS. End of file before it
+means that there is nothing to do.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from limpet.kernel import process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from limpet.containers.state import Container
     from limpet.store.store import Store
-
-    Config = dict[str, Any]
 else:
     import _socket as socket
 
@@ -40,16 +38,14 @@ class Early:
             _wait(theirs)
         theirs.close()
 
-    def order(
-        self, store: Store, container: Container, config: Config, program: bytes | None, descriptors: list[int]
-    ) -> bool:
+    def order(self, store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int]) -> bool:
         """Hands over a container to be run; `descriptors` as `monitor.main` has them. They stay open here.
 
         False if the process is gone: somebody killed it.
         """
         row = [container.id, container.name, container.image_id, container.image_name, container.layers]
-        plan = [store.root, store.run, [*row, container.created, container.options.to_json()], config]
-        text = jsontext.dumps(plan).encode() + b"\0" + (program or b"")
+        order = [store.root, store.run, [*row, container.created, container.options.to_json()], size]
+        text = jsontext.dumps(order).encode()
         rights = b"".join(fd.to_bytes(4, "little") for fd in descriptors)
         try:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
@@ -65,9 +61,7 @@ class Early:
         self._socket.close()
 
 
-def hand_over(
-    store: Store, container: Container, config: Config, program: bytes | None, descriptors: list[int]
-) -> None:
+def hand_over(store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int]) -> None:
     """The same by a fork of the caller as it is now. A caller that lives long has a zombie child, by and by."""
     if os.fork() == 0:
         try:
@@ -75,7 +69,7 @@ def hand_over(
             store.forget()
             from limpet.containers import monitor
 
-            monitor.main(store, container, config, program, descriptors)
+            monitor.main(store, container, size, descriptors)
         finally:
             os._exit(1)
 
@@ -110,12 +104,11 @@ def _wait(channel: socket.socket) -> NoReturn:
             while more := channel.recv(BLOCK):
                 whole += more
             channel.close()
-            text, _, program = bytes(whole).partition(b"\0")
-            root, run, row, config = jsontext.loads(text)
+            root, run, row, size = jsontext.loads(bytes(whole))
             identity, name, image_id, image_name, layers, created, options = row
             container = Container(identity, name, image_id, image_name, layers, created, Options.from_json(options))
             packed = rights[0][2]
             descriptors = [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)]
-            monitor.main(Store(root, run), container, config, program or None, descriptors)
+            monitor.main(Store(root, run), container, size and tuple(size), descriptors)
     finally:
         os._exit(1)

@@ -12,10 +12,11 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import clients, frames, logfile, runtime, title
+from limpet.containers import bundle, clients, frames, logfile, runtime, title
 from limpet.containers.options import restart_policy
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
+from limpet.errors import LimpetError
 from limpet.kernel import cgroup, devices, process
 from limpet.store import files
 
@@ -39,19 +40,18 @@ LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
 PATIENCE = 10.0  # for clients that do not read the end
 
 
-def main(store: Store, container: Container, config: Config, program: bytes | None, descriptors: list[int]) -> NoReturn:
-    """The whole life of the monitor, in a process of its own (see `early`). `program`: seccomp's, compiled.
+def main(store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int]) -> NoReturn:
+    """The whole life of the monitor, in a process of its own (see `early`). `size`: of the terminal, rows and columns.
 
-    `descriptors`: the container's mount; the lock; a pipe for the outcome of the start; the first client's connection,
-    if there is one.
+    `descriptors`: the lock; a pipe for the outcome of the start; the first client's connection, if there is one.
     """
-    root, lock, outcome, *rest = descriptors
+    lock, outcome, *rest = descriptors
     first = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, rest[0]) if rest else None
     code = 1
     try:
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
-        code = Monitor(store, container, config, program, lock, first).run(root, outcome)
+        code = Monitor(store, container, lock, first).run(size, outcome)
     except BaseException as e:
         _report_crash(store, container, outcome, e)
     finally:
@@ -74,19 +74,11 @@ def _report_crash(store: Store, container: Container, outcome: int, error: BaseE
 
 
 class Monitor:
-    def __init__(
-        self,
-        store: Store,
-        container: Container,
-        config: Config,
-        program: bytes | None,
-        lock: int,
-        first: socket.socket | None,
-    ) -> None:
+    def __init__(self, store: Store, container: Container, lock: int, first: socket.socket | None) -> None:
         self._store = store
         self._container = container
-        self._config = config
-        self._program = program
+        self._config: Config = {}
+        self._program: bytes | None = None
         self._lock = lock
         self._directory = store.container_path(container.id)
         self._run = store.run_path(container.id)
@@ -115,14 +107,19 @@ class Monitor:
         options = self._container.options
         return Streams(options.tty, options.interactive, self._log, self._clients)
 
-    def run(self, root: int, outcome: int) -> int:
+    def run(self, size: tuple[int, int] | None, outcome: int) -> int:
         policy, most = restart_policy(self._container.options.restart)
         delay = FIRST_DELAY
         while True:
             try:
+                root = bundle.mount(self._store, self._container)
+                if not self._config:
+                    self._config, self._program = bundle.prepare(self._store, self._container, root, size)
                 self._start(root)
-            except StartFailed as e:
+            except LimpetError as e:
                 return self._failed(e, outcome)
+            except OSError as e:
+                return self._failed(LimpetError(f"container {self._container.name}: {e}"), outcome)
             began = time.monotonic()
             self._record(durable=False)
             if outcome >= 0:
@@ -139,11 +136,6 @@ class Monitor:
                 self._record(state="exited")
                 break
             self._status["restarts"] += 1
-            from limpet.layers import driver
-
-            root = driver.driver(self._store).mount(
-                self._container.layers, f"{self._directory}/upper", f"{self._directory}/work"
-            )
         self._leave()
         return 0
 
@@ -186,16 +178,17 @@ class Monitor:
             oom_killed=False,
         )
 
-    def _failed(self, error: StartFailed, outcome: int) -> int:
+    def _failed(self, error: LimpetError, outcome: int) -> int:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
         if self._cgroup is not None:
             cgroup.remove(self._cgroup)
+        code = error.code if isinstance(error, StartFailed) else 128
         state = "exited" if self._status["restarts"] else "created"
         moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
-        self._record(state=state, pid=0, exit_code=error.code, error=str(error), finished_at=moment)
+        self._record(state=state, pid=0, exit_code=code, error=str(error), finished_at=moment)
         if outcome >= 0:
-            os.write(outcome, pack(error.code, error.message, error.hint))
+            os.write(outcome, pack(code, error.message, error.hint))
             os.close(outcome)
         self._clients.close()
         return 0

@@ -1,33 +1,23 @@
-"""Starting a container: mount its root, write its plan, fork its monitor.
-
-What can go wrong with the image or the options goes wrong here, in the caller's process, before anything runs. The
-monitor is forked from what is loaded: it costs a megabyte, where a new Python costs five (DESIGN.md).
-"""
+"""Starting a container: take its lock, take away what a dead run left, hand it to a monitor, hear how it went."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 
-from limpet import jsontext
-from limpet.containers import confinement, early, hostfiles, outcome, spec, state, users
+from limpet.containers import early, outcome, state
 from limpet.errors import Conflict, LimpetError
 from limpet.kernel import cgroup
-from limpet.layers import driver
 from limpet.store import faults
 from limpet.store.files import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any
 
     from limpet.containers.early import Early
-    from limpet.containers.mountplan import Mount
     from limpet.containers.state import Container
     from limpet.store.store import Store
-
-    Config = dict[str, Any]
 else:
     import _socket as socket
 
@@ -73,42 +63,9 @@ def launch(
     lock = _lock(store, container)
     try:
         _clear(store, container)
-        root = _mount(store, container)
-        try:
-            config, program = prepare(store, container, root, size)
-            return _hand_over(store, container, config, program, root, lock, client, waiting)
-        finally:
-            os.close(root)
+        return _hand_over(store, container, lock, size, client, waiting)
     finally:
         os.close(lock)
-
-
-def prepare(store: Store, container: Container, root: int, size: tuple[int, int] | None) -> tuple[Config, bytes | None]:
-    """Writes the bundle (config.json and the files that it names); the plan and seccomp's program."""
-    directory = store.container_path(container.id)
-    with open(f"{directory}/image.json", "rb") as file:
-        image = jsontext.loads(file.read())
-    user = users.resolve(root, spec.user_text(container.options, image), container.options.group_add)
-    mounts: list[Mount] = []
-    if os.path.exists(f"{directory}/mounts.json"):
-        from limpet.containers import mountplan, volumefill
-
-        mounts = mountplan.load(store, container.id)
-        for mount in mounts:
-            if mount.kind == "volume" and mount.copy:
-                volumefill.fill(root, mount.target, mount.source)
-    hostfiles.write(directory, container.options, container.id)
-    config = spec.make(store, container, image, user, mounts, size)
-    text = jsontext.dumps(config)
-    section, program = confinement.seccomp(store, container.options, config)
-    if section:  # kept as text, since encoding 400 names costs more than all the rest: "linux" is the last key
-        text = f'{text[:-2]},"seccomp":{section}}}}}'
-    fd = os.open(f"{directory}/config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-    return config, program
 
 
 def _lock(store: Store, container: Container) -> int:
@@ -146,33 +103,19 @@ def _clear(store: Store, container: Container) -> None:
         remove_tree(f"{store.container_path(container.id)}/work/work/incompat")
 
 
-def _mount(store: Store, container: Container) -> int:
-    directory = store.container_path(container.id)
-    try:
-        return driver.driver(store).mount(
-            container.layers, f"{directory}/upper", f"{directory}/work", volatile=container.options.auto_remove
-        )
-    except OSError as e:
-        raise LimpetError(
-            f"container {container.name}: mounting its layers: {e.strerror}", "`limpet system check` looks at them"
-        ) from e
-
-
 def _hand_over(
     store: Store,
     container: Container,
-    config: Config,
-    program: bytes | None,
-    root: int,
     lock: int,
+    size: tuple[int, int] | None,
     client: bool,
     waiting: Early | None,
 ) -> socket.socket | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) if client else (None, None)
     read, write = os.pipe()
-    descriptors = [root, lock, write, *([theirs.fileno()] if theirs is not None else [])]
-    if waiting is None or not waiting.order(store, container, config, program, descriptors):
-        early.hand_over(store, container, config, program, descriptors)
+    descriptors = [lock, write, *([theirs.fileno()] if theirs is not None else [])]
+    if waiting is None or not waiting.order(store, container, size, descriptors):
+        early.hand_over(store, container, size, descriptors)
     os.close(write)
     if theirs is not None:
         theirs.close()

@@ -1,0 +1,64 @@
+"""What a container is started from: its root, mounted, and its bundle, written (OCI runtime-spec `bundle.md`).
+
+Done by the monitor before the container: what can go wrong with the image or the options goes wrong here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from limpet import jsontext
+from limpet.containers import confinement, hostfiles, spec, users
+from limpet.errors import LimpetError
+from limpet.layers import driver
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from limpet.containers.mountplan import Mount
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+
+    Config = dict[str, Any]
+
+
+def mount(store: Store, container: Container) -> int:
+    """The container's layers under its own upper directory: a detached mount."""
+    directory = store.container_path(container.id)
+    try:
+        return driver.driver(store).mount(
+            container.layers, f"{directory}/upper", f"{directory}/work", volatile=container.options.auto_remove
+        )
+    except OSError as e:
+        raise LimpetError(
+            f"container {container.name}: mounting its layers: {e.strerror}", "`limpet system check` looks at them"
+        ) from e
+
+
+def prepare(store: Store, container: Container, root: int, size: tuple[int, int] | None) -> tuple[Config, bytes | None]:
+    """Writes the bundle (config.json and the files that it names); the plan and seccomp's program."""
+    directory = store.container_path(container.id)
+    with open(f"{directory}/image.json", "rb") as file:
+        image = jsontext.loads(file.read())
+    user = users.resolve(root, spec.user_text(container.options, image), container.options.group_add)
+    mounts: list[Mount] = []
+    if os.path.exists(f"{directory}/mounts.json"):
+        from limpet.containers import mountplan, volumefill
+
+        mounts = mountplan.load(store, container.id)
+        for mount in mounts:
+            if mount.kind == "volume" and mount.copy:
+                volumefill.fill(root, mount.target, mount.source)
+    hostfiles.write(directory, container.options, container.id)
+    config = spec.make(store, container, image, user, mounts, size)
+    text = jsontext.dumps(config)
+    section, program = confinement.seccomp(store, container.options, config)
+    if section:  # kept as text, since encoding 400 names costs more than all the rest: "linux" is the last key
+        text = f'{text[:-2]},"seccomp":{section}}}}}'
+    fd = os.open(f"{directory}/config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+    return config, program
