@@ -44,7 +44,7 @@ def logs(call: Call) -> int:
 
 
 def moment(text: str) -> float:
-    """A time as Docker takes it: RFC 3339, its beginning, Unix seconds, or a duration back from now ("10m"). 0 for ""."""
+    """A time as Docker takes it: RFC 3339, its beginning, Unix seconds, or a duration back from now. 0 for ""."""
     if not text:
         return 0.0
     try:
@@ -105,9 +105,7 @@ COMMANDS = {
         options=(
             Option("details", help="Accepted, and shows nothing more", hidden=True),
             Option("follow", "f", help="Go on as it writes, until it ends"),
-            Option(
-                "since", kind="string", default="", metavar="TIME", help="From this time on, or that long ago (10m)"
-            ),
+            Option("since", kind="string", default="", metavar="TIME", help="From this time, or that long ago (10m)"),
             Option("tail", "n", kind="string", default="all", metavar="N", help="Only the last n lines"),
             Option("timestamps", "t", help="Show when each line came"),
             Option("until", kind="string", default="", metavar="TIME", help="Up to this time"),

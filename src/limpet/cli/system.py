@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import limpet
 from limpet import jsontext
 from limpet.cli import output
-from limpet.cli.table import Call, Command, Option
+from limpet.cli.table import Command, Option
+
+if TYPE_CHECKING:
+    from limpet.cli.table import Call
 
 
 def version(call: Call) -> int:

@@ -4,9 +4,9 @@
     {{/* comment */}} {{- trimming -}}  "strings" `raw` 12 1.5 true nil  (parentheses)
 
 Functions: Go's (and or not len index slice print printf println eq ne lt le gt ge html urlquery) and Docker's (json
-split join title lower upper pad truncate). A mistake in the template raises Invalid with Docker's exit code, 64. In Go a
-field that an object lacks is an error, a key that a map lacks is `<no value>`; in JSON both are objects, so a missing key
-is an error at the top and in the middle of a path, and `<no value>` at its end.
+split join title lower upper pad truncate). A mistake raises Invalid with Docker's exit code, 64. In Go a field that an
+object lacks is an error, a key that a map lacks is `<no value>`; in JSON both are objects, so a missing key is an error
+at the top and in the middle of a path, and `<no value>` at its end.
 """
 
 from __future__ import annotations

@@ -52,11 +52,12 @@ def attach(
     stdin: bool = True,
     detach_keys: str = "",
     proxy_signals: bool = True,
+    stdout: int = 1,
 ) -> int:
     """Passes streams to and fro until the container ends: its exit code, or DETACHED.
 
     `connection` is the one made by `start.launch`; without it one is opened. It stays open: while the first client of a
-    container with `--rm` holds it, the monitor leaves the removal to that client.
+    container with `--rm` holds it, the monitor leaves the removal to that client. `stdout`: the descriptor that the container's standard output goes to.
     """
     keys = parse_keys(detach_keys or DETACH_KEYS)
     if connection is None:
@@ -64,7 +65,7 @@ def attach(
         connection.sendall(frames.frame(frames.SUBSCRIBE))
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)
-    session = _Session(connection, interactive, keys if raw else b"", container.options.tty)
+    session = _Session(connection, interactive, keys if raw else b"", container.options.tty, stdout)
     proxied = [] if raw or not proxy_signals else [signals.number(name) for name in _PROXIED]
     restore = session.catch([*proxied, signals.SIGWINCH])
     try:
@@ -120,11 +121,12 @@ def parse_keys(text: str) -> bytes:
 
 
 class _Session:
-    def __init__(self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool) -> None:
+    def __init__(self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool, stdout: int) -> None:
         self._socket = connection
         self._reading = interactive
         self._keys = console.KeyMatcher(keys)
         self._tty = tty
+        self._stdout = stdout
         self._buffer = bytearray()
         self._wake = -1
 
@@ -170,7 +172,7 @@ class _Session:
                         kind, payload = found
                         if kind == frames.EXIT:
                             return frames.number(payload)
-                        console.write_all(1 if kind == frames.STDOUT else 2, payload)
+                        console.write_all(self._stdout if kind == frames.STDOUT else 2, payload)
 
     def _read_stdin(self) -> bool:
         """True when the user typed the detach keys."""

@@ -95,13 +95,16 @@ def commit(
 
 
 def write_layer(
-    store: Store, container: Container, *, max_mtime: int | None = None, durable: bool = False
+    store: Store, container: Container, *, max_mtime: int | None = None, durable: bool = False, empty: bool = False
 ) -> str | None:
-    """The container's changes as a layer of the store: its diff ID, or None if nothing changed. Needs a lease."""
+    """The container's changes as a layer of the store: its diff ID. None if nothing changed, unless `empty` is wanted.
+
+    The caller holds a lease.
+    """
     upper = f"{store.container_path(container.id)}/upper"
     with driver(store).ingest() as ingest:
         count = layer_diff.write_tar(upper, ingest.write, leave_out=_leave_out(store, container), max_mtime=max_mtime)
-        return ingest.finish(durable=durable).diff_id if count else None
+        return ingest.finish(durable=durable).diff_id if count or empty else None
 
 
 def _leave_out(store: Store, container: Container) -> list[str]:

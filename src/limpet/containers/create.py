@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 ATTEMPTS = 6  # at a generated name, then the short id (moby `names.go`)
 
 
-def create(store: Store, image: Image, options: Options) -> Container:
+def create(store: Store, image: Image, options: Options, *, layers: list[str] | None = None) -> Container:
     """Makes the container, not started. Raises Invalid for what can't be, Conflict for a name in use.
 
+    `layers`: other ones than the image's, bottom first (a build's steps so far).
     On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
     """
     check(options, image.config)
@@ -53,7 +54,7 @@ def create(store: Store, image: Image, options: Options) -> Container:
     with store.lease():
         try:
             _make_directory(store, directory, image.config, mounts, durable)
-            return _insert(store, container_id, wanted, image, mounts, options, durable)
+            return _insert(store, container_id, wanted, image, mounts, options, durable, layers)
         except BaseException:
             remove_tree(directory)
             raise
@@ -126,8 +127,10 @@ def _insert(
     mounts: list[Mount],
     options: Options,
     durable: bool,
+    layers: list[str] | None,
 ) -> Container:
-    layers = catalog.layers(store, image.id)
+    if layers is None:
+        layers = catalog.layers(store, image.id)
     created = time.time()
     db = store.db
     with db.transaction(durable=durable):

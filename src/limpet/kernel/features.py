@@ -110,11 +110,12 @@ def _filesystem(name: str) -> bool:
 
 
 def _detached_layers() -> None:
-    layer = mounts.tmpfs()
+    layers = [mounts.tmpfs(), mounts.tmpfs()]
     try:
-        os.close(mounts.overlay([layer, layer]))
+        os.close(mounts.overlay(layers))
     finally:
-        os.close(layer)
+        for layer in layers:
+            os.close(layer)
 
 
 def _has_controllers(group: str) -> bool:

@@ -1,0 +1,161 @@
+"""Progress for people: bars on a terminal, a plain line per event otherwise, nothing with `-q`.
+
+All of it goes to standard error. rich costs 40 ms to import, so it comes in only when something lasts longer than a moment
+on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from limpet.progress import Progress
+from limpet.units import size_decimal
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+_PATIENCE = 0.2
+"""Seconds until bars appear."""
+
+
+def progress(*, quiet: bool = False) -> PlainProgress | Bars | Quiet:
+    """What fits the terminal. Use it as a context manager."""
+    if quiet:
+        return Quiet()
+    try:
+        terminal = os.isatty(2) and os.environ.get("TERM", "") != "dumb"
+    except OSError:
+        terminal = False
+    return Bars() if terminal else PlainProgress()
+
+
+class Quiet(Progress):
+    """Says nothing."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class PlainProgress(Progress):
+    """A line when something begins to be shown and when it ends."""
+
+    def __init__(self) -> None:
+        self._labels: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def begin(self, key: str, label: str, total: int | None = None) -> None:
+        with self._lock:
+            self._labels[key] = label
+
+    def finish(self, key: str, status: str) -> None:
+        with self._lock:
+            label = self._labels.pop(key, key)
+        self.note(f"{label}: {status}")
+
+    def note(self, line: str) -> None:
+        with self._lock:
+            print(line, file=sys.stderr, flush=True)
+
+
+class Bars(Progress):
+    """A bar for each key with bytes and rate, and one for all with the time left; what is finished folds into a line."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._drawn: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._open: dict[str, tuple[str, int | None, int]] = {}  # label, total, done
+        self._notes: list[str] = []
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            if self._drawn is not None:
+                self._drawn.stop()
+                self._drawn = None
+
+    def begin(self, key: str, label: str, total: int | None = None) -> None:
+        with self._lock:
+            self._open[key] = (label, total, 0)
+            self._draw()
+
+    def advance(self, key: str, count: int) -> None:
+        with self._lock:
+            label, total, done = self._open.get(key, (key, None, 0))
+            self._open[key] = (label, total, done + count)
+            self._draw()
+
+    def finish(self, key: str, status: str) -> None:
+        with self._lock:
+            label, _, done = self._open.pop(key, (key, None, 0))
+            if self._drawn is not None and key in self._tasks:
+                self._drawn.remove_task(self._tasks.pop(key))
+            self._print(f"{label}: {status}" + (f" ({size_decimal(done)})" if done else ""))
+
+    def note(self, line: str) -> None:
+        with self._lock:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        if self._drawn is not None:
+            self._drawn.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _draw(self) -> None:
+        if self._drawn is None:
+            if time.monotonic() - self._start < _PATIENCE:
+                return
+            self._drawn = _bars()
+            self._drawn.start()
+        for key, (label, total, done) in self._open.items():
+            if key not in self._tasks:
+                self._tasks[key] = self._drawn.add_task(label, total=total)
+            self._drawn.update(self._tasks[key], completed=done)
+
+
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import (
+        Progress as RichProgress,
+    )
+
+    console = Console(stderr=True, no_color="NO_COLOR" in os.environ)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    return RichProgress(*columns, console=console, transient=True)
