@@ -1,4 +1,4 @@
-"""Media types: what a descriptor says that its blob is (OCI image spec media-types.md, Docker's manifest v2 schema 2)."""
+"""Media types: what a descriptor says that its blob is (OCI image spec media-types.md, Docker's schema 2)."""
 
 from __future__ import annotations
 
