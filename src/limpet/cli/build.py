@@ -50,9 +50,7 @@ COMMANDS = {
         usage="[OPTIONS] DIRECTORY",
         summary="Build an image from a Dockerfile",
         options=(
-            Option(
-                "file", "f", kind="string", default="", metavar="FILE", help="The Dockerfile (DIRECTORY/Dockerfile)"
-            ),
+            Option("file", "f", kind="string", default="", metavar="FILE", help="The Dockerfile, if not in DIRECTORY"),
             Option("iidfile", kind="string", default="", metavar="FILE", help="Write the image's id to a file"),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
             Option("no-cache", help="Run every step again"),

@@ -1,7 +1,7 @@
 """Progress for people: bars on a terminal, a plain line per event otherwise, nothing with `-q`.
 
-All of it goes to standard error. rich costs 40 ms to import, so it comes in only when something lasts longer than a moment
-on a terminal.
+All of it goes to standard error. rich costs 40 ms to import, so it comes in only when something lasts longer than a
+moment on a terminal.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 0.2
 """Seconds until bars appear."""
+
+_ALL = "all of them"
 
 
 def progress(*, quiet: bool = False) -> PlainProgress | Bars | Quiet:
@@ -76,7 +78,7 @@ class PlainProgress(Progress):
 
 
 class Bars(Progress):
-    """A bar for each key with bytes and rate, and one for all with the time left; what is finished folds into a line."""
+    """A bar for each key with bytes, rate and time left, one for all of them; what is finished folds into a line."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -131,10 +133,17 @@ class Bars(Progress):
                 return
             self._drawn = _bars()
             self._drawn.start()
-        for key, (label, total, done) in self._open.items():
+        rows = dict(self._open)
+        if len(rows) > 1:
+            totals = [total for _, total, _ in rows.values()]
+            whole = sum(total or 0 for total in totals) if None not in totals else None
+            rows[_ALL] = ("All", whole, sum(done for _, _, done in rows.values()))
+        elif _ALL in self._tasks:
+            self._drawn.remove_task(self._tasks.pop(_ALL))
+        for key, (label, total, done) in rows.items():
             if key not in self._tasks:
                 self._tasks[key] = self._drawn.add_task(label, total=total)
-            self._drawn.update(self._tasks[key], completed=done)
+            self._drawn.update(self._tasks[key], completed=done, total=total)
 
 
 def _bars() -> Any:

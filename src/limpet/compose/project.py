@@ -1,0 +1,218 @@
+"""A project: a directory that somebody wants up. Here it is one service, built from the directory's Dockerfile.
+
+`up` converges: it builds, and makes a container only if there is none that was made from the same image in the same way.
+`down` removes exactly what `up` made: it finds containers and images by the labels that they carry, which are those of
+Docker Compose, so that tools that look for them find them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from limpet.build.execute import build
+from limpet.containers import create, listing, logs, start, state, stop
+from limpet.containers.options import Options
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound
+from limpet.images import catalog, names
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from limpet.containers.state import Container
+    from limpet.images.catalog import Image
+    from limpet.progress import Progress
+    from limpet.store.store import Store
+
+SERVICE = "app"
+PATIENCE = 30.0
+"""Seconds that `up` waits for a port to answer before it says that none does."""
+
+_LABEL = "com.docker.compose."
+_MAX_NAME = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """`directory` is absolute and free of links: it tells projects of the same name apart."""
+
+    name: str
+    directory: str
+
+    @property
+    def image(self) -> str:
+        return f"{self.name}-{SERVICE}"
+
+    @property
+    def container(self) -> str:
+        return f"{self.name}-{SERVICE}-1"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {
+            f"{_LABEL}project": self.name,
+            f"{_LABEL}service": SERVICE,
+            f"{_LABEL}project.working_dir": self.directory,
+        }
+
+
+def load(directory: str, name: str = "") -> Project:
+    """Raises NotFound for a missing directory, Invalid for a name that nothing is left of."""
+    path = os.path.realpath(directory)
+    if not os.path.isdir(path):
+        raise NotFound(f"{directory}: no such directory", exit_code=1)
+    wanted = name or os.path.basename(path)
+    clean = "".join(c for c in wanted.lower() if c.isascii() and (c.isalnum() or c in "_-")).lstrip("_-")[:_MAX_NAME]
+    if not clean or (name and clean != name):
+        raise Invalid(
+            f"'{wanted}' can't be a project's name", "-p NAME with lower-case letters, digits, - and _", exit_code=1
+        )
+    return Project(clean, path)
+
+
+def up(
+    store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], progress: Progress
+) -> tuple[Container, bool]:
+    """Builds, and makes the container if need be; (container, whether it runs already). It is not started here."""
+    image = build(
+        store, project.directory, [project.image], labels=project.labels, no_cache=rebuild, say=say, progress=progress
+    )
+    wanted = hashlib.sha256(image.id.encode()).hexdigest()
+    for old in containers(store, project):
+        running = state.status(store, old).running
+        if old.options.labels.get(f"{_LABEL}config-hash") == wanted and old.name == project.container:
+            say(f"Container {old.name}: {'running' if running else 'exists'}")
+            return old, running
+        say(f"Container {old.name}: recreated, its image changed")
+        stop.remove(store, old, force=True, volumes=True)
+    _check_ports(image)
+    options = Options(
+        name=project.container,
+        image=project.image,
+        labels={
+            **project.labels,
+            f"{_LABEL}container-number": "1",
+            f"{_LABEL}oneoff": "False",
+            f"{_LABEL}config-hash": wanted,
+        },
+    )
+    container = create.create(store, image, options)
+    say(f"Container {container.name}: created")
+    return container, False
+
+
+def launch(store: Store, container: Container) -> None:
+    """Starts it in the background."""
+    start.start(store, container)
+
+
+def down(store: Store, project: Project, *, timeout: int | None = None, say: Callable[[str], None]) -> None:
+    """Removes containers, images, and base images that only `up` brought in. Raises NotFound if there is nothing."""
+    found = containers(store, project)
+    for container in found:
+        remark = stop.stop(store, container, timeout=timeout)
+        if remark:
+            say(f"Container {container.name}: {remark}")
+        stop.remove(store, container, force=True, volumes=True)
+        say(f"Container {container.name}: removed")
+    images = _images(store, project)
+    for image in images:
+        names.remove(store, image.id, force=True)
+        say(f"Image {project.image}: removed")
+    for reference in _unneeded(store):
+        names.remove(store, reference, force=True)
+        say(f"Image {reference.removeprefix('docker.io/')}: removed, nothing else uses it")
+    if not found and not images:
+        raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
+
+
+def containers(store: Store, project: Project) -> list[Container]:
+    """Those that `up` made for this very directory."""
+    return [
+        container
+        for container in state.all_containers(store)
+        if all(container.options.labels.get(key) == value for key, value in project.labels.items())
+    ]
+
+
+def ports(store: Store, container: Container) -> list[int]:
+    """The TCP ports that its image exposes: on the host's network that is where it answers."""
+    return _exposed(listing.image_config(store, container))
+
+
+def wait_for_port(store: Store, container: Container, stopped: threading.Event | None = None) -> str:
+    """The address that answers, as a URL; "" if none did in time. Raises LimpetError when the container ends first."""
+    wanted = ports(store, container)
+    end = time.monotonic() + PATIENCE
+    while wanted and time.monotonic() < end and not (stopped and stopped.is_set()):
+        for port in wanted:
+            if _answers(port):
+                return f"http://127.0.0.1:{port}"
+        status = state.status(store, container)
+        if not status.running:
+            raise LimpetError(_last_words(store, container, status.exit_code), exit_code=1)
+        time.sleep(0.02)
+    return ""
+
+
+def _last_words(store: Store, container: Container, code: int) -> str:
+    lines = [entry.text.strip() for entry in logs.read(store, container, tail=5)]
+    said = f": {' | '.join(line for line in lines if line)}" if lines else ", without a word"
+    return f"container {container.name} ended with exit code {code}{said}"
+
+
+def _exposed(config: dict[str, object]) -> list[int]:
+    inner = config.get("config")
+    exposed = inner.get("ExposedPorts") if isinstance(inner, dict) else None
+    return sorted(int(port.partition("/")[0]) for port in exposed or {} if port.endswith("/tcp") or "/" not in port)
+
+
+def _answers(port: int) -> bool:
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as client:
+                client.settimeout(1)
+                client.connect((address, port))
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _check_ports(image: Image) -> None:
+    """On the host's network a port is free or it is not: better said before the program fails to bind it."""
+    for port in _exposed(image.config):
+        if _answers(port):
+            raise Conflict(
+                f"port {port} is in use by another program on this host",
+                f"`ss -ltnp 'sport = :{port}'` shows which",
+                exit_code=1,
+            )
+
+
+def _images(store: Store, project: Project) -> list[Image]:
+    def labels(image: Image) -> dict[str, str]:
+        return (image.config.get("config") or {}).get("Labels") or {}
+
+    return [
+        image
+        for image in catalog.all_images(store)
+        if all(labels(image).get(key) == value for key, value in project.labels.items())
+    ]
+
+
+def _unneeded(store: Store) -> list[str]:
+    """Names of base images that were brought in implicitly, and on which neither an image nor a container stands."""
+    found = []
+    for reference, image_id in store.db.rows("SELECT reference, image_id FROM name WHERE implicit = 1"):
+        base = catalog.layers(store, image_id)
+        stacks = [catalog.layers(store, image.id) for image in catalog.all_images(store) if image.id != image_id]
+        stacks += [container.layers for container in state.all_containers(store)]
+        if not any(stack[: len(base)] == base for stack in stacks):
+            found.append(reference)
+    return found
