@@ -183,11 +183,11 @@ def _image(call: Call, options: Options) -> Image:
                 raise
             if not call["quiet"]:
                 print(f"Unable to find image '{options.image}' locally", file=sys.stderr, flush=True)
-    from limpet.cli.progress import shown
-    from limpet.images.pull import pull
+    from limpet.cli.progress import progress
+    from limpet.images.ensure import bring
 
-    with shown(quiet=call["quiet"]) as progress:
-        return pull(call.store, options.image, platform=options.platform or None, progress=progress)
+    with progress(quiet=call["quiet"]) as shown:
+        return bring(call.store, options.image, platform=options.platform, progress=shown)
 
 
 def _warn_of_platform(image: Image, options: Options) -> None:

@@ -1,6 +1,6 @@
 """A project: a directory that somebody wants up. Here it is one service, built from the directory's Dockerfile.
 
-`up` converges: it builds, and makes a container only if there is none that was made from the same image in the same way.
+`up` converges: it builds, and makes a container only if there is none from the same image.
 `down` removes exactly what `up` made: it finds containers and images by the labels that they carry, which are those of
 Docker Compose, so that tools that look for them find them.
 """
