@@ -1,4 +1,4 @@
-"""Completion for bash, zsh and fish. The scripts are a few lines: they ask `limpet __complete WORDS…` what may come next.
+"""Completion for bash, zsh and fish. The scripts are short: they ask `limpet __complete WORDS…` what may come.
 
 A line of its answer is `word<TAB>description`; `:files` means that the shell completes file names. It imports no more
 than the tables of the one command at hand, and the store for names of containers, images and volumes.

@@ -1,0 +1,90 @@
+"""inspect, for containers and images alike."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from limpet import jsontext
+from limpet.cli import output
+from limpet.cli.table import Command, Option
+from limpet.errors import LimpetError, NotFound
+
+if TYPE_CHECKING:
+    from limpet.cli.table import Call
+
+
+def inspect(call: Call) -> int:
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for name in call.arguments:
+        try:
+            found.append(_one(call, name))
+        except LimpetError as e:
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    if call["format"] == "json":
+        print(jsontext.dumps(found))
+    elif call["format"]:
+        output.say(output.formatted(call["format"], found, ()))
+    else:
+        print(jsontext.dumps(found, indent=4))
+    return failed
+
+
+def _one(call: Call, name: str) -> dict[str, Any]:
+    """A container, or else an image, as `--type` says."""
+    kind = call["type"]
+    hints = []
+    if kind in ("", "container"):
+        from limpet.containers import inspect as containers
+        from limpet.containers import state
+
+        try:
+            container = state.find(call.store, name)
+        except NotFound as e:
+            hints.append(e)
+        else:
+            document = containers.inspect(call.store, container)
+            if call["size"]:
+                from limpet.images.collect import blocks
+
+                document["SizeRw"] = blocks(call.store.container_path(container.id))
+            return document
+    if kind in ("", "image"):
+        from limpet.images import catalog
+        from limpet.images import inspect as images
+
+        try:
+            return images.inspect(call.store, catalog.find(call.store, name))
+        except NotFound as e:
+            hints.append(e)
+    if len(hints) == 1:
+        raise hints[0]
+    hint = next((e.hint for e in hints if e.hint), "")
+    raise NotFound(f"No such object: {name}", hint, exit_code=1)
+
+
+COMMANDS = {
+    "inspect": Command(
+        name="inspect",
+        handler=inspect,
+        usage="[OPTIONS] NAME|ID [NAME|ID...]",
+        summary="Show all that is known about containers and images",
+        options=(
+            Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template"),
+            Option("size", "s", help="Show what a container holds on disk"),
+            Option(
+                "type",
+                kind="string",
+                default="",
+                metavar="KIND",
+                help="container or image",
+                choices=("container", "image"),
+            ),
+        ),
+        examples=("limpet inspect web", "limpet inspect -f '{{.State.Status}}' web"),
+        min_args=1,
+        complete="container",
+    ),
+}
