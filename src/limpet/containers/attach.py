@@ -57,7 +57,8 @@ def attach(
     """Passes streams to and fro until the container ends: its exit code, or DETACHED.
 
     `connection` is the one made by `start.launch`; without it one is opened. It stays open: while the first client of a
-    container with `--rm` holds it, the monitor leaves the removal to that client. `stdout`: the descriptor that the container's standard output goes to.
+    container with `--rm` holds it, the monitor leaves the removal to that client. `stdout`: the descriptor
+    that the container's standard output goes to.
     """
     keys = parse_keys(detach_keys or DETACH_KEYS)
     if connection is None:
