@@ -195,31 +195,33 @@ def _title(image: Image) -> str:
 
 
 def capture(call: Call) -> int:
+    from limpet.cli.progress import progress
     from limpet.images import capture as capturing
-    from limpet.progress import Progress
 
     name, *paths = call.arguments
-    image = capturing.capture(call.store, name, paths, Progress())
+    with progress(quiet=call["quiet"]) as shown:
+        image = capturing.capture(call.store, name, paths, shown)
     print(image.id)
     return 0
 
 
 def import_(call: Call) -> int:
+    from limpet.cli.progress import progress
     from limpet.images import rootfs
-    from limpet.progress import Progress
 
     source = call.arguments[0]
     if source == "-" and sys.stdin.isatty():
         raise Invalid("standard input is a terminal", "pipe a tar into it, or give a file", exit_code=1)
-    image = rootfs.import_rootfs(
-        call.store,
-        source,
-        call.arguments[1] if len(call.arguments) > 1 else "",
-        changes=call["change"],
-        message=call["message"] or "",
-        wanted_platform=call["platform"] or "",
-        progress=Progress(),
-    )
+    with progress(quiet=call["quiet"]) as shown:
+        image = rootfs.import_rootfs(
+            call.store,
+            source,
+            call.arguments[1] if len(call.arguments) > 1 else "",
+            changes=call["change"],
+            message=call["message"] or "",
+            wanted_platform=call["platform"] or "",
+            progress=shown,
+        )
     print(image.id)
     return 0
 

@@ -247,10 +247,11 @@ def _loose_volumes(store: Store, without: set[str]) -> list[str]:
 
 
 def check(call: Call) -> int:
+    from limpet.cli.progress import progress
     from limpet.images import check as checking
-    from limpet.progress import Progress
 
-    findings = checking.check(call.store, call["repair"], Progress())
+    with progress(quiet=call["quiet"]) as shown:
+        findings = checking.check(call.store, call["repair"], shown)
     damage = [one for one in findings if not one.garbage]
     for one in damage:
         print(f"damaged: {one.what}: {one.problem}" + (f" (repaired: {one.repaired})" if one.repaired else ""))
