@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from limpet.errors import Invalid
-from limpet.images import catalog
+from limpet.errors import Corrupt, Invalid
+from limpet.images import catalog, layerstream
+from limpet.images.layerstream import Transfer
+from limpet.images.pipe import Cancelled
+from limpet.layers.driver import driver
 from limpet.oci import config as configs
+from limpet.oci import digest as digests
 from limpet.oci import reference
 from limpet.store import blobs, faults
 
@@ -15,8 +20,130 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from limpet.images.catalog import Image
+    from limpet.images.source import Contents, Layer, Source
+    from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
+    from limpet.progress import Progress
     from limpet.store.store import Store
+
+PARALLEL = 3
+"""Layers at once. More would not be faster: three are decompressed by two cores, and a network is shared."""
+
+
+def import_image(
+    store: Store,
+    source: Source,
+    *,
+    names: Sequence[Reference] = (),
+    platform: Platform | None = None,
+    progress: Progress,
+) -> Image:
+    """Brings an image in and gives it the names. Layers that are here already are not read again.
+
+    An error leaves the store as it was, but for whole layers, which the next try finds (or a collection takes).
+    """
+    with store.lease():
+        contents = source.contents(platform)
+        config = configs.parse(contents.config)
+        if len(config.diff_ids) != len(contents.layers):
+            raise Corrupt(f"the config names {len(config.diff_ids)} layers, the manifest {len(contents.layers)}")
+        home = driver(store)
+        _bring_layers(
+            Transfer(store, home, source, progress),
+            _missing(store, source, contents.layers, config.diff_ids, progress),
+        )
+        home.seal(config.diff_ids)
+        faults.reach("layers-here")
+        return _enter_all(store, contents, config.diff_ids, names)
+
+
+def _missing(
+    store: Store, source: Source, layers: Sequence[Layer], diff_ids: Sequence[str], progress: Progress
+) -> list[tuple[Layer, str]]:
+    """The layers to fetch, bottom first, each one once."""
+    wanted: dict[str, Layer] = {}
+    for layer, diff_id in zip(layers, diff_ids, strict=True):
+        if diff_id in wanted:
+            continue
+        if store.db.row("SELECT 1 FROM layer WHERE diff_id = ?", diff_id) is None:
+            wanted[diff_id] = layer
+        else:
+            key = digests.short(layer.descriptor.digest if layer.descriptor is not None else diff_id)
+            progress.begin(key, source.doing, layer.size)
+            progress.finish(key, "Already exists")
+    return [(layer, diff_id) for diff_id, layer in wanted.items()]
+
+
+def _bring_layers(transfer: Transfer, layers: list[tuple[Layer, str]]) -> None:
+    """In up to PARALLEL threads. The first error stops all of them and is raised when they are gone."""
+    queue = list(reversed(layers))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not transfer.stopped:
+            try:
+                layer, diff_id = queue.pop()
+            except IndexError:
+                return
+            try:
+                layerstream.bring(transfer, layer, diff_id)
+            except Cancelled:
+                return
+            except BaseException as e:
+                errors.append(e)
+                transfer.stop()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, len(layers)) - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        try:
+            thread.join()
+        except KeyboardInterrupt as e:
+            errors.insert(0, e)
+            transfer.stop()
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _enter_all(store: Store, contents: Contents, diff_ids: Sequence[str], names: Sequence[Reference]) -> Image:
+    """All rows of a fetched image in one transaction, after its documents are durable."""
+    image_id = blobs.put(store, contents.config)
+    manifest, index = contents.manifest, contents.index
+    for document in (manifest, index):
+        if document is not None and not blobs.exists(store, document.digest):
+            with blobs.BlobWriter(store, document.digest.partition(":")[0], durable=True) as blob:
+                blob.write(document.data)
+                blob.commit(document.digest)
+    with store.db.transaction():
+        enter(store, image_id, contents.config.decode(), diff_ids)
+        if manifest is not None:
+            store.db.run(
+                "INSERT OR IGNORE INTO manifest (digest, image_id, media_type) VALUES (?, ?, ?)",
+                manifest.digest,
+                image_id,
+                manifest.media_type,
+            )
+            parts = [image_id, *(layer.descriptor.digest for layer in contents.layers if layer.descriptor is not None)]
+            for position, digest in enumerate(parts):
+                store.db.run(
+                    "INSERT OR IGNORE INTO manifest_blob (manifest, position, digest) VALUES (?, ?, ?)",
+                    manifest.digest,
+                    position,
+                    digest,
+                )
+        for name in names:
+            give_name(
+                store,
+                name,
+                image_id,
+                manifest.digest if manifest is not None else None,
+                index.digest if index is not None else None,
+            )
+    faults.reach("image-row")
+    return catalog.find(store, image_id)
 
 
 def add_image(

@@ -1,4 +1,4 @@
-"""The WWW-Authenticate header (RFC 9110, section 11.6.1), as registries use it (distribution's token authentication)."""
+"""The WWW-Authenticate header (RFC 9110, section 11.6.1), in registries' use (distribution: token authentication)."""
 
 from __future__ import annotations
 

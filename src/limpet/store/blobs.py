@@ -43,13 +43,18 @@ class BlobWriter:
             view = view[os.write(self._fd, view) :]
         self.size += len(chunk)
 
-    def place(self, expected: str | None = None, size: int | None = None) -> str:
-        """Verifies, renames into blobs/, gives the digest. The row is the caller's (`record`). Raises Corrupt."""
+    def verify(self, expected: str | None = None, size: int | None = None) -> str:
+        """The digest of what was written. Raises Corrupt if it or the size is another than expected."""
         digest = f"{self._algorithm}:{self._hash.hexdigest()}"
         if size is not None and self.size != size:
             raise Corrupt(f"{expected or digest}: has {self.size} bytes instead of {size}")
         if expected is not None and expected != digest:
             raise Corrupt(f"{expected}: the bytes have the digest {digest}")
+        return digest
+
+    def place(self, expected: str | None = None, size: int | None = None) -> str:
+        """Verifies, renames into blobs/, gives the digest. The row is the caller's (`record`)."""
+        digest = self.verify(expected, size)
         if self._durable:
             os.fsync(self._fd)
         os.close(self._fd)
@@ -72,12 +77,13 @@ class BlobWriter:
         record(self._store, digest, self.size, durable=self._durable)
         return digest
 
-    def abort(self) -> None:
-        """Leaves nothing; harmless after `place`."""
+    def abort(self, *, close: bool = True) -> None:
+        """Leaves nothing; harmless after `place`. Without `close` the descriptor stays, for a thread that writes."""
         if self._fd < 0:
             return
-        os.close(self._fd)
-        self._fd = -1
+        if close:
+            os.close(self._fd)
+            self._fd = -1
         os.unlink(self._path)
 
     def __enter__(self) -> BlobWriter:
