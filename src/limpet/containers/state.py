@@ -19,6 +19,7 @@ import os
 from limpet import jsontext
 from limpet.containers.options import Options
 from limpet.errors import Conflict, NotFound
+from limpet.store.files import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 NEVER = "0001-01-01T00:00:00Z"
 KILLED = 137
 
+_MONITOR_GONE = "its monitor was killed, or the machine was stopped"
 _COLUMNS = "id, name, image_id, image_name, layers, created, options"
 _HEX = frozenset("0123456789abcdef")
 
@@ -122,7 +124,7 @@ def status(store: Store, container: Container) -> Status:
         found = Status(_read(f"{store.container_path(container.id)}/status"))
         if found.state in ("running", "restarting"):
             found.state, found.pid = "exited", 0
-            found.exit_code, found.error = KILLED, "its monitor was killed, or the machine was stopped"
+            found.exit_code, found.error = KILLED, _MONITOR_GONE
     return found
 
 
@@ -139,6 +141,27 @@ def monitored(store: Store, container_id: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def try_lock(store: Store, container: Container) -> int:
+    """The container's lock, held until the caller closes the descriptor: nobody starts it meanwhile. -1 if it is taken.
+
+    What a killed monitor left as its last word is put right first, so that the lock is not taken for a monitor's.
+    """
+    run = store.run_path(container.id)
+    os.makedirs(run, 0o700, exist_ok=True)
+    lock = os.open(f"{run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return -1
+    path = f"{store.container_path(container.id)}/status"
+    values = _read(path)
+    if values.get("state") in ("running", "restarting"):
+        values.update(state="exited", pid=0, pid_start=0, exit_code=KILLED, error=_MONITOR_GONE)
+        write_file(path, jsontext.dumps(values).encode(), 0o644, durable=False)
+    return lock
 
 
 def _container(row: Any) -> Container:

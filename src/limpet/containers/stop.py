@@ -6,73 +6,83 @@ no restart policy acts), a pidfd says when PID 1 is gone, and the monitor's lock
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import time
 
 from limpet import jsontext
 from limpet.containers import attach, removal, state
-from limpet.errors import Conflict
+from limpet.errors import Conflict, Refused
 from limpet.kernel import cgroup, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
 STOP_TIMEOUT = 10
 """Seconds between the stop signal and SIGKILL (moby `daemon/stop.go`)."""
 
+KILL_TIMEOUT = 10
+"""Seconds within which SIGKILL has to end a container (moby `daemon/kill.go`)."""
 
-def stop(store: Store, container: Container, *, timeout: int | None = None, signal: str = "") -> str:
+PATIENCE = 3.0
+"""Seconds that `remove` leaves the monitor of a killed container to put its affairs in order."""
+
+
+def stop(
+    store: Store,
+    container: Container,
+    *,
+    timeout: int | None = None,
+    signal: str = "",
+    explain: Callable[[str], None] | None = None,
+) -> str:
     """Ends it; one that does not run is fine. A remark for the user about a slow stop, or "".
 
-    `timeout`: seconds until SIGKILL, -1 to wait for ever; None for the container's own, else 10.
+    `timeout`: seconds until SIGKILL, -1 to wait for ever; None for the container's own, else 10. `explain` gets the
+    remark as soon as the stop is slow, while it is still being waited for. Raises Refused if even SIGKILL is no end.
     """
     number = signals.number(signal or stop_signal(store, container))
-    _mark(store, container)
-    status = state.status(store, container)
-    pidfd = _open(store, container, status) if status.state in ("running", "paused") else -1
-    remark = ""
-    try:
+    seconds = container.options.stop_timeout if timeout is None else timeout
+    seconds = STOP_TIMEOUT if seconds is None else seconds
+    remark, ended = "", 0
+    while True:
+        # Again and again: a start or a restart may be under way, and sees the mark too late.
+        _mark(store, container)
+        status = state.status(store, container)
+        pidfd = _open(store, container, status) if status.running and status.pid != ended else -1
         if pidfd >= 0:
-            seconds = container.options.stop_timeout if timeout is None else timeout
-            seconds = STOP_TIMEOUT if seconds is None else seconds
-            remark = _deaf(status.pid, number, seconds)
-            _thaw(container, status)
-            process.pidfd_send_signal(pidfd, number)
-            if not _gone(pidfd, None if seconds < 0 else seconds):
-                kill_all(container, pidfd)
-                _gone(pidfd, None)
-            elif remark:
-                remark = ""
-    except ProcessLookupError:
-        pass
-    finally:
-        if pidfd >= 0:
-            os.close(pidfd)
-    wait_for_monitor(store, container)
-    return remark
+            try:
+                remark = _end(container, status, pidfd, number, seconds, explain)
+            finally:
+                os.close(pidfd)
+            ended = status.pid
+        if wait_for_monitor(store, container, 0.2):
+            return remark
 
 
 def kill(store: Store, container: Container, signal: str = "KILL") -> None:
     """Sends one signal to PID 1. Raises Conflict if the container does not run."""
     number = signals.number(signal)
     status = state.status(store, container)
-    if not status.running:
-        raise Conflict(f"container {container.name} is not running", exit_code=1)
+    pidfd = _open(store, container, status) if status.running else -1
+    if pidfd < 0:
+        raise Conflict(
+            f"cannot kill container: {container.name}: container {container.id[:12]} is not running", exit_code=1
+        )
     configured = stop_signal(store, container, default="")
     if not configured or number == signals.number(configured) or number == signals.SIGKILL:
         _mark(store, container)  # moby `daemon/kill.go`: which signals count as a stop by hand
-    pidfd = _open(store, container, status)
     try:
         if number == signals.SIGKILL:
             kill_all(container, pidfd)
-            _gone(pidfd, None)
-            if container.options.restart == "no":
-                wait_for_monitor(store, container)
+            _must_go(container, pidfd)
+            wait_for_monitor(store, container)
         else:
+            _thaw(container, status)
             process.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
@@ -88,36 +98,50 @@ def wait(store: Store, container: Container) -> int:
 
 def remove(store: Store, container: Container, *, force: bool = False, volumes: bool = False) -> None:
     """Takes it away. Raises Conflict if it runs and `force` is not said; with `force` it always ends."""
-    status = state.status(store, container)
-    if status.state in ("running", "paused", "restarting"):
-        if not force:
+    lock = state.try_lock(store, container)
+    deadline = time.monotonic() + PATIENCE
+    while lock < 0:
+        status = state.status(store, container)
+        if not force and status.state in ("running", "paused", "restarting"):
             raise Conflict(
-                f'cannot remove container "{container.name}": container is {status.state}',
+                f'cannot remove container "/{container.name}": container is {status.state}',
                 "stop the container before removing or force remove",
                 exit_code=1,
             )
-        _mark(store, container)
-        pidfd = _open(store, container, status) if status.running else -1
-        if pidfd >= 0:
-            kill_all(container, pidfd)
-            os.close(pidfd)
-        wait_for_monitor(store, container)
-    left = cgroup.path(container.id)
-    if left is not None and os.path.isdir(left):
-        cgroup.kill(left)
-        _remove_group(left)
-    removal.remove_container(store, container.id, with_volumes=volumes or container.options.auto_remove)
+        late = time.monotonic() > deadline
+        if late and not force:
+            raise Conflict(f"container {container.name} is being started, or copied from or to", "try again")
+        if force:
+            _mark(store, container)
+            _kill_now(store, container, status, monitor_too=late)
+        wait_for_monitor(store, container, 0.2)
+        lock = state.try_lock(store, container)
+        if lock < 0 and time.monotonic() > deadline + PATIENCE:
+            break  # somebody holds it who is no monitor: what he does will fail
+    try:
+        left = cgroup.path(container.id)
+        if left is not None and os.path.isdir(left):
+            cgroup.kill(left)
+            _remove_group(left)
+        removal.remove_container(store, container.id, with_volumes=volumes or container.options.auto_remove)
+    finally:
+        if lock >= 0:
+            os.close(lock)
 
 
 def rename(store: Store, container: Container, name: str) -> None:
     """Raises Invalid for a bad name, Conflict for one in use."""
     from limpet.containers import names
 
-    names.check(name)
+    name = names.check(name)
     with store.db.transaction():
         taken = store.db.row("SELECT id FROM container WHERE name = ?", name)
         if taken is not None:
-            raise Conflict(f'the container name "/{name}" is already in use by container "{taken[0]}"', exit_code=1)
+            raise Conflict(
+                f'the container name "/{name}" is already in use by container "{taken[0]}"',
+                "remove or rename that one, or choose another name",
+                exit_code=1,
+            )
         container.options.name = name
         store.db.run(
             "UPDATE container SET name = ?, options = ? WHERE id = ?", name, container.options.to_json(), container.id
@@ -150,16 +174,91 @@ def kill_all(container: Container, pidfd: int) -> None:
         pass
 
 
-def wait_for_monitor(store: Store, container: Container) -> None:
-    """Returns when no monitor holds the container's lock: everything about its end is on disk then."""
+def wait_for_monitor(store: Store, container: Container, seconds: float | None = None) -> bool:
+    """Whether nobody holds the container's lock, within `seconds`: everything about its end is on disk then."""
+    end = None if seconds is None else time.monotonic() + seconds
+    pidfd = _monitor(state.status(store, container))
     try:
-        fd = os.open(f"{store.run_path(container.id)}/lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
+        while state.monitored(store, container.id):
+            left = 1.0 if end is None else min(end - time.monotonic(), 1.0)
+            if left <= 0:
+                return False
+            if pidfd >= 0 and not _gone(pidfd, left):
+                continue
+            time.sleep(0.002)  # nobody to wait for, or gone and a moment from letting go
+        return True
     finally:
-        os.close(fd)
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def _end(
+    container: Container,
+    status: state.Status,
+    pidfd: int,
+    number: int,
+    seconds: int,
+    explain: Callable[[str], None] | None,
+) -> str:
+    """From the stop signal to the end of PID 1. The remark, if only SIGKILL helped."""
+    deaf = _deaf(status.pid, number, seconds)
+    try:
+        _thaw(container, status)
+        process.pidfd_send_signal(pidfd, number)
+        at_once = 1 if seconds < 0 or seconds > 1 else seconds
+        if _gone(pidfd, at_once):
+            return ""
+        if deaf and explain is not None:
+            explain(deaf)
+        if _gone(pidfd, None if seconds < 0 else seconds - at_once):
+            return ""
+        kill_all(container, pidfd)
+        _must_go(container, pidfd)
+    except ProcessLookupError:
+        return ""
+    return deaf
+
+
+def _kill_now(store: Store, container: Container, status: state.Status, *, monitor_too: bool) -> None:
+    """SIGKILL to all of it; `monitor_too` when the monitor itself does not get on (stopped, stuck)."""
+    pidfd = _open(store, container, status) if status.running else -1
+    if pidfd >= 0:
+        kill_all(container, pidfd)
+        os.close(pidfd)
+    monitor = _monitor(status) if monitor_too else -1
+    if monitor >= 0:
+        try:
+            process.pidfd_send_signal(monitor, signals.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.close(monitor)
+
+
+def _must_go(container: Container, pidfd: int) -> None:
+    if not _gone(pidfd, KILL_TIMEOUT):
+        raise Refused(
+            f"container {container.name} was killed, but did not end within {KILL_TIMEOUT} s",
+            "a process of it waits for a device or a file server; `limpet rm -f` takes the container away all the same",
+            exit_code=1,
+        )
+
+
+def _monitor(status: state.Status) -> int:
+    """A pidfd of the monitor; -1 if it is gone."""
+    if not status.monitor:
+        return -1
+    try:
+        pidfd = os.pidfd_open(status.monitor)
+    except OSError:
+        return -1
+    try:
+        with open(f"/proc/{status.monitor}/comm", "rb") as file:
+            if file.read().strip() == b"limpet-monitor":
+                return pidfd
+    except OSError:
+        pass
+    os.close(pidfd)  # another process got the number
+    return -1
 
 
 def _mark(store: Store, container: Container) -> None:
@@ -173,10 +272,10 @@ def _open(store: Store, container: Container, status: state.Status) -> int:
     """A pidfd of PID 1, or -1 when it ended just now."""
     try:
         pidfd = os.pidfd_open(status.pid)
-    except (ProcessLookupError, OSError):
+    except OSError:
         return -1
-    if state.status(store, container).pid != status.pid:
-        os.close(pidfd)  # it ended in between, and the number may be another's
+    if status.pid_start and process.start_time(status.pid) != status.pid_start:
+        os.close(pidfd)  # it ended in between, and the number is another's
         return -1
     return pidfd
 
@@ -202,10 +301,8 @@ def _deaf(pid: int, number: int, seconds: int) -> str:
         return ""
     if number == signals.SIGKILL or caught >> (number - 1) & 1:
         return ""
-    return (
-        f"PID 1 does not handle {signals.name(number)}, so it was killed after {seconds} s; "
-        "run it with --init, or set --stop-signal"
-    )
+    then = f"it is killed after {seconds} s" if seconds >= 0 else "it goes on"
+    return f"PID 1 does not handle {signals.name(number)}, so {then}; run it with --init, or set --stop-signal"
 
 
 def _remove_group(place: str) -> None:
