@@ -50,7 +50,7 @@ def import_image(
         home = driver(store)
         _bring_layers(
             Transfer(store, home, source, progress),
-            _missing(store, source, contents.layers, config.diff_ids, progress),
+            _missing(store, contents.layers, config.diff_ids, progress),
         )
         home.seal(config.diff_ids)
         faults.reach("layers-here")
@@ -58,7 +58,7 @@ def import_image(
 
 
 def _missing(
-    store: Store, source: Source, layers: Sequence[Layer], diff_ids: Sequence[str], progress: Progress
+    store: Store, layers: Sequence[Layer], diff_ids: Sequence[str], progress: Progress
 ) -> list[tuple[Layer, str]]:
     """The layers to fetch, bottom first, each one once."""
     wanted: dict[str, Layer] = {}
@@ -69,7 +69,7 @@ def _missing(
             wanted[diff_id] = layer
         else:
             key = digests.short(layer.descriptor.digest if layer.descriptor is not None else diff_id)
-            progress.begin(key, source.doing, layer.size)
+            progress.begin(key, key, layer.size)
             progress.finish(key, "Already exists")
     return [(layer, diff_id) for diff_id, layer in wanted.items()]
 

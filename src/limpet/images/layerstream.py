@@ -64,7 +64,7 @@ def bring(transfer: Transfer, layer: Layer, diff_id: str) -> None:
     """Brings one layer in, with its rows. Raises what went wrong, with nothing left behind."""
     store = transfer.store
     key = digests.short(layer.descriptor.digest if layer.descriptor is not None else diff_id)
-    transfer.progress.begin(key, transfer.source.doing, layer.size)
+    transfer.progress.begin(key, key, layer.size)
     with transfer.driver.ingest() as ingest:
         arriving = _Arriving(transfer, layer, key)
         transfer.enter(arriving)

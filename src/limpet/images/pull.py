@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, Invalid, NotFound
 from limpet.images import catalog, importer
-from limpet.images.source import Contents, Document, Layer
+from limpet.images.source import Contents, Document, check_artifact, layer_of
 from limpet.oci import config as configs
 from limpet.oci import manifest as manifests
-from limpet.oci import media, reference
 from limpet.oci import platform as platforms
+from limpet.oci import reference
 from limpet.oci.manifest import Index
 from limpet.progress import Progress
 from limpet.registry.client import Registry
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limpet.images.catalog import Image
+    from limpet.images.source import Layer
     from limpet.oci.manifest import Descriptor
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
@@ -36,29 +38,48 @@ def pull(
     platform: Platform | str | None = None,
     progress: Progress | None = None,
 ) -> Image:
-    """Brings in the image and gives it the name; what it stood for before loses the name.
-
-    `progress.note` gets Docker's lines. Raises NotFound, Refused, Invalid, Corrupt.
-    """
+    """As `fetch`; `progress.note` gets Docker's lines about it."""
     progress = progress or Progress()
     name = reference.parse(wanted) if isinstance(wanted, str) else wanted
+    progress.note(opening(name))
+    pulled = fetch(store, name, platform=platform, progress=progress)
+    for line in pulled.lines:
+        progress.note(line)
+    return pulled.image
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """`lines`: what Docker says at the end of a pull."""
+
+    image: Image
+    name: Reference
+    lines: tuple[str, ...]
+
+
+def fetch(store: Store, name: Reference, *, platform: Platform | str | None = None, progress: Progress) -> Pulled:
+    """Brings in the image and gives it the name; what had the name before loses it.
+
+    Raises NotFound, Refused, Invalid, Corrupt.
+    """
     if name.digest:
         name = name.with_digest(name.digest)  # a tag beside a digest is no matter, as Docker has it
     target = platforms.parse(platform) if isinstance(platform, str) else platform
     source = RegistrySource(store, name)
-    progress.note(f"{name.tag or name.digest}: Pulling from {name.path}")
     before = catalog.by_reference(store, name)
     image = importer.import_image(store, source, names=[name], platform=target, progress=progress)
-    progress.note(f"Digest: {source.digest}")
     what = "Image is up to date" if before == image.id else "Downloaded newer image"
-    progress.note(f"Status: {what} for {name.familiar}")
-    return image
+    return Pulled(image, name, (f"Digest: {source.digest}", f"Status: {what} for {name.familiar}"))
+
+
+def opening(name: Reference) -> str:
+    """The first line of a pull."""
+    return f"{name.digest or name.tag}: Pulling from {name.path}"
 
 
 class RegistrySource:
     """A name in a registry (`images.source.Source`). After `contents`, `digest` is what the name stands for."""
 
-    doing = "Pulling"
     done = "Pull complete"
 
     def __init__(self, store: Store, name: Reference) -> None:
@@ -113,18 +134,6 @@ class RegistrySource:
         if hashlib.new(algorithm, data).hexdigest() != expected:
             raise Corrupt(f"{descriptor.digest}: the config that came has another digest")
         return data
-
-
-def layer_of(descriptor: Descriptor) -> Layer:
-    """Raises Invalid for a media type that is no layer, by name."""
-    return Layer(descriptor, media.compression(descriptor.media_type), descriptor.digest, descriptor.size)
-
-
-def check_artifact(manifest: manifests.Manifest, name: str) -> None:
-    """Registries keep other things than images: charts, signatures, attestations. Raises Invalid, saying which."""
-    if manifest.config.media_type not in media.CONFIGS | {"", "application/octet-stream"}:
-        what = manifest.artifact_type or manifest.config.media_type
-        raise Invalid(f"{name} is not a container image but an artifact of type {what[:200]}")
 
 
 def check_platform(config: bytes, wanted: Platform, name: str) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limpet.errors import Invalid
+from limpet.oci import media
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Protocol
 
-    from limpet.oci.manifest import Descriptor
+    from limpet.oci.manifest import Descriptor, Manifest
     from limpet.oci.platform import Platform
 
     class Source(Protocol):
-        """A registry's repository, an archive, a layout. `doing` and `done` are what progress says of a layer."""
+        """A registry's repository, an archive, a layout. `done` is what progress says of a whole layer."""
 
-        doing: str
         done: str
 
         def contents(self, platform: Platform | None) -> Contents:
@@ -55,3 +57,15 @@ class Contents:
     layers: tuple[Layer, ...]
     manifest: Document | None = None
     index: Document | None = None
+
+
+def layer_of(descriptor: Descriptor) -> Layer:
+    """Raises Invalid for a media type that is no layer, by name."""
+    return Layer(descriptor, media.compression(descriptor.media_type), descriptor.digest, descriptor.size)
+
+
+def check_artifact(manifest: Manifest, name: str) -> None:
+    """Registries keep other things than images: charts, signatures, attestations. Raises Invalid, saying which."""
+    if manifest.config.media_type not in media.CONFIGS | {"", "application/octet-stream"}:
+        what = manifest.artifact_type or manifest.config.media_type
+        raise Invalid(f"{name} is not a container image but an artifact of type {what[:200]}")

@@ -1,0 +1,130 @@
+"""pull, load, save: images that come and go."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from limpet.cli.table import Command, Option
+from limpet.errors import Invalid, LimpetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from limpet.cli.table import Call
+
+_FORMATS = ("docker-archive", "oci-archive", "oci-dir")
+
+
+def pull(call: Call) -> int:
+    from limpet.cli.progress import progress
+    from limpet.images.pull import fetch, opening
+    from limpet.oci import reference
+
+    name = reference.parse(call.arguments[0])
+    quiet = call["quiet"]
+    if not quiet:
+        print(opening(name), flush=True)
+    try:
+        with progress(quiet=quiet) as shown:
+            pulled = fetch(call.store, name, platform=call["platform"] or None, progress=shown)
+    except LimpetError as e:
+        e.exit_code = 1  # as `docker pull`
+        raise
+    if not quiet:
+        print("\n".join(pulled.lines))
+    print(pulled.name)
+    return 0
+
+
+def load(call: Call) -> int:
+    from limpet.cli.progress import progress
+    from limpet.images.load import load
+
+    source = call["input"]
+    if not source and os.isatty(0):
+        raise Invalid("standard input is a terminal", "give a file with -i, or pipe an archive into it", exit_code=1)
+    try:
+        with progress(quiet=call["quiet"]) as shown:
+            lines = load(call.store, source or sys.stdin.buffer, platform=call["platform"] or None, progress=shown)
+    except LimpetError as e:
+        e.exit_code = 1
+        raise
+    print("\n".join(lines))
+    return 0
+
+
+def save(call: Call) -> int:
+    from limpet.images import save as saving
+
+    target, form = call["output"], call["format"]
+    try:
+        if form == "oci-dir":
+            if not target:
+                raise Invalid("oci-dir writes a directory", "give its path with -o")
+            saving.save(call.store, call.arguments, target, form)
+        elif target:
+            saving.to_file(target, lambda file: saving.save(call.store, call.arguments, file, form))
+        elif os.isatty(1):
+            raise Invalid("standard output is a terminal", "give a file with -o, or redirect the output")
+        else:
+            saving.save(call.store, call.arguments, sys.stdout.buffer, form)
+    except LimpetError as e:
+        e.exit_code = 1
+        raise
+    return 0
+
+
+_QUIET = Option("quiet", "q", help="No progress")
+_PLATFORM = Option(
+    "platform", kind="string", default="", metavar="OS/ARCH", help="Of an image for several platforms take this one"
+)
+
+COMMANDS: dict[str, Command] = {
+    "pull": Command(
+        "pull",
+        pull,
+        "[OPTIONS] NAME[:TAG|@DIGEST]",
+        "Download an image from a registry",
+        [_PLATFORM, Option("quiet", "q", help="Only the name, when it is here")],
+        examples=("limpet pull debian:12", "limpet pull --platform linux/arm64 localhost:5000/app"),
+        min_args=1,
+        max_args=1,
+        complete="image",
+        aliases=("image pull",),
+    ),
+    "load": Command(
+        "load",
+        load,
+        "[OPTIONS]",
+        "Load images from an archive (docker save's or OCI's, compressed or not) or from an OCI layout directory",
+        [
+            Option("input", "i", kind="string", default="", metavar="PATH", help="A file or a directory, not stdin"),
+            _PLATFORM,
+            _QUIET,
+        ],
+        examples=("limpet load -i debian.tar.gz", "ssh host docker save debian:12 | limpet load"),
+        max_args=0,
+        aliases=("image load",),
+    ),
+    "save": Command(
+        "save",
+        save,
+        "[OPTIONS] IMAGE [IMAGE...]",
+        "Save images to an archive, which docker, podman and limpet load",
+        [
+            Option("output", "o", kind="string", default="", metavar="PATH", help="A file or directory, not stdout"),
+            Option(
+                "format",
+                kind="string",
+                default=_FORMATS[0],
+                metavar="FORMAT",
+                help=", ".join(_FORMATS),
+                choices=_FORMATS,
+            ),
+        ],
+        examples=("limpet save -o debian.tar debian:12", "limpet save --format oci-archive app:1 | zstd > app.tar.zst"),
+        min_args=1,
+        complete="image",
+        aliases=("image save",),
+    ),
+}
