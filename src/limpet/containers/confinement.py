@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 
 
 def seccomp(store: Store, options: Options, config: Config) -> tuple[str, bytes | None]:
-    """("", None) for none: `--privileged`, or `--security-opt seccomp=unconfined`."""
+    """("", None) for none: `--privileged`, or `--security-opt seccomp=unconfined`. Raises Invalid for a bad profile."""
     said = spec.security(options)["seccomp"]
     if options.privileged or said == "unconfined":
         return "", None
     names = config["process"]["capabilities"]["bounding"]
+    profile = kernel.from_docker_json(said, names) if said else kernel.default_profile(names)
+    return jsontext.dumps(profile), program(store, options, config)
+
+
+def program(store: Store, options: Options, config: Config) -> bytes | None:
+    """Only the program, for the container's bounding set. The default one is kept compiled in the store's cache."""
+    said = spec.security(options)["seccomp"]
+    if options.privileged or said == "unconfined":
+        return None
+    names = config["process"]["capabilities"]["bounding"]
     if said:
-        profile = kernel.from_docker_json(said, names)
-        return jsontext.dumps(profile), kernel.compile(profile)
-    profile = kernel.default_profile(names)
-    return jsontext.dumps(profile), kernel.compile(profile)
+        return kernel.compile(kernel.from_docker_json(said, names))
+    return kernel.default_program(names, f"{store.root}/cache")

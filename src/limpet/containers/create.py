@@ -64,7 +64,11 @@ def check(options: Options, image: dict[str, Any]) -> None:
     """Everything that can be said to be wrong before anything is made. Raises Invalid."""
     spec.command(options, image)
     spec.bounding(options)
-    spec.security(options)
+    profile = spec.security(options)["seccomp"]
+    if profile not in ("", "unconfined"):
+        from limpet.kernel import seccomp
+
+        seccomp.compile(seccomp.from_docker_json(profile, spec.bounding(options)))
     logfile.limits(options.log_opts)
     policy, _ = restart_policy(options.restart)
     if options.auto_remove and policy != "no":

@@ -117,7 +117,7 @@ def _plan(
         else:
             environment.pop(key, None)
     plan["env"] = [f"{key}={value}" for key, value in environment.items()]
-    _, program = confinement.seccomp(store, container.options, config)  # by the container's own capabilities
+    program = confinement.program(store, container.options, config)  # by the container's own capabilities
     names = spec.all_capabilities() if privileged else plan["capabilities"]["bounding"]
     plan["capabilities"] = spec.capability_sets(names, plan["user"]["uid"])
     return plan, program

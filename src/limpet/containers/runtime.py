@@ -52,10 +52,12 @@ def start(
     """
     if config["process"]["terminal"]:
         load_terminal()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags = 0
     for namespace in config["linux"]["namespaces"]:
         flags |= _NAMESPACES.get(namespace["type"], 0)  # "cgroup" comes later: its root is where the caller is then
+    if flags & kernel.CLONE_NEWNET:
+        import limpet.kernel.interfaces  # noqa: F401 - for the child, which can't import
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         pid = kernel.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
@@ -117,6 +119,10 @@ def _child(
         place((root,), stdio, channel)
         os.setsid()
         trees = rootfs.open_sources(config)
+        if any(namespace["type"] == "network" for namespace in config["linux"]["namespaces"]):
+            from limpet.kernel import interfaces
+
+            interfaces.bring_up("lo")
         process.forget_imports()
         if any(namespace["type"] == "cgroup" for namespace in config["linux"]["namespaces"]):
             kernel.unshare(kernel.CLONE_NEWCGROUP)

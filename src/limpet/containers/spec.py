@@ -44,7 +44,6 @@ _DEVICE_RULES: tuple[Config, ...] = (
         for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2))
     ),
     {"allow": True, "type": "c", "major": 136, "access": "rwm"},
-    {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
 )
 
 
