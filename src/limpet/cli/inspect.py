@@ -56,7 +56,7 @@ def _one(call: Call, name: str) -> dict[str, Any]:
         from limpet.images import inspect as images
 
         try:
-            return images.inspect(call.store, catalog.find(call.store, name))
+            return images.describe(call.store, catalog.find(call.store, name))
         except NotFound as e:
             hints.append(e)
     if len(hints) == 1:
