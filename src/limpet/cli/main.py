@@ -71,7 +71,9 @@ def main(words: list[str]) -> int:
         if debug:
             raise
         sys.stdout.flush()
-        known = f"{e.strerror}: {e.filename}" if isinstance(e, OSError) and e.filename else str(e)
+        known = str(e)
+        if isinstance(e, OSError) and e.strerror:
+            known = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
         kind = "" if isinstance(e, OSError) else f"internal error: {type(e).__name__}: "
         print(f"limpet: {kind}{known}", file=sys.stderr)
         print("`limpet --debug …` shows where it comes from", file=sys.stderr)

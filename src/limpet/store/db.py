@@ -157,6 +157,8 @@ class Database:
             return self._connection.execute(statement, values).rowcount
         except sqlite3.IntegrityError as e:
             raise Conflict(str(e)) from e
+        except sqlite3.OperationalError as e:
+            raise _failed(e) from e
 
     def transaction(self, *, durable: bool = True) -> Transaction:
         """`with db.transaction():` all or nothing, one writer at a time. `durable`: on disk when it ends."""
@@ -174,9 +176,25 @@ class Transaction:
     def __enter__(self) -> None:
         self._connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
         self._connection.execute("PRAGMA wal_autocheckpoint=200")
-        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as e:
+            raise _failed(e) from e
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as e:
+            raise _failed(e) from e
+        finally:
+            if self._connection.in_transaction:  # a full disk may have rolled back by itself
+                self._connection.execute("ROLLBACK")
+
+
+def _failed(error: sqlite3.OperationalError) -> LimpetError:
+    full = "full" in str(error)
+    hint = "free some space: the database needs a little even to remove things" if full else ""
+    return LimpetError(f"the store's database: {error}", hint)
