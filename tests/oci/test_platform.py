@@ -58,7 +58,7 @@ def test_what_is_no_platform(text: str) -> None:
 def _index(*texts: str | None) -> Index:
     entries = []
     for number, text in enumerate(texts):
-        known = None if text is None else platform.normalise(*text.split("/"))
+        known = None if text is None else platform.parse(text)
         entries.append(Descriptor(media.OCI_MANIFEST, SHA, number, platform=known))
     return Index(media.OCI_INDEX, tuple(entries))
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 MAX_TRIES = 5
+FIRST_WAIT = 0.2
+"""Seconds before the second try; doubled for each further one."""
+
 _MAX_DOCUMENT = 1 << 20
 _HUB_HOST = "registry-1.docker.io"
 _TIMEOUT = urllib3.Timeout(connect=15.0, read=60.0)
@@ -171,9 +174,9 @@ class Connection:
 
 
 def patiently(attempt: int, error: TransferError) -> None:
-    """Waits before the next try: 0.2 s, doubled each time, or what the registry asks for, up to 30 s."""
+    """Waits before the next try, longer each time, or as long as the registry asks for; up to 30 s."""
     asked = int(error.hint) if error.hint.isdecimal() else 0
-    time.sleep(min(30.0, max(0.2 * 2**attempt, asked)))
+    time.sleep(min(30.0, max(FIRST_WAIT * 2**attempt, asked)))
 
 
 def document(response: BaseHTTPResponse, limit: int) -> bytes:
