@@ -7,7 +7,7 @@ import sys
 from limpet.cli import output
 from limpet.cli.table import Command, Option
 from limpet.containers import listing, state
-from limpet.errors import LimpetError
+from limpet.errors import Invalid, LimpetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def stop(call: Call) -> int:
     """Several stop at the same time."""
     from limpet.containers import stop as stopping
 
-    def act(container: Container) -> None:
-        remark = stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"])
-        if remark:
-            print(f"limpet: {container.name}: {remark}", file=sys.stderr)
-
-    return _together(call, act)
+    return _together(
+        call,
+        lambda container: stopping.stop(
+            call.store, container, timeout=call["time"], signal=call["signal"], explain=_explainer(container)
+        ),
+    )
 
 
 def kill(call: Call) -> int:
@@ -71,10 +71,14 @@ def restart(call: Call) -> int:
     from limpet.containers import stop as stopping
 
     def act(container: Container) -> None:
-        stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"])
+        stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"], explain=_explainer(container))
         starting.start(call.store, container)
 
     return _each(call, act)
+
+
+def _explainer(container: Container) -> Callable[[str], None]:
+    return lambda remark: print(f"limpet: {container.name}: {remark}", file=sys.stderr, flush=True)
 
 
 def wait(call: Call) -> int:
@@ -124,7 +128,7 @@ def top(call: Call) -> int:
     if len(call.arguments) > 1:
         print(tops.with_ps(call.store, container, call.arguments[1:]))
     else:
-        print(output.table(tops.HEADERS, tops.processes(call.store, container)))
+        print(output.table(tops.HEADERS, tops.processes(call.store, container), len(tops.HEADERS) - 1))
     return 0
 
 
@@ -132,62 +136,93 @@ def port(call: Call) -> int:
     """On the host's network nothing is published: what the image exposes answers where the program binds it."""
     container = state.find(call.store, call.arguments[0])
     config = listing.image_config(call.store, container).get("config") or {}
-    ports = sorted(config.get("ExposedPorts") or {})
+    ports = sorted(config.get("ExposedPorts") or {}, key=lambda text: (int(text.partition("/")[0]), text))
     wanted = call.arguments[1] if len(call.arguments) > 1 else ""
     if wanted and "/" not in wanted:
         wanted += "/tcp"
     if container.options.network != "host" or not state.status(call.store, container).running:
         ports = []
     if wanted and wanted not in ports:
-        raise LimpetError(f"no public port '{wanted}' published for {container.name}", exit_code=1)
+        raise LimpetError(
+            f"No public port '{wanted}' published for {container.name}", _WHERE if not ports else "", exit_code=1
+        )
     for each in ports:
         number = each.partition("/")[0]
-        print(f"0.0.0.0:{number}" if wanted == each else f"{each} -> 0.0.0.0:{number}")
+        if not wanted:
+            print(f"{each} -> 0.0.0.0:{number}")
+        elif wanted == each:
+            print(f"0.0.0.0:{number}")
+    if not wanted and container.options.network == "host":
+        print(f"limpet: {container.name}: {_WHERE}", file=sys.stderr)
     return 0
+
+
+_WHERE = "a container on the host's network answers at the host's own addresses, at whatever port it listens on"
 
 
 def prune(call: Call) -> int:
     from limpet.containers import stop as stopping
+    from limpet.images.leftovers import tree_bytes
 
-    rows = [row for row in listing.rows(call.store, all=True, filters=call["filter"]) if _is_stopped(row)]
-    sizes = {row.container.id: _bytes(call, row.container) for row in rows}
-    total = sum(sizes.values())
+    matches = _prune_filter(call["filter"])
+    rows = [row for row in listing.rows(call.store, all=True) if _is_stopped(row) and matches(row)]
+    sizes = {row.container.id: tree_bytes(call.store.container_path(row.container.id)) for row in rows}
     if rows and not call["force"]:
-        lines = [f"  {row.container.name} ({listing.words(row.status)})" for row in rows]
+        total = output.size_decimal(sum(sizes.values()))
+        lines = [
+            f"  {row.container.name}  ({listing.words(row.status)}, {output.size_decimal(sizes[row.container.id])})"
+            for row in rows
+        ]
         names = "\n".join(lines)
-        output.confirm(f"This removes {len(rows)} stopped containers, {output.size_decimal(total)}:\n{names}")
-    if rows:
-        print("Deleted Containers:")
+        output.confirm(f"This removes {len(rows)} stopped {_plural(len(rows), 'container')}, {total}:\n{names}")
+    gone = []
     for row in rows:
-        stopping.remove(call.store, row.container, volumes=False)
-        print(row.container.id)
-    if rows:
-        print()
-    print(f"Total reclaimed space: {output.size_decimal(total)}")
+        try:
+            stopping.remove(call.store, row.container)
+        except LimpetError as e:  # somebody has just started it
+            print(f"limpet: {e}", file=sys.stderr)
+        else:
+            gone.append(row.container.id)
+    if gone:
+        print("Deleted Containers:", *gone, "", sep="\n")
+    print(f"Total reclaimed space: {output.size_decimal(sum(sizes[identity] for identity in gone))}")
     return 0
+
+
+def _prune_filter(texts: list[str]) -> Callable[[listing.Row], bool]:
+    """label, label!, until, as Docker's."""
+    from limpet.cli.logs import moment
+
+    checks: list[Callable[[listing.Row], bool]] = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if key == "label" and equals:
+            checks.append(lambda row, value=value: listing.has_label(row, value))  # type: ignore[misc]
+        elif key == "label!" and equals:
+            checks.append(lambda row, value=value: not listing.has_label(row, value))  # type: ignore[misc]
+        elif key == "until" and equals:
+            limit = moment(value)
+            checks.append(lambda row, limit=limit: row.container.created < limit)  # type: ignore[misc]
+        else:
+            raise Invalid(f"invalid filter '{text}'", "KEY=VALUE with one of label, label!, until", exit_code=1)
+    return lambda row: all(check(row) for check in checks)
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
 
 
 def _is_stopped(row: listing.Row) -> bool:
     return row.status.state in ("created", "exited")
 
 
-def _bytes(call: Call, container: Container) -> int:
-    """What the container itself holds on disk: its upper and its logs."""
-    from limpet.images.collect import blocks
-
-    return blocks(call.store.container_path(container.id))
-
-
 def _size(call: Call, container: Container) -> str:
-    total = 0
-    for diff_id in container.layers:
-        row = call.store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
-        total += row[0] if row else 0
-    own = _bytes(call, container)
-    return f"{output.size_decimal(own)} (virtual {output.size_decimal(own + total)})"
+    own = listing.written(call.store, container)
+    whole = own + listing.image_size(call.store, container)
+    return f"{output.size_decimal(own)} (virtual {output.size_decimal(whole)})"
 
 
-def _each(call: Call, act: Callable[[Container], None]) -> int:
+def _each(call: Call, act: Callable[[Container], object]) -> int:
     """Acts on each container and prints its name as it was given; 1 if any failed."""
     failed = 0
     for name in call.arguments:
@@ -200,7 +235,7 @@ def _each(call: Call, act: Callable[[Container], None]) -> int:
     return failed
 
 
-def _together(call: Call, act: Callable[[Container], None]) -> int:
+def _together(call: Call, act: Callable[[Container], object]) -> int:
     """As `_each`, all at the same time: a forked process for each, so that the slowest decides how long it takes."""
     import os
 

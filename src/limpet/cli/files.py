@@ -6,8 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import changes, state
+from limpet.containers import changes, copyroot, state, unpack
 from limpet.containers import copy as copying
 from limpet.errors import Invalid
 
@@ -20,25 +21,32 @@ def cp(call: Call) -> int:
     from_container, from_path = _split(source)
     to_container, to_path = _split(target)
     if source == "-" and to_container:
-        with copying.container_root(call.store, state.find(call.store, to_container)) as root:
-            copying.unpack(sys.stdin.buffer, root, to_path)
+        with _root(call, to_container) as root:
+            unpack.unpack(sys.stdin.buffer, root, to_path)
         return 0
     if target == "-" and from_container:
         if os.isatty(1):
             raise Invalid("refusing to write a tar to the terminal", "send it to a file or a pipe", exit_code=1)
-        with copying.container_root(call.store, state.find(call.store, from_container)) as root:
-            name = os.path.basename(from_path.rstrip("/")) or "."
-            copying.pack(root, from_path, name, sys.stdout.buffer.write, follow=call["follow-link"])
+        with _root(call, from_container) as root:
+            (path,) = copying.expand(root, from_path)[:1]
+            name = os.path.basename(path.rstrip("/")) or "."
+            copying.pack(root, path, name, sys.stdout.buffer.write, follow=call["follow-link"])
         sys.stdout.buffer.flush()
         return 0
     if not from_container and not to_container:
-        raise Invalid("must specify at least one container source", "CONTAINER:PATH; for two paths use cp", exit_code=1)
-    with _root(call, from_container) as origin, _root(call, to_container) as goal:
-        start = from_path if from_container else _absolute(from_path)
-        end = to_path if to_container else _absolute(to_path)
-        copying.copy(origin, start, goal, end, follow=call["follow-link"])
-    if not call["quiet"] and sys.stderr.isatty():
-        print(f"Copied {source} to {target}", file=sys.stderr)
+        raise Invalid(
+            "must specify at least one container source", "write CONTAINER:PATH; for two paths use cp", exit_code=1
+        )
+    start = from_path if from_container else _absolute(from_path)
+    end = to_path if to_container else _absolute(to_path)
+    with _root(call, from_container) as origin:
+        if _same(call, from_container, to_container):
+            size = copying.copy(origin, start, origin, end, follow=call["follow-link"])
+        else:
+            with _root(call, to_container) as goal:
+                size = copying.copy(origin, start, goal, end, follow=call["follow-link"])
+    if not call["quiet"]:
+        print(f"Successfully copied {output.size_decimal(size)} to {target if to_container else end}", file=sys.stderr)
     return 0
 
 
@@ -64,8 +72,15 @@ def commit(call: Call) -> int:
     return 0
 
 
-def _root(call: Call, container: str) -> copying.Root:
-    return copying.container_root(call.store, state.find(call.store, container)) if container else copying.host_root()
+def _root(call: Call, container: str) -> copyroot.Root:
+    if not container:
+        return copyroot.host_root()
+    return copyroot.container_root(call.store, state.find(call.store, container))
+
+
+def _same(call: Call, one: str, other: str) -> bool:
+    """Whether both are one container: its lock can be taken only once."""
+    return bool(one and other) and state.find(call.store, one).id == state.find(call.store, other).id
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -95,7 +110,12 @@ COMMANDS = {
             Option("follow-link", "L", help="Copy what a symbolic link means"),
             Option("quiet", "q", help="Say nothing"),
         ),
-        examples=("limpet cp web:/etc/nginx ./nginx", "limpet cp site/. web:/srv", "limpet cp web:/var/log - | tar t"),
+        examples=(
+            "limpet cp web:/etc/nginx ./nginx",
+            "limpet cp site/. web:/srv",
+            "limpet cp 'web:/var/log/*.log' logs/",
+            "limpet cp web:/var/log - | tar t",
+        ),
         min_args=2,
         max_args=2,
         complete="container",

@@ -1,4 +1,4 @@
-"""inspect, for containers and images alike."""
+"""inspect, for containers, images and volumes alike."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _one(call: Call, name: str) -> dict[str, Any]:
     hints = []
     if kind in ("", "container"):
         from limpet.containers import inspect as containers
-        from limpet.containers import state
+        from limpet.containers import listing, state
 
         try:
             container = state.find(call.store, name)
@@ -47,9 +47,8 @@ def _one(call: Call, name: str) -> dict[str, Any]:
         else:
             document = containers.inspect(call.store, container)
             if call["size"]:
-                from limpet.images.collect import blocks
-
-                document["SizeRw"] = blocks(call.store.container_path(container.id))
+                document["SizeRw"] = listing.written(call.store, container)
+                document["SizeRootFs"] = document["SizeRw"] + listing.image_size(call.store, container)
             return document
     if kind in ("", "image"):
         from limpet.images import catalog
@@ -59,6 +58,14 @@ def _one(call: Call, name: str) -> dict[str, Any]:
             return images.describe(call.store, catalog.find(call.store, name))
         except NotFound as e:
             hints.append(e)
+    if kind in ("", "volume"):
+        from limpet.containers import volumes
+
+        volume = volumes.lookup(call.store, name)
+        if volume is not None:
+            return volumes.describe(call.store, volume)
+        if kind:
+            raise NotFound(f"no such volume: {name}", "`limpet volume ls` lists them", exit_code=1)
     if len(hints) == 1:
         raise hints[0]
     hint = next((e.hint for e in hints if e.hint), "")
@@ -79,8 +86,8 @@ COMMANDS = {
                 kind="string",
                 default="",
                 metavar="KIND",
-                help="container or image",
-                choices=("container", "image"),
+                help="container, image or volume",
+                choices=("container", "image", "volume"),
             ),
         ),
         examples=("limpet inspect web", "limpet inspect -f '{{.State.Status}}' web"),

@@ -9,7 +9,6 @@ from limpet.cli.table import Command, Option
 from limpet.containers import logs as reading
 from limpet.containers import state
 from limpet.errors import Invalid
-from limpet.units import seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,18 +53,16 @@ def moment(text: str) -> float:
     back = duration(text)
     if back is not None:
         return time.time() - back
-    full = text
-    for rest in ("-01", "-01", "T00", ":00", ":00"):
-        if len(full) < 19 and "0000-01-01T00:00:00"[: len(full)] != full:
-            full += rest if len(full) in (4, 7, 10, 13, 16) else ""
-    found = seconds_of(full[:19] + (full[19:] if full[19:20] == "." else "") + "Z")
-    zone = full[19:].lstrip(".0123456789")
-    if not found:
-        raise Invalid(f"invalid time '{text}'", "write 2026-11-24T12:00:00Z, Unix seconds, or a duration like 10m")
-    if len(zone) == 6 and zone[0] in "+-":
-        offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
-        found += offset if zone[0] == "-" else -offset
-    return found
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).timestamp()  # without a zone: the caller's
+    except (ValueError, OverflowError):
+        raise Invalid(
+            f"invalid time '{text}'",
+            "write 2026-11-24T12:00:00Z, Unix seconds, or a duration like 10m",
+            exit_code=1,
+        ) from None
 
 
 def duration(text: str) -> float | None:
@@ -86,7 +83,7 @@ def _tail(text: str) -> int | None:
     if text in ("", "all"):
         return None
     if not text.lstrip("-").isdigit():
-        raise Invalid(f"invalid value '{text}' for --tail", "write a number of lines, or all")
+        raise Invalid(f"invalid value '{text}' for --tail", "write a number of lines, or all", exit_code=1)
     return None if text.startswith("-") else int(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from limpet import jsontext
@@ -58,17 +57,7 @@ def inspect(call: Call) -> int:
             print(f"limpet: {e}", file=sys.stderr)
             failed = 1
             continue
-        found.append(
-            {
-                "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(volume.created)),
-                "Driver": "local",
-                "Labels": volume.labels or None,
-                "Mountpoint": volumes.data_path(call.store, volume.name),
-                "Name": volume.name,
-                "Options": None,
-                "Scope": "local",
-            }
-        )
+        found.append(volumes.describe(call.store, volume))
     if call["format"]:
         output.say(output.formatted(call["format"], found, ()))
     else:
@@ -94,7 +83,7 @@ def rm(call: Call) -> int:
 
 def prune(call: Call) -> int:
     """Anonymous ones only, unless --all: a name was given by somebody (as Docker since 23)."""
-    from limpet.images.collect import blocks
+    from limpet.images.leftovers import tree_bytes
 
     unused = [
         volume
@@ -103,19 +92,23 @@ def prune(call: Call) -> int:
         and not volumes.users(call.store, volume.name)
         and _matches(call.store, volume, call["filter"])
     ]
-    sizes = {volume.name: blocks(call.store.volume_path(volume.name)) for volume in unused}
-    total = output.size_decimal(sum(sizes.values()))
+    sizes = {volume.name: tree_bytes(call.store.volume_path(volume.name)) for volume in unused}
     if unused and not call["force"]:
-        names = "\n".join(f"  {v.name} ({output.size_decimal(sizes[v.name])})" for v in unused)
-        output.confirm(f"This removes {len(unused)} unused volumes, {total}:\n{names}")
-    if unused:
-        print("Deleted Volumes:")
+        total = output.size_decimal(sum(sizes.values()))
+        names = "\n".join(f"  {v.name}  ({output.size_decimal(sizes[v.name])})" for v in unused)
+        word = "volume" if len(unused) == 1 else "volumes"
+        output.confirm(f"This removes {len(unused)} unused {word}, {total}:\n{names}")
+    gone = []
     for volume in unused:
-        volumes.remove(call.store, volume.name)
-        print(volume.name)
-    if unused:
-        print()
-    print(f"Total reclaimed space: {total}")
+        try:
+            volumes.remove(call.store, volume.name)
+        except LimpetError as e:  # somebody has just begun to use it, or removed it
+            print(f"limpet: {e}", file=sys.stderr)
+        else:
+            gone.append(volume.name)
+    if gone:
+        print("Deleted Volumes:", *gone, "", sep="\n")
+    print(f"Total reclaimed space: {output.size_decimal(sum(sizes[name] for name in gone))}")
     return 0
 
 
@@ -130,7 +123,7 @@ def _matches(store: Store, volume: Volume, filters: list[str]) -> bool:
         elif key == "dangling" and value in ("true", "1", "false", "0"):
             good = bool(volumes.users(store, volume.name)) != (value in ("true", "1"))
         else:
-            raise Invalid(f"invalid filter '{text}'", "KEY=VALUE with one of dangling, label, name")
+            raise Invalid(f"invalid filter '{text}'", "KEY=VALUE with one of dangling, label, name", exit_code=1)
         if not good:
             return False
     return True

@@ -6,8 +6,8 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import mountplan, spec, state
-from limpet.errors import Invalid
+from limpet.containers import spec, state
+from limpet.errors import Conflict, Invalid, NotFound
 from limpet.units import age, duration, seconds_of
 
 TYPE_CHECKING = False
@@ -15,31 +15,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from limpet.containers.mountplan import Mount
     from limpet.containers.state import Container, Status
     from limpet.store.store import Store
 
+STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "since", "status", "volume", "network")
 
 
 class Row:
-    """A container with its state and its image's config as they are now."""
+    """A container with its state as it is now; its image's config is read when it is asked for."""
 
-    __slots__ = ("container", "image", "status")
+    __slots__ = ("_image", "_store", "container", "status")
 
-    def __init__(self, container: Container, status: Status, image: dict[str, Any]) -> None:
+    def __init__(self, store: Store, container: Container, status: Status) -> None:
+        self._store = store
         self.container = container
         self.status = status
-        self.image = image
+        self._image: dict[str, Any] | None = None
+
+    @property
+    def image(self) -> dict[str, Any]:
+        if self._image is None:
+            self._image = image_config(self._store, self.container)
+        return self._image
 
 
 def rows(store: Store, *, all: bool = False, last: int = 0, filters: Sequence[str] = ()) -> list[Row]:
     """The newest first. Without `all` those that run; `last`: the n newest whatever their state. Raises Invalid."""
     checks = [_filter(store, text) for text in filters]
-    by_state = any(text.startswith(("status=", "exited=")) for text in filters)
+    everything = all or last > 0 or any(text.startswith("status=") for text in filters)
     found = []
     for container in state.all_containers(store):
-        row = Row(container, state.status(store, container), image_config(store, container))
-        shown = all or last or by_state or row.status.state in ("running", "paused", "restarting")
+        row = Row(store, container, state.status(store, container))
+        shown = everything or row.status.state in ("running", "paused", "restarting")
         if shown and _matches(row, filters, checks):
             found.append(row)
             if last and len(found) == last:
@@ -64,9 +73,9 @@ def fields(row: Row, *, full: bool) -> dict[str, Any]:
         "Ports": ", ".join(_ports(row)) if row.status.running else "",
         "Names": container.name,
         "Labels": ",".join(f"{k}={v}" for k, v in labels(row).items()),
-        "Mounts": ",".join(_mounts(container)),
+        "Mounts": ",".join(_mounts(row, full)),
         "Networks": container.options.network,
-        "LocalVolumes": "",
+        "LocalVolumes": str(sum(mount.kind == "volume" for mount in _planned(row))),
         "Platform": None,
         "Size": "",
     }
@@ -123,8 +132,20 @@ def _ports(row: Row) -> list[str]:
     return sorted((row.image.get("config") or {}).get("ExposedPorts") or {})
 
 
-def _mounts(container: Container) -> list[str]:
-    return [text.partition(":")[0] for text in container.options.volumes]
+def _planned(row: Row) -> list[Mount]:
+    options = row.container.options
+    declared = (row.image.get("config") or {}).get("Volumes")
+    if not (declared or options.volumes or options.mounts or options.tmpfs):
+        return []
+    from limpet.containers import mountplan
+
+    return mountplan.load(row._store, row.container.id)
+
+
+def _mounts(row: Row, full: bool) -> list[str]:
+    """Names of volumes and paths of the host, cut at 15 (docker/cli `formatter/container.go`)."""
+    found = [mount.name or mount.source for mount in _planned(row) if mount.kind != "tmpfs"]
+    return found if full else [name if len(name) <= 15 else f"{name[:14]}…" for name in found]
 
 
 def _matches(row: Row, filters: Sequence[str], checks: Sequence[Callable[[Row], bool]]) -> bool:
@@ -138,24 +159,25 @@ def _matches(row: Row, filters: Sequence[str], checks: Sequence[Callable[[Row], 
 def _filter(store: Store, text: str) -> Callable[[Row], bool]:
     key, equals, value = text.partition("=")
     if not equals or key not in FILTERS:
-        raise Invalid(f"invalid filter '{text}'", f"KEY=VALUE with one of {', '.join(FILTERS)}")
+        raise Invalid(f"invalid filter '{text}'", f"KEY=VALUE with one of {', '.join(FILTERS)}", exit_code=1)
     if key == "name":
-        return lambda row: value in f"/{row.container.name}"
+        return lambda row: _hit(value, row.container.name) or _hit(value, f"/{row.container.name}")
     if key == "id":
-        return lambda row: row.container.id.startswith(value)
+        return lambda row: _hit(value, row.container.id)
     if key == "status":
+        if value not in STATES:
+            raise Invalid(f"invalid filter 'status={value}'", f"it is one of {', '.join(STATES)}", exit_code=1)
         return lambda row: row.status.state == value
     if key == "exited":
-        return lambda row: row.status.state == "exited" and str(row.status.exit_code) == value
+        if not value.lstrip("-").isdecimal():
+            raise Invalid(f"invalid filter 'exited={value}'", "write an exit code", exit_code=1)
+        return lambda row: row.status.state == "exited" and row.status.exit_code == int(value)
     if key == "network":
         return lambda row: row.container.options.network == value
     if key == "label":
-        name, wants, wanted = value.partition("=")
-        return lambda row: name in labels(row) and (not wants or labels(row)[name] == wanted)
+        return lambda row: has_label(row, value)
     if key == "volume":
-        return lambda row: any(
-            value in (mount.name, mount.source, mount.target) for mount in mountplan.load(store, row.container.id)
-        )
+        return lambda row: any(value in (mount.name, mount.source, mount.target) for mount in _planned(row))
     if key in ("before", "since"):
         other = state.find(store, value).created
         if key == "before":
@@ -163,5 +185,55 @@ def _filter(store: Store, text: str) -> Callable[[Row], bool]:
         return lambda row: row.container.created > other
     from limpet.images import catalog
 
-    wanted_layers = catalog.layers(store, catalog.find_id(store, value))
-    return lambda row: row.container.layers[: len(wanted_layers)] == wanted_layers
+    try:
+        wanted = catalog.layers(store, catalog.find_id(store, value))
+    except (NotFound, Invalid, Conflict):
+        return lambda row: row.container.image_name == value  # its image is gone
+    return lambda row: row.container.layers[: len(wanted)] == wanted
+
+
+def has_label(row: Row, text: str) -> bool:
+    """`key` or `key=value`."""
+    name, wants, wanted = text.partition("=")
+    present = labels(row)
+    return name in present and (not wants or present[name] == wanted)
+
+
+def _hit(pattern: str, text: str) -> bool:
+    """Docker takes a regular expression that matches anywhere (moby `api/types/filters`)."""
+    if all(c.isalnum() or c in "_-/" for c in pattern):
+        return pattern in text
+    import re
+
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return pattern == text
+
+
+def written(store: Store, container: Container) -> int:
+    """Bytes of the files that the container wrote or changed, a hard-linked one once: Docker's SIZE."""
+    total = 0
+    seen: set[int] = set()
+    pending = [f"{store.container_path(container.id)}/upper"]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                        continue
+                    info = entry.stat(follow_symlinks=False)
+                    if info.st_ino not in seen:
+                        total += info.st_size
+                    if info.st_nlink > 1:
+                        seen.add(info.st_ino)
+        except FileNotFoundError:
+            continue  # it works on
+    return total
+
+
+def image_size(store: Store, container: Container) -> int:
+    """Bytes of the layers below."""
+    found = (store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id) for diff_id in container.layers)
+    return sum(row[0] for row in found if row is not None)

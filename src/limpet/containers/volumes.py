@@ -98,6 +98,19 @@ def all_volumes(store: Store) -> list[Volume]:
     return [_volume(row) for row in store.db.rows("SELECT name, created, anonymous, labels FROM volume ORDER BY name")]
 
 
+def describe(store: Store, volume: Volume) -> dict[str, Any]:
+    """Docker's form of it (the Engine API's VolumeInspect)."""
+    return {
+        "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(volume.created)),
+        "Driver": "local",
+        "Labels": volume.labels or None,
+        "Mountpoint": data_path(store, volume.name),
+        "Name": volume.name,
+        "Options": None,
+        "Scope": "local",
+    }
+
+
 def users(store: Store, name: str) -> list[str]:
     """Ids of the containers that mount it."""
     return [row[0] for row in store.db.rows("SELECT container_id FROM container_volume WHERE volume = ?", name)]
