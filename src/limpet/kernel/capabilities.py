@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 
 from limpet.errors import Invalid
@@ -36,7 +35,7 @@ DEFAULT = tuple(
 
 _CAPSET = by_machine(126, 91)
 _VERSION_3 = 0x20080522
-_PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 24, 47, 2, 4
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 23, 24, 47, 2, 4
 _PRCTL = by_machine(157, 167)
 
 
@@ -52,15 +51,17 @@ def parse(name: str) -> str:
 
 
 def last_cap() -> int:
-    """The highest capability of this kernel."""
-    try:
-        fd = os.open("/proc/sys/kernel/cap_last_cap", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return len(NAMES) - 1
-    try:
-        return int(os.read(fd, 16))
-    finally:
-        os.close(fd)
+    """The highest capability of this kernel; asked without /proc, which a container's root may lack."""
+    low, high = 0, 63
+    while low < high:
+        middle = (low + high + 1) // 2
+        try:
+            prctl(_PR_CAPBSET_READ, middle)
+        except OSError:
+            high = middle - 1
+        else:
+            low = middle
+    return low
 
 
 def mask(names: Iterable[str]) -> int:

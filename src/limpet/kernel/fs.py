@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
-from limpet.kernel.sys import Buffer, by_machine, syscall
+from limpet.kernel.sys import Buffer, by_machine, syscall, text
 
 AT_FDCWD = -100
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
@@ -18,18 +19,18 @@ _SYNCFS, _RENAMEAT2 = by_machine(306, 267), by_machine(316, 276)
 def openat2(path: str | bytes, flags: int, mode: int = 0, *, dirfd: int = AT_FDCWD, resolve: int = 0) -> int:
     """openat2(2): a path that is resolved beneath `dirfd`, whoever wrote its links.
 
-    Always close-on-exec. EAGAIN (a rename raced with `..`) is tried again. Raises OSError with the path.
+    Always close-on-exec. EAGAIN (a rename raced with `..`) and EINTR are tried again. Raises OSError with the path.
     """
     how = struct.pack("<3Q", flags | os.O_CLOEXEC, mode, resolve)
-    name = os.fsencode(path)
+    name = text(path)
     for _ in range(64):
         try:
             return syscall(_OPENAT2, dirfd, name, Buffer(how), len(how))
-        except BlockingIOError:
+        except (BlockingIOError, InterruptedError):
             continue
         except OSError as e:
             raise OSError(e.errno, e.strerror, path) from None
-    raise OSError(11, "renamed too often while it was opened", path)
+    raise OSError(errno.EAGAIN, "renamed too often while it was opened", path)
 
 
 def syncfs(fd: int) -> None:
@@ -40,6 +41,6 @@ def syncfs(fd: int) -> None:
 def renameat2(old: str, new: str, flags: int = 0, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD) -> None:
     """renameat2(2)."""
     try:
-        syscall(_RENAMEAT2, old_dirfd, os.fsencode(old), new_dirfd, os.fsencode(new), flags)
+        syscall(_RENAMEAT2, old_dirfd, text(old), new_dirfd, text(new), flags)
     except OSError as e:
         raise OSError(e.errno, e.strerror, old, None, new) from None

@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 
-from limpet.kernel.sys import Buffer, by_machine, fail, syscall
+from limpet.kernel.sys import Buffer, by_machine, fail, syscall, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,15 +25,8 @@ _PIVOT_ROOT = by_machine(155, 41)
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
-MS_DIRSYNC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_MOVE, MS_REC = (
-    128,
-    256,
-    1024,
-    2048,
-    4096,
-    8192,
-    16384,
-)
+MS_DIRSYNC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME = 128, 256, 1024, 2048
+MS_BIND, MS_MOVE, MS_REC = 4096, 8192, 16384
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
@@ -48,7 +41,7 @@ _SET_FLAG, _SET_STRING, _SET_FD, _CREATE = 0, 1, 5, 6
 def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None) -> None:
     """mount(2)."""
     try:
-        syscall(_MOUNT, _path(source), _path(target), _path(fstype), flags, _path(data))
+        syscall(_MOUNT, text(source), text(target), text(fstype), flags, text(data))
     except OSError as e:
         fail(e, f"mount {fstype or 'bind'} {source or ''} on {target}")
 
@@ -56,7 +49,7 @@ def mount(source: str | None, target: str, fstype: str | None = None, flags: int
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     try:
-        syscall(_UMOUNT2, _path(target), flags)
+        syscall(_UMOUNT2, text(target), flags)
     except OSError as e:
         fail(e, f"umount {target}")
 
@@ -64,7 +57,7 @@ def umount(target: str, flags: int = 0) -> None:
 def pivot_root(new: str, old: str) -> None:
     """pivot_root(2); `("." , ".")` stacks the old root under the new one (man page, "pivot_root(\".\", \".\")")."""
     try:
-        syscall(_PIVOT_ROOT, _path(new), _path(old))
+        syscall(_PIVOT_ROOT, text(new), text(old))
     except OSError as e:
         fail(e, f"pivot_root {new}")
 
@@ -79,8 +72,9 @@ class FsContext:
 
     def __init__(self, fstype: str) -> None:
         self.fstype = fstype
+        self._open: list[int] = []
         try:
-            self.fd = syscall(_FSOPEN, _path(fstype), 1)
+            self.fd = syscall(_FSOPEN, text(fstype), 1)
         except OSError as e:
             fail(e, f"fsopen {fstype}")
 
@@ -90,10 +84,18 @@ class FsContext:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self.fd)
+        for fd in (self.fd, *self._open):
+            os.close(fd)
 
     def set(self, key: str, value: str) -> None:
-        self._config(_SET_STRING, key, _path(value), 0, f"{key}={value}")
+        self._config(_SET_STRING, key, text(value), 0, f"{key}={value}")
+
+    def set_path(self, key: str, path: str) -> None:
+        """As `set`; fsconfig(2) takes no strings from 256 bytes on, so a longer path goes by descriptor."""
+        if len(os.fsencode(path)) >= 256:
+            self._open.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+            path = f"/proc/self/fd/{self._open[-1]}"
+        self.set(key, path)
 
     def flag(self, key: str) -> None:
         self._config(_SET_FLAG, key, None, 0, key)
@@ -111,7 +113,7 @@ class FsContext:
 
     def _config(self, command: int, key: str | None, value: bytes | None, extra: int, what: str) -> None:
         try:
-            syscall(_FSCONFIG, self.fd, command, _path(key), value, extra)
+            syscall(_FSCONFIG, self.fd, command, text(key), value, extra)
         except OSError as e:
             fail(e, f"{self.fstype}: {what}{self._log()}")
 
@@ -131,9 +133,9 @@ def erofs(index: str, devices: Sequence[str] = ()) -> int:
     MOUNT_ATTR_NODEV does not hinder whiteouts (char 0/0): overlayfs looks at the inode and never opens the device.
     """
     with FsContext("erofs") as context:
-        context.set("source", index)
+        context.set_path("source", index)
         for device in devices:
-            context.set("device", device)
+            context.set_path("device", device)
         context.flag("ro")
         return context.mount(MOUNT_ATTR_RDONLY)
 
@@ -147,7 +149,9 @@ def overlay(
 ) -> int:
     """An overlay over `lowers` (topmost first; a path, or a descriptor of a directory or a detached mount).
 
-    Without an upper the kernel wants at least two lowers and says so only in dmesg (EINVAL).
+    Without an upper the kernel wants at least two lowers and says so only in dmesg (EINVAL). A kernel before 6.13 takes
+    no descriptors: it gets them as paths, /proc/self/fd/N, which serve for directories of this mount namespace; the
+    detached mounts that it gets that way it refuses up to 6.14 (EINVAL).
     """
     with FsContext("overlay") as context:
         context.set("source", "limpet")
@@ -157,9 +161,9 @@ def overlay(
             if value is not None:
                 _layer(context, key, value)
         for option in options:
-            key, equals, text = option.partition("=")
+            key, equals, value = option.partition("=")
             if equals:
-                context.set(key, text)
+                context.set(key, value)
             else:
                 context.flag(key)
         return context.mount(attributes)
@@ -176,7 +180,7 @@ def tmpfs(attributes: int = 0, **options: str) -> int:
 def attach(fd: int, target: str) -> None:
     """move_mount(2): a detached mount gets a place."""
     try:
-        syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, _path(target), 4)  # MOVE_MOUNT_F_EMPTY_PATH
+        syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, text(target), 4)  # MOVE_MOUNT_F_EMPTY_PATH
     except OSError as e:
         fail(e, f"move_mount to {target}")
 
@@ -185,7 +189,7 @@ def open_tree(path: str, *, recursive: bool = False, dirfd: int = _AT_FDCWD) -> 
     """A detached bind mount of `path`."""
     flags = _CLONE | _CLOEXEC | (_AT_RECURSIVE if recursive else 0) | (0 if path else _AT_EMPTY_PATH)
     try:
-        return syscall(_OPEN_TREE, dirfd, _path(path), flags)
+        return syscall(_OPEN_TREE, dirfd, text(path), flags)
     except OSError as e:
         fail(e, f"open_tree {path}")
 
@@ -204,15 +208,11 @@ def set_attributes(
 
 def _layer(context: FsContext, key: str, layer: int | str) -> None:
     if isinstance(layer, str):
-        context.set(key, layer)
+        context.set_path(key, layer)
         return
     try:
         context.set_fd(key, layer)
     except OSError as e:
         if e.errno not in (errno.EINVAL, errno.EBADF):
             raise
-        context.set(key, f"/proc/self/fd/{layer}")  # before 6.13, which takes paths only
-
-
-def _path(text: str | None) -> bytes | None:
-    return None if text is None else os.fsencode(text)
+        context.set(key, f"/proc/self/fd/{layer}")

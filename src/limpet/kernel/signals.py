@@ -29,7 +29,7 @@ def number(text: str) -> int:
     """15 for "15", "TERM", "SIGTERM", "sigterm"; real-time ones as "RTMIN+3", "RTMAX-1". Raises Invalid."""
     upper = text.strip().upper().removeprefix("SIG")
     if upper.isascii() and upper.isdigit():
-        value = int(upper)
+        value = int(upper[:4])
         if 1 <= value <= SIGRTMAX:
             return value
     elif upper in NAMES:
@@ -41,16 +41,18 @@ def number(text: str) -> int:
         if not rest:
             return base
         if rest[0] in "+-" and rest[1:].isascii() and rest[1:].isdigit():
-            value = base + int(rest)
+            value = base + int(rest[:4])
             if SIGRTMIN <= value <= SIGRTMAX:
                 return value
     raise Invalid(f"invalid signal: {text}", "a name like TERM or a number from 1 to 64")
 
 
 def name(signal: int) -> str:
-    """ "SIGTERM" for 15, "SIGRTMIN+2" for 36."""
+    """ "SIGTERM" for 15, "SIGRTMIN+2" for 36; a number as text for what is no signal."""
     if 1 <= signal <= len(NAMES):
         return f"SIG{NAMES[signal - 1]}"
+    if not SIGRTMIN <= signal <= SIGRTMAX:
+        return str(signal)
     return "SIGRTMIN" if signal == SIGRTMIN else f"SIGRTMIN+{signal - SIGRTMIN}"
 
 

@@ -45,7 +45,8 @@ def open_ptmx(directory: str) -> tuple[int, str]:
 class RawMode:
     """`with RawMode(fd):` every key comes at once and unchanged, and output is not touched; undone at the end.
 
-    For a death that runs no code (SIGKILL) nothing in this process can help: `stty sane` does.
+    Raises termios.error when `fd` is no terminal. For a death that runs no code (SIGKILL) nothing in this process can
+    help: `stty sane` does.
     """
 
     def __init__(self, fd: int) -> None:
@@ -79,6 +80,10 @@ class RawMode:
         self.restore()
 
     def restore(self) -> None:
+        """At once: to wait for output to drain would wait for ever on a terminal that somebody has stopped."""
         if self._saved:
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
-            self._saved = []
+            saved, self._saved = self._saved, []
+            try:
+                termios.tcsetattr(self._fd, termios.TCSANOW, saved)
+            except termios.error:
+                pass  # the terminal was closed: nobody is left to notice
