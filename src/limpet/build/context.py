@@ -46,8 +46,8 @@ class Context:
         os.close(self._fd)
 
     def open(self, path: str) -> int:
-        """A descriptor for reading a regular file of the context."""
-        return self._openat(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        """A descriptor for reading a regular file of the context; a link that COPY names itself is followed within it."""
+        return self._openat(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def copies(self, sources: tuple[str, ...], target: str, *, target_is_directory: bool) -> list[Entry]:
         """What a COPY puts where, parents before children, in one order on every machine. Raises NotFound, Invalid.

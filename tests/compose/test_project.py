@@ -1,0 +1,179 @@
+"""`up` and `down` on a real service, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HELLO = Path(__file__).resolve().parent.parent.parent / "examples/hello"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> tuple[Path, str]:
+    """A copy of the example on a port of its own; (directory, address)."""
+    port = free_port()
+    directory = tmp_path / "hello"
+    shutil.copytree(HELLO, directory)
+    dockerfile = directory / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace("8080", str(port)))
+    return directory, f"http://127.0.0.1:{port}"
+
+
+def get(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=10) as response:
+        return response.read().decode()
+
+
+def mounts(root: Path) -> list[str]:
+    """Of the store, or made by limpet; other tests may mount something at the same time."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(root) in line]
+
+
+def group_exists(container: str) -> bool:
+    found = subprocess.run(["find", "/sys/fs/cgroup", "-name", container], capture_output=True, text=True, check=False)
+    return bool(found.stdout)
+
+
+def files(root: Path) -> set[str]:
+    """Names in the store, without the store's own: its database and lock, and the compiled seccomp filter."""
+    own = ("state.db", "lock", "cache")
+    names = (str(path.relative_to(root)) for path in root.rglob("*"))
+    return {name for name in names if not name.startswith(own)}
+
+
+def processes(root: Path) -> list[str]:
+    """Command lines and environments that name this store."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(root).encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+def test_up_answers_and_down_leaves_the_host_as_it_was(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, address = hello
+    limpet("ps")  # the store exists from now on
+    limpet("info")
+    before, names = mounts(limpet.root), files(limpet.root)
+
+    result = limpet("up", "-d", directory)
+    assert result.stdout.strip() == address
+    assert get(address).startswith("Hello from ")
+    assert limpet("ps", "--format", "{{.Names}} {{.Image}} {{.State}}").stdout == "hello-app-1 hello-app running\n"
+    assert "GET / HTTP/1.1" in limpet("logs", "hello-app-1").stderr
+
+    container = limpet("ps", "-q", "--no-trunc").stdout.strip()
+    assert group_exists(container)
+
+    again = limpet("up", "-d", directory)
+    assert again.stdout.strip() == address
+    assert "ran" not in again.stderr
+    assert "running" in again.stderr
+
+    limpet("down", directory)
+    assert mounts(limpet.root) == before
+    assert not group_exists(container)
+    assert files(limpet.root) == names
+    assert processes(limpet.root) == []
+    assert limpet("images", "-aq").stdout == ""
+    with pytest.raises(OSError, match="refused"):
+        get(address)
+    gone = limpet("down", directory, check=False)
+    assert gone.returncode == 1
+    assert gone.stderr.splitlines()[0] == "limpet: nothing of project hello is here"
+
+
+def test_a_changed_file_makes_a_new_container_and_down_finds_it(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, address = hello
+    limpet("up", "-d", directory)
+    first = limpet("ps", "-q").stdout
+    source = directory / "server.py"
+    source.write_text(source.read_text().replace("Hello from", "Good evening from"))
+    result = limpet("up", "-d", directory)
+    assert "recreated, its image changed" in result.stderr
+    assert get(address).startswith("Good evening from")
+    assert limpet("ps", "-q").stdout != first
+    assert len(limpet("ps", "-aq").stdout.split()) == 1
+    limpet("down", directory)
+    assert limpet("images", "-aq").stdout == ""
+
+
+def test_down_keeps_a_base_that_somebody_else_needs(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, _ = hello
+    limpet("up", "-d", directory)
+    limpet("create", "--name", "other", "limpet/host", "true")
+    limpet("down", directory)
+    assert limpet("images", "--format", "{{.Repository}}").stdout == "limpet/host\n"
+    limpet("start", "-a", "other")
+
+
+def test_up_in_the_foreground_streams_and_cleans_up_at_ctrl_c(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, address = hello
+    process = subprocess.Popen(
+        [*limpet.command, "up", str(directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**limpet.environment, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("listening on port")
+    while address not in process.stderr.readline():
+        assert process.poll() is None
+    assert get(address).startswith("Hello from ")
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Ctrl-C again to kill it" in err
+    assert limpet("ps", "-aq").stdout == ""
+
+
+def test_a_service_that_dies_says_its_last_words(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, _ = hello
+    (directory / "server.py").write_text("raise SystemExit('no database')\n")
+    result = limpet("up", "-d", directory, check=False)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last == "limpet: container hello-app-1 ended with exit code 1: no database"
+    limpet("down", directory)
+
+
+def test_a_port_in_use_is_said_before_anything_starts(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, address = hello
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+        other.listen()
+        result = limpet("up", "-d", directory, check=False)
+    assert result.returncode == 1
+    assert "is in use by another program on this host" in result.stderr
+    assert limpet("ps", "-aq").stdout == ""
+
+
+def test_directories_that_cannot_be_projects(limpet: Any, tmp_path: Path) -> None:
+    missing = limpet("up", "-d", tmp_path / "nope", check=False)
+    assert missing.stderr == f"limpet: {tmp_path}/nope: no such directory\n"
+    (tmp_path / "empty").mkdir()
+    empty = limpet("up", "-d", tmp_path / "empty", check=False)
+    assert "no such Dockerfile" in empty.stderr
+    bad = limpet("up", "-d", "-p", "Not Good", tmp_path / "empty", check=False)
+    assert "can't be a project's name" in bad.stderr
