@@ -42,7 +42,7 @@ def info(call: Call) -> int:
 
     store = call.store
     states = [state.status(store, container).state for container in state.all_containers(store)]
-    found = features.probe()
+    found = features.probe(store.root)
     group = cgroup.root()
     fields: dict[str, Any] = {
         "Containers": len(states),
@@ -63,7 +63,7 @@ def info(call: Call) -> int:
         "NCPU": os.cpu_count(),
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "Features": [
-            {"Name": f.name, "Works": f.works, "Since": f.since, "Use": f.use, "Cost": "" if f.works else f.cost}
+            {"Name": f.name, "State": f.state, "Since": f.since, "Use": f.use, "Cost": "" if f.works else f.cost}
             for f in found
         ],
     }
@@ -76,8 +76,8 @@ def info(call: Call) -> int:
             shown = output.size_binary(value) if key == "MemTotal" else value
             print(f"{_spaced(key)}: {shown}")
     print("Features:")
-    rows = [(f.name, "yes" if f.works else "no", f.since, f.use if f.works else f"MISSING: {f.cost}") for f in found]
-    for line in output.table(("FEATURE", "HERE", "SINCE LINUX", "WHAT FOR"), rows).splitlines():
+    rows = [(f.name, f.state, f.since, f.use if f.works else f"MISSING: {f.cost}") for f in found]
+    for line in output.table(("FEATURE", "STATE", "SINCE LINUX", "WHAT FOR"), rows).splitlines():
         print(f"  {line}")
     return 0
 
