@@ -182,6 +182,8 @@ def build(members: list[tuple[str, str, int, bytes]]) -> bytes:
             for path in [*parents, name]:
                 kinds.setdefault(path, "dir")
             kinds[name] = kind
+            if kind == "dir":
+                mode &= ~0o2000  # directories that GNU tar makes below would inherit the group
             fields: dict[str, Any] = {"type": kind_of[kind], "mode": mode, "mtime": 1_500_000_000 + number}
             if kind == "symlink":
                 fields["linkname"] = data.decode()

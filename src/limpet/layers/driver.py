@@ -1,7 +1,8 @@
 """The storage driver of a store: how layers lie on disk and become a mounted root. Small, so that `run` can import it.
 
     ingest        a layer's tar comes in (ingest.py); `with driver.ingest() as layer: layer.write(…); layer.finish(…)`
-    seal          what in a stack depends on the layers below (seal.py), done once when an image is imported
+    seal          what in a stack depends on the layers below (seal.py), done once when an image is imported; a mount
+                  does it for what is missing
     mount         a stack, with a writable top or without, as a detached mount
     open_tar      the exact bytes of a layer
     remove, usage, check
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
         def check(self, diff_id: str) -> str | None: ...
 
 
-MAX_LAYERS = 500
-"""overlayfs's own limit (OVL_MAX_STACK)."""
-
 _OPTIONS = ("index=off", "metacopy=off", "redirect_dir=off", "xino=off")
 """Whatever the kernel's defaults: with metacopy or redirects an upper could not be read as a layer."""
 
@@ -76,8 +74,6 @@ def driver(store: Store, name: str = "") -> Driver:
 
 def overlay(lowers: list[int], upper: str | None, work: str | None, *, volatile: bool) -> int:
     """A detached overlay over layers: descriptors, bottom first. The kernel wants two lowers if there is no upper."""
-    if len(lowers) > MAX_LAYERS:
-        raise LimpetError(f"an image of {len(lowers)} layers", f"the kernel stacks {MAX_LAYERS} at most")
     layers: list[int | str] = [*reversed(lowers)]
     empty = mounts.tmpfs() if len(lowers) < (1 if upper is not None else 2) else -1
     options = [*_OPTIONS, "volatile"] if volatile and upper is not None else _OPTIONS
@@ -88,15 +84,6 @@ def overlay(lowers: list[int], upper: str | None, work: str | None, *, volatile:
     finally:
         if empty >= 0:
             os.close(empty)
-
-
-def chain(diff_ids: Sequence[str]) -> str:
-    """A short name for a stack of layers, part of the name of what depends on it."""
-    if TYPE_CHECKING:
-        from hashlib import blake2b
-    else:
-        from _blake2 import blake2b
-    return blake2b("\n".join(diff_ids).encode(), digest_size=10).hexdigest()
 
 
 def _remembered(store: Store) -> str:

@@ -4,7 +4,7 @@ Data stays where it is: the image has a device table, slot 1 is the layer's tar,
 and every regular file is a chunk-based inode with one chunk that points at the block where its bytes begin. Blocks are
 512 bytes, the kernel's minimum, so that each offset of a tar is a block address; 32-bit addresses reach 2 TiB.
 
-    0     .. 1023   zero
+    0     .. 1023   ours, EROFS leaves it free: a digest of the rest and a known byte (`known.py`)
     1024  .. 1151   superblock (magic 0xE0F5E1E2, crc32c over its block)
     1152  ..        device slots, 128 bytes each
     then            inodes in slots of 32 bytes, nid = offset / 32: 64-byte extended inode, extended attributes,
@@ -19,6 +19,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
+from limpet.layers import known
 from limpet.layers.tree import OPAQUE
 
 if TYPE_CHECKING:
@@ -54,18 +55,22 @@ _FILE_TYPES = {
     stat.S_IFSOCK: 6,
     stat.S_IFLNK: 7,
 }
-_MAX_XATTRS = 65535 * 4
+_MAX_DEVICE = 1 << 41
 
 
-def build(root: Node, device_sizes: Sequence[int]) -> bytes:
-    """The image. `device_sizes`: bytes of the tar, and of the `extra` file if there is one."""
+def build(root: Node, device_sizes: Sequence[int], data: int = -1) -> list[bytes | bytearray]:
+    """The image, in pieces. `device_sizes`: bytes of the tar, and of the `extra` file if there is one.
+
+    `data`: a descriptor of the tar, from which a known byte is taken for `known.read_right`.
+    """
+    if any(size > _MAX_DEVICE for size in device_sizes):
+        raise Invalid("a layer of more than 2 TiB", "EROFS has 32-bit block addresses")
     inodes_at = -(-(_DEVICES_AT + 128 * len(device_sizes)) // _SLOT) * _SLOT
     order, directories, xattrs, data_at = _place(root, inodes_at)
     blocks = _directory_blocks(root, directories, data_at)
     image = bytearray(data_at * BLOCK)
     for number, node in enumerate(order, 1):
         _write_inode(image, node, number, xattrs.get(node.nid, b""), blocks, data_at)
-    image += b"".join(blocks)
     for slot, size in enumerate(device_sizes):
         struct.pack_into("<64sII", image, _DEVICES_AT + 128 * slot, b"", -(-size // BLOCK), 0)
     struct.pack_into(
@@ -73,11 +78,12 @@ def build(root: Node, device_sizes: Sequence[int]) -> bytes:
         image,
         1024,
         *(_MAGIC, 0, _COMPAT_CHECKSUM | _COMPAT_MTIME, 9, 0, root.nid, len(order), 0, 0),
-        *(len(image) // BLOCK, 0, 0, b"", b"", _INCOMPAT_CHUNKED | _INCOMPAT_DEVICE_TABLE),
+        *(data_at + len(blocks), 0, 0, b"", b"", _INCOMPAT_CHUNKED | _INCOMPAT_DEVICE_TABLE),
         *(0, len(device_sizes), _DEVICES_AT // 128, 0, 0, 0, 0),
     )
     struct.pack_into("<I", image, 1028, _crc32c(image[1024:1536]))
-    return bytes(image)
+    known.write(image, blocks, known.choose(directories, data) if data >= 0 else None)
+    return [image, *blocks]
 
 
 def _place(root: Node, position: int) -> tuple[list[Node], list[Node], dict[int, bytes], int]:
@@ -193,8 +199,6 @@ def _xattr_body(node: Node) -> bytes:
                 out += struct.pack("<BBH", len(rest), index, len(value)) + rest + value
                 out += bytes(-len(out) % 4)
                 break
-    if len(out) > _MAX_XATTRS:
-        raise Invalid("a file with more than 256 KiB of extended attributes")
     return bytes(out) if len(out) > 12 else b""
 
 

@@ -6,8 +6,8 @@ import os
 
 from limpet.errors import Corrupt
 from limpet.kernel import mounts
-from limpet.layers import stored
-from limpet.layers.driver import chain, overlay
+from limpet.layers import known, stored
+from limpet.layers.driver import overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from limpet.layers.ingest import Ingest
     from limpet.layers.limits import Limits
-    from limpet.layers.tree import Tree
     from limpet.store.store import Store
 
 
@@ -27,14 +26,19 @@ class ErofsDriver:
         self._store = store
 
     def ingest(self, limits: Limits | None = None) -> Ingest:
+        from limpet.layers import seal
         from limpet.layers.ingest import Ingest
 
-        return Ingest(self._store, self.name, limits)
+        return Ingest(self._store, self.name, seal.write_index, limits)
 
     def seal(self, diff_ids: Sequence[str]) -> None:
-        from limpet.layers.seal import seal
+        from limpet.layers import seal
 
-        seal(self._store, self, diff_ids, _write_index)
+        for position in range(len(diff_ids)):
+            place = self._store.layer_path(diff_ids[position])
+            suffix = stored.suffix(place, diff_ids[:position])
+            if suffix and not os.path.exists(f"{place}/index{suffix}"):
+                seal.make(self._store, self, diff_ids, position, seal.write_index)
 
     def mount(
         self,
@@ -45,32 +49,21 @@ class ErofsDriver:
         volatile: bool = False,
     ) -> int:
         """Raises Corrupt for a layer that is not there, OSError with the kernel's words for the rest."""
-        lowers: list[int] = []
+
+        def open_layer(place: str, suffix: str, position: int) -> int:
+            index = f"{place}/index{suffix}"
+            if not os.path.exists(index):
+                from limpet.layers import seal
+
+                seal.make(self._store, self, diff_ids, position, seal.write_index)
+            return _mount(place, suffix)
+
+        lowers = stored.open_stack(self._store, diff_ids, open_layer)
         try:
-            for position in range(len(diff_ids)):
-                fd = self._mount_layer(diff_ids, position)
-                lowers.append(fd)  # one by one: an error must find those that are open
             return overlay(lowers, upper, work, volatile=volatile)
         finally:
             for fd in lowers:
                 os.close(fd)
-
-    def _mount_layer(self, diff_ids: Sequence[str], position: int) -> int:
-        place = self._store.layer_path(diff_ids[position])
-        suffix = ""
-        if os.path.exists(f"{place}/pending"):
-            suffix = f"-{chain(diff_ids[:position])}"
-            if not os.path.exists(f"{place}/index{suffix}"):
-                suffix = ""
-        devices = [f"{place}/data"]
-        if os.path.exists(f"{place}/extra{suffix}"):
-            devices.append(f"{place}/extra{suffix}")
-        try:
-            return mounts.erofs(f"{place}/index{suffix}", devices)
-        except FileNotFoundError:
-            raise Corrupt(
-                f"layer {diff_ids[position]} is not in the store", "`limpet system check` finds what is missing"
-            ) from None
 
     def open_tar(self, diff_id: str) -> BinaryIO:
         return stored.open_tar(self._store, diff_id)
@@ -85,8 +78,15 @@ class ErofsDriver:
         return stored.check(self._store, diff_id)
 
 
-def _write_index(place: str, suffix: str, tree: Tree, sizes: list[int]) -> None:
-    from limpet.layers import erofs
-    from limpet.store.files import write_file
-
-    write_file(f"{place}/index{suffix}", erofs.build(tree.root, sizes), durable=False)
+def _mount(place: str, suffix: str) -> int:
+    devices = [f"{place}/data"]
+    if os.path.exists(f"{place}/extra{suffix}"):
+        devices.append(f"{place}/extra{suffix}")
+    fd = mounts.erofs(f"{place}/index{suffix}", devices)
+    if not known.reads_right(f"{place}/index{suffix}", fd):
+        os.close(fd)
+        raise Corrupt(
+            f"layer sha256:{os.path.basename(place)} does not read as it was written",
+            "`limpet system check` looks for damage",
+        )
+    return fd

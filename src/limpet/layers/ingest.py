@@ -1,42 +1,33 @@
 """A layer comes in: hash, write, understand, in one pass; nothing is visible before the digest was right.
 
-    <root>/tmp/layer-…/             renamed to layers/<hex of the diff ID> when all is well
-      data                          the tar, to the byte
-      index                         EROFS over it (`erofs.py`); only the erofs driver reads it
-      extra                         contents of sparse files, expanded into holes (only if there are any)
-      pending                       JSON: what depends on the layers below (`seal.py`; only if there is something)
-      tree/                         the dir driver's unpacked files
-
-The bulk is written without waiting for the disk: the row says in which boot, `settle` makes it durable later, and after
-an unclean boot such a layer is hashed again before it is used (DESIGN.md, "On disk").
+It grows in <root>/tmp/layer-…/ and is renamed to layers/<hex of the diff ID> when all is well (`stored.py` has what is
+in it). The bulk is written without waiting for the disk: the row says in which boot, `durable.settle` makes it durable
+later, and after a crash such a layer is hashed again before it is used (DESIGN.md, "On disk").
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import mmap
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt
 from limpet.kernel import fs
-from limpet.layers import erofs
-from limpet.layers.limits import Limits, from_environment
+from limpet.layers.contents import expand
+from limpet.layers.durable import boot_id
+from limpet.layers.limits import from_environment
 from limpet.layers.tar import Scanner
 from limpet.layers.tree import Tree
 from limpet.store import faults
 from limpet.store.files import remove_tree, sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
-    from limpet.layers.tar import SparseFile
+    from limpet.layers.limits import Limits
+    from limpet.layers.seal import WriteForm
     from limpet.store.store import Store
-
-_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +42,15 @@ class LayerInfo:
 class Ingest:
     """`write` the uncompressed tar in pieces, then `finish`; leaving the `with` block without it leaves nothing behind.
 
-    The caller holds `store.lease()`. `unpack`, if given, gets the directory when all is written (the dir driver).
+    The caller holds `store.lease()`. `write_form` makes what the driver mounts.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        driver: str,
-        limits: Limits | None = None,
-        unpack: Callable[[str, Tree], None] | None = None,
-    ) -> None:
+    def __init__(self, store: Store, driver: str, write_form: WriteForm, limits: Limits | None = None) -> None:
         self._store = store
         self._driver = driver
-        self._limits = limits or from_environment()
-        self._unpack = unpack
+        self._write_form = write_form
         self._tree = Tree()
-        self._scanner = Scanner(self._tree, self._limits)
+        self._scanner = Scanner(self._tree, limits or from_environment())
         self._hash = hashlib.sha256()
         self._size = 0
         self._path = store.temporary("layer")
@@ -102,8 +86,8 @@ class Ingest:
             raise Corrupt("the layer is empty, not even a tar's end")
         self._scanner.finish()
         info = LayerInfo(diff_id, self._size, self._scanner.entries)
-        if self._store.db.row("SELECT 1 FROM layer WHERE diff_id = ?", diff_id) is None:
-            self._write_index(durable)
+        if not self._is_here(diff_id, durable):
+            self._write_forms(durable)
             self._publish(info, durable)
         self.abort()
         return info
@@ -115,119 +99,55 @@ class Ingest:
             self._fd = -1
             remove_tree(self._path)
 
-    def _write_index(self, durable: bool) -> None:
-        sizes = [self._size]
-        if self._scanner.sparse:
-            sizes.append(expand(self._fd, self._scanner.sparse, f"{self._path}/extra"))
-        pending = {
-            "parents": bool(self._tree.implied_paths()),
-            "whiteouts": bool(self._tree.whiteouts),
-            "links": len(self._tree.links),
-        }
-        if any(pending.values()):
-            self._write("pending", json.dumps(pending).encode(), durable)
-        if self._unpack is not None:
-            self._unpack(self._path, self._tree)
+    def _is_here(self, diff_id: str, durable: bool) -> bool:
+        row = self._store.db.row("SELECT boot FROM layer WHERE diff_id = ?", diff_id)
+        if row is None or not os.path.exists(f"{self._store.layer_path(diff_id)}/data"):
+            return False
+        return row[0] is None or (row[0] == boot_id() and not durable)
+
+    def _write_forms(self, durable: bool) -> None:
+        depends = self._tree.depends()
+        if depends["opaque"]:
+            self._mark("opaque")
+        if depends["whiteouts"] or depends["links"]:
+            self._mark("depends")  # the form is made when the layers below are known
         else:
-            self._write("index", erofs.build(self._tree.root, sizes), durable)
+            if depends["parents"]:
+                self._mark("depends-above")
+            sizes = [self._size]
+            if self._scanner.sparse:
+                sizes.append(expand(self._fd, self._scanner.sparse, f"{self._path}/extra"))
+            self._write_form(self._path, "", self._tree, sizes, self._fd, durable)
         if durable:
             os.fsync(self._fd)
+            if os.path.exists(f"{self._path}/extra"):
+                with open(f"{self._path}/extra", "rb") as file:
+                    os.fsync(file.fileno())
             sync_directory(self._path)
 
-    def _write(self, name: str, data: bytes, durable: bool) -> None:
-        with open(f"{self._path}/{name}", "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
+    def _mark(self, name: str) -> None:
+        os.close(os.open(f"{self._path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def _publish(self, info: LayerInfo, durable: bool) -> None:
         target = self._store.layer_path(info.diff_id)
         faults.reach("layer-written")
-        if os.path.isdir(target):
-            remove_tree(target)  # a row would have been found above: this is what a crash left
         try:
             os.rename(self._path, target)
         except OSError:
             if not os.path.isdir(target):
                 raise
-            # Another process brought the same layer in between: its row is as good.
+            # Left by a crash, or suspect, or another process was as quick: this one will do, `abort` takes the other.
+            fs.renameat2(self._path, target, fs.RENAME_EXCHANGE)
         if durable:
             sync_directory(os.path.dirname(target))
         faults.reach("layer-renamed")
         with self._store.db.transaction(durable=durable):
             self._store.db.run(
-                "INSERT OR IGNORE INTO layer (diff_id, driver, size, boot) VALUES (?, ?, ?, ?)",
+                "INSERT INTO layer (diff_id, driver, size, boot) VALUES (?1, ?2, ?3, ?4)"
+                " ON CONFLICT (diff_id) DO UPDATE SET driver = ?2, boot = ?4",
                 info.diff_id,
                 self._driver,
                 info.size,
                 None if durable else boot_id(),
             )
         faults.reach("layer-row")
-
-
-def expand(data: int, files: list[SparseFile], path: str) -> int:
-    """Writes sparse files with their holes into one sparse file, and points their inodes there. Its size in bytes."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    end = 0
-    try:
-        for file in files:
-            source = file.node.offset
-            file.node.device, file.node.offset = 2, end
-            for offset, length in file.pieces:
-                copy_range(data, source, fd, end + offset, length)
-                source += length
-            end += file.node.size + -file.node.size % _BLOCK
-        os.ftruncate(fd, end)
-    finally:
-        os.close(fd)
-    return end
-
-
-def copy_range(source: int, at: int, target: int, to: int, length: int) -> None:
-    """Copies within the kernel where the file system can. Raises Corrupt when the source ends early."""
-    while length:
-        try:
-            done = os.copy_file_range(source, target, min(length, 1 << 30), at, to)
-        except OSError:
-            piece = os.pread(source, min(length, 1 << 20), at)
-            done = os.pwrite(target, piece, to) if piece else 0
-        if not done:
-            raise Corrupt("the tar is truncated: it ends inside a sparse file")
-        at, to, length = at + done, to + done, length - done
-
-
-def rescan(path: str, tree: Tree) -> list[SparseFile]:
-    """Enters a stored layer's tar into `tree` again; its sparse members."""
-    scanner = Scanner(tree, Limits(max_size=1 << 62, max_entries=1 << 62))
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
-            scanner.feed(view)
-    scanner.finish()
-    return scanner.sparse
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
-def settle(store: Store) -> None:
-    """One syncfs makes all that this boot wrote durable, then the rows say so."""
-    boot = boot_id()
-    if store.db.row("SELECT 1 FROM layer WHERE boot = ?1 UNION SELECT 1 FROM blob WHERE boot = ?1", boot) is None:
-        return
-    fd = os.open(store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Read what to mark before the sync: what comes in meanwhile is not covered by it.
-        layers = [row[0] for row in store.db.rows("SELECT diff_id FROM layer WHERE boot = ?", boot)]
-        blobs = [row[0] for row in store.db.rows("SELECT digest FROM blob WHERE boot = ?", boot)]
-        fs.syncfs(fd)
-    finally:
-        os.close(fd)
-    with store.db.transaction():
-        for diff_id in layers:
-            store.db.run("UPDATE layer SET boot = NULL WHERE diff_id = ?", diff_id)
-        for digest in blobs:
-            store.db.run("UPDATE blob SET boot = NULL WHERE digest = ?", digest)

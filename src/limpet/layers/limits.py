@@ -18,8 +18,11 @@ RATIO_FROM = 64 << 20
 MAX_EXTENSION = 1 << 20
 """Bytes of one pax header or long name."""
 
+MAX_NAME = 255
+"""Bytes of one component of a path (NAME_MAX)."""
+
 MAX_PATH = 4096
-"""Bytes of a name in a layer (PATH_MAX: a longer one can't be reached by a single call)."""
+"""A path in a layer is shorter than this (PATH_MAX: a longer one can't be reached by a single call)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,12 @@ def erofs_works(store: Store) -> bool:
     path = store.temporary("probe")
     os.mkdir(path, 0o700)
     try:
-        for name, data in (("data", buffer.getvalue()), ("index", erofs.build(tree.root, [len(buffer.getvalue())]))):
+        for name, pieces in (
+            ("data", [buffer.getvalue()]),
+            ("index", erofs.build(tree.root, [len(buffer.getvalue())])),
+        ):
             with open(f"{path}/{name}", "wb") as file:
-                file.write(data)
+                file.writelines(pieces)
         fd = mounts.erofs(f"{path}/index", [f"{path}/data"])
         try:
             found = os.open("probe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)

@@ -1,9 +1,9 @@
-"""What of a layer depends on the layers below it, done once when its stack is known.
+"""A layer's form, made again from its tar, with what depends on the layers below it.
 
 Three things in a tar can't be decided from it alone: attributes of directories that it does not list, whiteouts that
-hide nothing (overlayfs would list them), and hard links to files of a layer below. A layer that has any of them says so
-in `pending`; for each stack that needs it an index of its own is written beside the first one, `index-<chain>`, with
-`extra-<chain>` for the contents of files that were linked from below (containerd and Docker copy those up as well).
+hide nothing (overlayfs would list them), and hard links to files of a layer below. A layer that has any of them says
+so (`stored.py`), and for each stack that needs it a form of its own is made, with `extra-<chain>` for the contents of
+files that were linked from below (link(2) in an overlay copies those up too: so containerd and umoci).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt
 from limpet.kernel import fs
-from limpet.layers.driver import chain
-from limpet.layers.ingest import copy_range, expand, rescan
-from limpet.layers.tree import Node, Tree
+from limpet.layers import attributes, durable, erofs, stored
+from limpet.layers.contents import copy_range, expand, rescan
+from limpet.layers.tree import Below, Node, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,70 +24,120 @@ if TYPE_CHECKING:
     from limpet.layers.driver import Driver
     from limpet.store.store import Store
 
+    WriteForm = Callable[[str, str, Tree, list[int], int, bool], None]
+    """(layer's directory, suffix, tree, device sizes, descriptor of the tar, durable)."""
+
 _BLOCK = 512
 
 
-def seal(
-    store: Store,
-    driver: Driver,
-    diff_ids: Sequence[str],
-    write: Callable[[str, str, Tree, list[int]], None],
-) -> None:
-    """`write(place, suffix, tree, device sizes)` makes the driver's form. Raises Corrupt for dangling links."""
-    for position in range(len(diff_ids)):
-        place = store.layer_path(diff_ids[position])
-        if not os.path.exists(f"{place}/pending"):
-            continue
-        suffix = f"-{chain(diff_ids[:position])}"
-        if not any(os.path.exists(f"{place}/{form}{suffix}") for form in ("index", "tree")):
-            _seal_layer(driver, diff_ids[:position], place, suffix, write)
-
-
-def _seal_layer(
-    driver: Driver,
-    below: Sequence[str],
-    place: str,
-    suffix: str,
-    write: Callable[[str, str, Tree, list[int]], None],
-) -> None:
-    root = driver.mount(below) if below else -1
+def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, write: WriteForm) -> None:
+    """Makes the form of one layer of a stack. Raises Corrupt for hard links to what is in no layer."""
+    place = store.layer_path(diff_ids[position])
+    below = diff_ids[:position]
+    suffix = stored.suffix(place, below)
     try:
-        tree = Tree(lambda path: _look(root, path))
-        sparse = rescan(f"{place}/data", tree)
-        if tree.links:
-            name, target = tree.links[0]
-            raise Corrupt(f"hard link {name[:200]!r} to {target[:200]!r}, which is in no layer", "the image is broken")
-        for path in tree.whiteouts:
-            if _look(root, path) is None:
-                tree.drop_whiteout(path)
-        sizes = [os.path.getsize(f"{place}/data")]
-        extra = f"{place}/extra{suffix}"
-        temporary = f"{extra}.new-{os.getpid()}"
         data = os.open(f"{place}/data", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise stored.missing(diff_ids[position]) from None
+    root = -1
+    try:
+        root = driver.mount(below) if below and suffix else -1
+        tree = Tree(_Mounted(root) if root >= 0 else None)
+        sparse = rescan(data, tree)
+        for name, target in tree.unresolved() if suffix else ():
+            raise Corrupt(f"hard link {name[:200]!r} to {target[:200]!r}, which is in no layer", "the image is broken")
+        if suffix:
+            tree.drop_stray_whiteouts()
+        extra = f"{place}/extra{suffix}"
+        temporary = f"{extra}.new-{os.getpid()}-{os.urandom(4).hex()}"
         try:
-            end = expand(data, sparse, temporary)
-            end = _adopt(root, tree, temporary, end)
+            end = _adopt(root, tree, temporary, expand(data, sparse, temporary))
+            sizes = [os.fstat(data).st_size]
+            if end:
+                os.rename(temporary, extra)
+                sizes.append(end)
         finally:
-            os.close(data)
-        if end:
-            os.rename(temporary, extra)
-            sizes.append(end)
-        else:
-            os.unlink(temporary)
-        write(place, suffix, tree, sizes)
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        durable.unsettle(store, diff_ids[position])
+        write(place, suffix, tree, sizes, data, False)
     finally:
+        os.close(data)
         if root >= 0:
             os.close(root)
+
+
+def write_index(place: str, suffix: str, tree: Tree, sizes: list[int], data: int, durable: bool) -> None:
+    """The erofs driver's form."""
+    temporary = f"{place}/index{suffix}.new-{os.getpid()}-{os.urandom(4).hex()}"
+    pieces = erofs.build(tree.root, sizes, data)
+    with open(temporary, "wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    os.rename(temporary, f"{place}/index{suffix}")
+
+
+class _Mounted(Below):
+    """The layers below, mounted. A file gives the same node each time, whatever name it was asked for by."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._files: dict[tuple[int, int], Node] = {}
+
+    def entry(self, path: bytes) -> Node | None:
+        return self._look(path, fs.RESOLVE_BENEATH | fs.RESOLVE_NO_SYMLINKS)
+
+    def link_target(self, path: bytes) -> Node | None:
+        return self._look(path, fs.RESOLVE_IN_ROOT)
+
+    def _look(self, path: bytes, resolve: int) -> Node | None:
+        try:
+            fd = fs.openat2(path or b".", os.O_PATH | os.O_NOFOLLOW, dirfd=self._root, resolve=resolve)
+        except OSError:
+            return None
+        try:
+            info = os.fstat(fd)
+            key = (info.st_dev, info.st_ino)
+            if key in self._files:
+                return self._files[key]
+            node = Node(info.st_mode, info.st_uid, info.st_gid, *divmod(info.st_mtime_ns, 10**9))
+            node.path = os.readlink(f"/proc/self/fd/{fd}".encode()).strip(b"/")  # a detached mount has its own root
+            node.xattrs = _xattrs(fd, info.st_mode, path)
+            if stat.S_ISDIR(info.st_mode):
+                return node
+            node.size = info.st_size
+            if stat.S_ISLNK(info.st_mode):
+                node.link = os.fsencode(os.readlink("", dir_fd=fd))
+            elif not stat.S_ISREG(info.st_mode):
+                node.rdev = _encoded(info.st_rdev)
+            self._files[key] = node
+            return node
+        finally:
+            os.close(fd)
+
+
+def _xattrs(fd: int, mode: int, path: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    if stat.S_ISLNK(mode):
+        return ()  # a link has no place in /proc that does not follow it
+    place = f"/proc/self/fd/{fd}"
+    return attributes.kept(mode, {os.fsencode(name): os.getxattr(place, name) for name in os.listxattr(place)}, path)
+
+
+def _encoded(device: int) -> int:
+    minor = os.minor(device)
+    return (minor & 0xFF) | (os.major(device) << 8) | ((minor & ~0xFF) << 12)
 
 
 def _adopt(root: int, tree: Tree, path: str, end: int) -> int:
     """Contents of files linked from below; one copy for all names of an inode. The new end of the file."""
     target = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        for below, node in tree.adopted:
+        for node in tree.adopted:
             if not stat.S_ISREG(node.mode) or not node.size:
                 continue
-            source = fs.openat2(below, os.O_RDONLY, dirfd=root, resolve=fs.RESOLVE_IN_ROOT)
+            source = fs.openat2(node.path, os.O_RDONLY, dirfd=root, resolve=fs.RESOLVE_BENEATH | fs.RESOLVE_NO_SYMLINKS)
             try:
                 copy_range(source, 0, target, end, node.size)
             finally:
@@ -98,29 +148,3 @@ def _adopt(root: int, tree: Tree, path: str, end: int) -> int:
     finally:
         os.close(target)
     return end
-
-
-def _look(root: int, path: bytes) -> Node | None:
-    """What the layers below have at a path; the last part is not followed, links before it are, within the root."""
-    if root < 0:
-        return None
-    try:
-        fd = fs.openat2(path or b".", os.O_PATH | os.O_NOFOLLOW, dirfd=root, resolve=fs.RESOLVE_IN_ROOT)
-    except OSError:
-        return None
-    try:
-        info = os.fstat(fd)
-        node = Node(info.st_mode, info.st_uid, info.st_gid, *divmod(info.st_mtime_ns, 10**9))
-        node.size, node.rdev = info.st_size, info.st_rdev
-        if stat.S_ISLNK(info.st_mode):
-            node.link = os.fsencode(os.readlink("", dir_fd=fd))
-        else:
-            place = f"/proc/self/fd/{fd}"
-            node.xattrs = [
-                (os.fsencode(name), os.getxattr(place, name))
-                for name in os.listxattr(place)
-                if not name.startswith("trusted.overlay.")
-            ]
-        return node
-    finally:
-        os.close(fd)

@@ -1,17 +1,100 @@
-"""What both drivers share: a layer's directory, whatever else is in it, holds `data`, the exact tar."""
+"""What both drivers share: a layer's directory holds `data`, the exact tar, and *forms* of it, which the kernel mounts.
+
+    data                          the tar, to the byte
+    index, extra                  erofs: the index; contents of sparse files and of files linked from layers below
+    tree                          dir: the unpacked files
+    depends                       an empty mark: the form depends on the layers below, or on that there are none
+    depends-above                 as `depends`, but the plain form will do for a bottom layer
+    opaque                        an empty mark: nothing of the layers below shows
+
+A form that depends on the layers below has their `chain` in its name (`index-<chain>`). A form can always be made again
+from `data` (`seal.py`), and is when it is missing.
+"""
 
 from __future__ import annotations
 
 import os
 
-from limpet.errors import NotFound
+from limpet.errors import Corrupt, LimpetError, NotFound
+from limpet.layers import known
 from limpet.store.files import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from hashlib import blake2b
     from typing import BinaryIO
 
     from limpet.store.store import Store
+else:
+    from _blake2 import blake2b
+
+MAX_LAYERS = 500
+"""overlayfs's own limit (OVL_MAX_STACK)."""
+
+FORMS = ("index", "extra", "tree")
+
+
+def suffix(place: str, below: Sequence[str]) -> str:
+    """What the names of a layer's forms end with when these layers are below it."""
+    if os.path.exists(f"{place}/depends") or (below and os.path.exists(f"{place}/depends-above")):
+        return f"-{chain(below)}"
+    return ""
+
+
+def chain(diff_ids: Sequence[str]) -> str:
+    """A short name for a stack of layers."""
+    return blake2b("\n".join(diff_ids).encode(), digest_size=10).hexdigest()
+
+
+def open_stack(store: Store, diff_ids: Sequence[str], open_layer: Callable[[str, str, int], int]) -> list[int]:
+    """Descriptors of what shows of a stack, bottom first. `open_layer(place, suffix, position)` gives one.
+
+    Layers that came in before the machine went down without a sync are verified first (`durable.py`).
+    """
+    if not _same_boot(store):
+        from limpet.layers.durable import verify
+
+        verify(store, diff_ids)
+    first = 0
+    places = [store.layer_path(diff_id) for diff_id in diff_ids]
+    for position in range(len(places) - 1, 0, -1):
+        if os.path.exists(f"{places[position]}/opaque"):
+            first = position
+            break
+    if len(places) - first > MAX_LAYERS:
+        raise LimpetError(f"an image of {len(places) - first} layers", f"the kernel stacks {MAX_LAYERS} at most")
+    opened: list[int] = []
+    try:
+        for position in range(first, len(places)):
+            place = places[position]
+            opened.append(open_layer(place, suffix(place, diff_ids[:position]), position))
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened
+
+
+def missing(diff_id: str) -> Corrupt:
+    return Corrupt(f"layer {diff_id} is not in the store", "`limpet system check` finds what is missing")
+
+
+def _same_boot(store: Store) -> bool:
+    """Whether all layers were verified, or came in, since the machine started."""
+    try:
+        fd = os.open(f"{store.root}/boot", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        verified = os.read(fd, 64)
+    finally:
+        os.close(fd)
+    fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 64) == verified
+    finally:
+        os.close(fd)
 
 
 def open_tar(store: Store, diff_id: str) -> BinaryIO:
@@ -52,12 +135,18 @@ def usage(store: Store, diff_id: str) -> int:
 
 
 def check(store: Store, diff_id: str) -> str | None:
-    """What is wrong with a layer's tar, or None."""
+    """What is wrong with a layer's tar or with an index of it, or None."""
     import hashlib
 
+    place = store.layer_path(diff_id)
     try:
-        with open(f"{store.layer_path(diff_id)}/data", "rb", buffering=0) as file:
+        with open(f"{place}/data", "rb", buffering=0) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as e:
         return f"its tar cannot be read: {e.strerror}"
-    return None if f"sha256:{found}" == diff_id else f"its tar has the digest sha256:{found}"
+    if f"sha256:{found}" != diff_id:
+        return f"its tar has the digest sha256:{found}"
+    for name in sorted(os.listdir(place)):
+        if name.startswith("index") and ".new-" not in name and not known.is_whole(f"{place}/{name}"):
+            return f"its {name} is damaged"
+    return None

@@ -11,7 +11,8 @@ The rules are those of the OCI image spec (layer.md) and of what containerd and 
   itself brings, whatever the order. `.wh..wh.*` else is aufs's own and is dropped.
 - A hard link to something of this layer shares its inode, in any order; one whose target is not here means a file of a
   layer below, and is resolved by `seal`.
-- `trusted.overlay.*` attributes in a tar are dropped: they would be orders to overlayfs.
+
+No step recurses, and none is quadratic: a hostile tar costs what its length costs.
 """
 
 from __future__ import annotations
@@ -20,24 +21,28 @@ import stat
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
+from limpet.layers.limits import MAX_NAME, MAX_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
 OPAQUE = (b"trusted.overlay.opaque", b"y")
 WHITEOUT = stat.S_IFCHR
 """The whole mode of a whiteout: character device 0/0 without permissions."""
 
 _MAX_LINKS = 40
-_XATTR_LIMIT = 65536
+_MAX_FOLLOWED = 64 << 20  # bytes of link targets walked for one layer: 40 long ones for each member would be a bomb
 
 
 class Node:
-    """One inode. `device` and `offset` say where a file's bytes lie: 1 is the tar, 2 the `extra` file; bytes."""
+    """One inode. `device` and `offset` say where a file's bytes lie: 1 is the tar, 2 the `extra` file; bytes.
+
+    `path`, of a directory: where it really is, from the root, no link on the way. `nlink` 0: no longer in the tree.
+    """
 
     __slots__ = (
         "device", "gid", "implied", "kids", "link", "mode", "mtime", "nid", "nlink", "nsec",
-        "offset", "opaque", "position", "rdev", "size", "uid", "xattrs",
+        "offset", "opaque", "path", "position", "rdev", "size", "uid", "xattrs",
     )  # fmt: skip
 
     def __init__(self, mode: int, uid: int = 0, gid: int = 0, mtime: int = 0, nsec: int = 0) -> None:
@@ -48,38 +53,49 @@ class Node:
         self.nsec = nsec
         self.size = self.offset = self.rdev = 0
         self.device = 1
-        self.link = b""
-        self.xattrs: list[tuple[bytes, bytes]] = []
-        self.kids: dict[bytes, Node] | None = {} if stat.S_ISDIR(mode) else None
+        self.link = self.path = b""
+        self.xattrs: tuple[tuple[bytes, bytes], ...] = ()
+        self.kids: dict[bytes, Node] | None = {} if mode & 0o170000 == 0o040000 else None
         self.opaque = self.implied = False
         self.nlink = 1
         self.nid = -1  # set by the index writer
         self.position = 0
 
     @property
-    def is_directory(self) -> bool:
-        return self.kids is not None
-
-    @property
     def is_whiteout(self) -> bool:
         return self.mode == WHITEOUT and self.rdev == 0
 
 
-class Tree:
-    """Entries in, a root out. `lower` tells what the layers below have at a path, where that is known (`seal`)."""
+class Below:
+    """What the layers below have, for `Tree`: nothing, at first. `seal` has the real one."""
 
-    def __init__(self, lower: Callable[[bytes], Node | None] | None = None) -> None:
+    def entry(self, path: bytes) -> Node | None:
+        """What is at a path, no link on the way followed."""
+        return None
+
+    def link_target(self, path: bytes) -> Node | None:
+        """What a hard link may mean: links on the way are followed. `Node.path` says where it really is."""
+        return None
+
+
+class Tree:
+    """Entries in, a root out; `finish` when the last one is in."""
+
+    def __init__(self, below: Below | None = None) -> None:
         self.root = Node(stat.S_IFDIR | 0o755)
         self.root.implied = True
-        self.whiteouts: list[bytes] = []
-        self.links: list[tuple[bytes, bytes]] = []  # (name, target) of hard links whose target was not here yet
-        self.adopted: list[tuple[bytes, Node]] = []  # (path below, node) of hard links that `lower` answered
-        self._lower = lower
-        self._implied: list[tuple[bytes, Node]] = []
-        self._directories: dict[bytes, Node] = {b"": self.root}
+        self.adopted: dict[Node, None] = {}  # files of layers below that got another name here
+        self._below = below or Below()
+        self._directories: dict[bytes, Node] = {b"": self.root}  # by `Node.path`
+        self._whiteouts: list[tuple[Node, bytes]] = []
+        self._links: dict[
+            bytes, tuple[Node, bytes]
+        ] = {}  # real path → (parent, target) of what could not be linked yet
+        self._implied: list[Node] = []
+        self._followed = 0
 
     def add(self, path: bytes, node: Node) -> None:
-        """Enters a file, link, device or directory at a clean path (see `clean`)."""
+        """Enters a file, link, device or directory at a clean path (see `attributes.clean`)."""
         up, _, base = path.rpartition(b"/")
         parent = self._directories.get(up) or self.directory(up)
         kids = parent.kids
@@ -89,10 +105,14 @@ class Tree:
                 raise Invalid("the root of the layer is not a directory")
             _take_attributes(self.root, node)
             return
+        if parent.path != up:
+            path = _joined(parent, base)
+        if self._links:
+            self._links.pop(path, None)
         old = kids.get(base)
         if node.kids is None:
             if old is not None:
-                self._drop(path, old)
+                self._drop(old)
             kids[base] = node
             return
         if old is not None and old.kids is not None:
@@ -100,17 +120,28 @@ class Tree:
             return
         if old is not None:
             node.opaque = old.is_whiteout  # a whiteout and then a directory of that name: nothing below shows
-            self._drop(path, old)
+            self._drop(old)
+        node.path = path
         kids[base] = node
         self._directories[path] = node
 
     def hard_link(self, path: bytes, target: bytes) -> None:
         """One more name for an inode; the target may come later, or lie in a layer below."""
+        up, _, base = path.rpartition(b"/")
+        if not base or not target:
+            raise Invalid(f"hard link {path[:200]!r} to {target[:200]!r}: neither may be the root")
+        parent = self._directories.get(up) or self.directory(up)
+        path = path if parent.path == up else _joined(parent, base)
         found = self._find(target)
         if found is None or found.is_whiteout:
-            self.links.append((path, target))
-            return
-        self._link(path, target, found)
+            kids = parent.kids
+            assert kids is not None
+            if base in kids:
+                self._drop(kids.pop(base))
+            self._links[path] = (parent, target)
+        else:
+            self._links.pop(path, None)
+            self._link(parent, base, found, target)
 
     def whiteout(self, path: bytes, name: bytes, mtime: int) -> None:
         """`.wh.<name>` in the directory `path`."""
@@ -121,7 +152,7 @@ class Tree:
         old = parent.kids.get(name)
         if old is None:
             parent.kids[name] = Node(WHITEOUT, mtime=mtime)
-            self.whiteouts.append(path + b"/" + name if path else name)
+            self._whiteouts.append((parent, name))
         elif old.kids is not None:
             old.opaque = True
 
@@ -130,151 +161,181 @@ class Tree:
         self.directory(path).opaque = True
 
     def finish(self) -> None:
-        """Resolves the hard links that came before their targets. `links` keeps those that point below."""
-        waiting, self.links = self.links, []
-        progress = True
-        while waiting and progress:
-            progress = False
-            still = []
-            for path, target in waiting:
+        """Resolves the hard links that came before their targets, and those that mean a file below."""
+        for first in list(self._links):
+            trail: list[bytes] = []
+            seen: set[bytes] = set()
+            at = first
+            while at in self._links and at not in seen:
+                trail.append(at)
+                seen.add(at)
+                at = self._real(self._links[at][1]) or b""
+            for path in reversed(trail):
+                parent, target = self._links[path]
+                if not parent.nlink:
+                    del self._links[path]  # the directory that it was in was replaced
+                    continue
                 found = self._find(target)
                 if found is None or found.is_whiteout:
-                    still.append((path, target))
-                else:
-                    self._link(path, target, found)
-                    progress = True
-            waiting = still
-        for path, target in waiting:
-            node = self._lower(target) if self._lower is not None else None
-            if node is not None and node.kids is None:
-                self.add(path, node)
-                self.adopted.append((target, node))
-            else:
-                self.links.append((path, target))
+                    found = self._adopt(target)
+                if found is not None:
+                    del self._links[path]
+                    self._link(parent, path.rpartition(b"/")[2], found, target)
 
-    def implied_paths(self) -> list[bytes]:
-        """Directories that had no entry of their own."""
-        return [path for path, node in self._implied if node.implied]
+    def unresolved(self) -> list[tuple[bytes, bytes]]:
+        """(name, target) of hard links whose target is neither here nor, as far as is known, below."""
+        return [(path, target) for path, (_, target) in self._links.items()]
 
-    def drop_whiteout(self, path: bytes) -> None:
-        """Takes a whiteout away that hides nothing: overlayfs would list it (a directory that is not merged)."""
-        up, _, name = path.rpartition(b"/")
-        kids = self.directory(up).kids or {}
-        if name in kids and kids[name].is_whiteout:
-            del kids[name]
+    def depends(self) -> dict[str, bool]:
+        """What of this layer the layers below may change."""
+        return {
+            "parents": any(node.implied and node.nlink for node in self._implied),
+            "whiteouts": any(self._visible_whiteouts()),
+            "links": bool(self._links),
+            "opaque": self.root.opaque,
+        }
 
-    def directory(self, path: bytes, depth: int = 0) -> Node:
-        """The directory at a path; missing ones are made, symbolic links followed."""
+    def drop_stray_whiteouts(self) -> None:
+        """Takes away whiteouts that hide nothing: overlayfs lists what is in a directory that it does not merge."""
+        for parent, name in list(self._visible_whiteouts()):
+            if self._covered(parent) or self._below.entry(_joined(parent, name)) is None:
+                assert parent.kids is not None
+                del parent.kids[name]
+
+    def directory(self, path: bytes) -> Node:
+        """The directory at a path; missing ones are made, symbolic links followed within the root."""
         node = self._directories.get(path)
         if node is not None:
             return node
-        up, _, name = path.rpartition(b"/")
-        parent = self.directory(up, depth)
-        assert parent.kids is not None
-        found = parent.kids.get(name)
-        if found is not None and stat.S_ISLNK(found.mode):
-            return self._through(path, up, found.link, depth)
-        if found is None or found.kids is None:
-            below = self._lower(path) if self._lower is not None and found is None else None
-            if below is not None and stat.S_ISLNK(below.mode):
-                return self._through(path, up, below.link, depth)
-            if found is not None:
-                self._drop(path, found)
-            fresh = Node(stat.S_IFDIR | 0o755)
-            fresh.implied = True
-            if below is not None and below.kids is not None:
-                _take_attributes(fresh, below)
-            fresh.opaque = found is not None and found.is_whiteout
-            parent.kids[name] = found = fresh
-            self._implied.append((path, fresh))
-        self._directories[path] = found
+        found = self._walk(path, make=True)
+        assert found is not None
         return found
 
-    def _through(self, path: bytes, up: bytes, link: bytes, depth: int) -> Node:
-        if depth >= _MAX_LINKS:
-            raise Invalid(f"too many symbolic links at {path[:200]!r}")
-        # Not remembered in _directories: the link may be replaced by a later entry.
-        return self.directory(_join(b"" if link[:1] == b"/" else up, link), depth + 1)
+    def _walk(self, path: bytes, *, make: bool) -> Node | None:
+        node, links = self.root, 0
+        parts = path.split(b"/")[::-1] if path else []
+        while parts:
+            part = parts.pop()
+            if part == b"..":
+                node = self._directories[node.path.rpartition(b"/")[0]]
+                continue
+            if part in (b"", b"."):
+                continue
+            kid = node.kids.get(part) if node.kids is not None else None
+            if kid is None or kid.kids is None:
+                link = kid.link if kid is not None else b""
+                if not link:
+                    if not make:
+                        return None
+                    kid, link = self._imply(node, part, kid)
+                if link:
+                    links += 1
+                    self._followed += len(link) + 1
+                    if links > _MAX_LINKS or self._followed > _MAX_FOLLOWED:
+                        raise Invalid(f"too many symbolic links at {path[:200]!r}")
+                    if link[:1] == b"/":
+                        node = self.root
+                    parts += link.split(b"/")[::-1]
+                    continue
+                assert kid is not None
+            node = kid
+        return node
+
+    def _imply(self, parent: Node, name: bytes, old: Node | None) -> tuple[Node | None, bytes]:
+        """A directory in the place of nothing, or of something that is none; or the link that is there below."""
+        if len(name) > MAX_NAME:
+            raise Invalid(f"the name {name[:80]!r}… is longer than {MAX_NAME} bytes")
+        path = _joined(parent, name)
+        below = self._below.entry(path) if old is None and not self._covered(parent) else None
+        if below is not None and below.link:
+            return None, below.link
+        node = Node(stat.S_IFDIR | 0o755)
+        if below is not None and below.kids is not None:
+            _take_attributes(node, below)
+        node.implied = True
+        self._implied.append(node)
+        node.opaque = old is not None and old.is_whiteout
+        node.path = path
+        if old is not None:
+            self._drop(old)
+        assert parent.kids is not None
+        self._links.pop(path, None)
+        parent.kids[name] = node
+        self._directories[path] = node
+        return node, b""
 
     def _find(self, path: bytes) -> Node | None:
         up, _, base = path.rpartition(b"/")
-        node = self._directories.get(up)
-        if node is None:
-            node = self.root
-            for part in up.split(b"/") if up else ():
-                kid = node.kids.get(part) if node.kids is not None else None
-                if kid is None:
-                    return None
-                if stat.S_ISLNK(kid.mode):
-                    node = self.directory(up)
-                    break
-                node = kid
-        return node.kids.get(base) if node.kids is not None else None
+        parent = self._directories.get(up) or self._walk(up, make=False)
+        return parent.kids.get(base) if parent is not None and parent.kids is not None else None
 
-    def _link(self, path: bytes, target: bytes, node: Node) -> None:
-        if node.kids is not None:
-            raise Invalid(f"hard link {path[:200]!r} to the directory {target[:200]!r}")
+    def _real(self, path: bytes) -> bytes | None:
         up, _, base = path.rpartition(b"/")
-        kids = self.directory(up).kids
+        parent = self._directories.get(up) or self._walk(up, make=False)
+        return None if parent is None else _joined(parent, base)
+
+    def _link(self, parent: Node, base: bytes, node: Node, target: bytes) -> None:
+        kids = parent.kids
         assert kids is not None
+        if node.kids is not None:
+            raise Invalid(f"hard link {_joined(parent, base)[:200]!r} to the directory {target[:200]!r}")
         old = kids.get(base)
         if old is node:
             return
         if old is not None:
-            self._drop(path, old)
+            self._drop(old)
         node.nlink += 1
         kids[base] = node
 
-    def _drop(self, path: bytes, old: Node) -> None:
+    def _adopt(self, target: bytes) -> Node | None:
+        """A file of a layer below becomes one of this layer, under its own name too: link(2) copies both up."""
+        node = self._below.link_target(target)
+        if node is None or node.kids is not None:
+            return None
+        if node not in self.adopted:
+            self.adopted[node] = None
+            node.nlink = 0  # its names here are counted
+        up, _, base = node.path.rpartition(b"/")
+        parent = self.directory(up)
+        assert parent.kids is not None
+        if base not in parent.kids:
+            self._link(parent, base, node, target)
+        return node
+
+    def _visible_whiteouts(self) -> Iterator[tuple[Node, bytes]]:
+        for parent, name in self._whiteouts:
+            if parent.nlink and parent.kids and name in parent.kids and parent.kids[name].is_whiteout:
+                yield parent, name
+
+    def _covered(self, node: Node) -> bool:
+        """Whether nothing of the layers below shows in a directory."""
+        while not node.opaque:
+            if not node.path:
+                return False
+            node = self._directories[node.path.rpartition(b"/")[0]]
+        return True
+
+    def _drop(self, old: Node) -> None:
         """`old` loses a name; with a directory everything in it."""
-        if old.kids is None:
-            old.nlink -= 1
-            return
-        for known in [p for p in self._directories if p == path or p.startswith(path + b"/")]:
-            del self._directories[known]
         stack = [old]
         while stack:
-            for kid in (stack.pop().kids or {}).values():
-                if kid.kids is not None:
-                    stack.append(kid)
-                else:
-                    kid.nlink -= 1
-
-
-def clean(name: bytes) -> bytes:
-    """A member's name as a path from the root: no leading slash, no `.`; `..` raises Invalid."""
-    if name[:2] == b"./":
-        name = name[2:]
-    name = name.strip(b"/")
-    if b"//" in name or b"./" in name or name[-2:] in (b"/.", b"..") or name == b".":
-        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-        if b".." in parts:
-            raise Invalid(f"path traversal: '..' in the member {name[:200]!r}")
-        name = b"/".join(parts)
-    return name
-
-
-def kept_xattrs(xattrs: list[tuple[bytes, bytes]], path: bytes) -> list[tuple[bytes, bytes]]:
-    """Without overlayfs's own. Raises Invalid for names and values that Linux can't have."""
-    kept = [(name, value) for name, value in xattrs if not name.startswith((b"trusted.overlay.", b"user.overlay."))]
-    for name, value in kept:
-        if not 0 < len(name) <= 255 or len(value) > _XATTR_LIMIT:
-            raise Invalid(f"the extended attribute {name[:80]!r} of {path[:200]!r} is too long")
-    return kept
+            node = stack.pop()
+            if node.kids is None:
+                node.nlink -= 1
+                continue
+            del self._directories[node.path]
+            node.nlink = 0
+            stack.extend(node.kids.values())
 
 
 def _take_attributes(node: Node, of: Node) -> None:
     node.mode, node.uid, node.gid, node.mtime, node.nsec = of.mode, of.uid, of.gid, of.mtime, of.nsec
     node.xattrs = of.xattrs
-    node.implied = of.implied
+    node.implied = False
 
 
-def _join(base: bytes, link: bytes) -> bytes:
-    """A link's target as a path from the root; `..` stops at the root, as in a chroot."""
-    parts = [part for part in base.split(b"/") if part]
-    for part in link.split(b"/"):
-        if part == b"..":
-            del parts[-1:]
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
+def _joined(parent: Node, base: bytes) -> bytes:
+    path = parent.path + b"/" + base if parent.path else base
+    if len(path) >= MAX_PATH:
+        raise Invalid(f"the path {path[:80]!r}… is too long", f"{MAX_PATH - 1} bytes are the kernel's limit")
+    return path
