@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "capture": ("limpet.cli.images_local", "Make an image of programs of this host"),
     "commit": ("limpet.cli.files", "Make an image of a container's changes"),
     "completion": ("limpet.cli.completion", "Print a completion script for bash, zsh or fish"),
+    "container inspect": ("limpet.cli.inspect", "Show all that is known about containers"),
     "container ls": ("limpet.cli.containers", "List containers"),
     "container prune": ("limpet.cli.containers", "Remove all stopped containers"),
     "cp": ("limpet.cli.files", "Copy files between a container and the host"),
@@ -55,10 +56,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "__complete": ("limpet.cli.completion", ""),
 }
 
-_CONTAINER = (
-    "attach commit cp create diff exec inspect kill logs port rename restart rm run start stop top wait"
-).split()
-_IMAGE = "build history import load pull save tag".split()
+_CONTAINER = ("attach commit cp create diff exec kill logs port rename restart rm run start stop top wait").split()
+_IMAGE = "build capture history import load pull save tag".split()
 
 ALIASES: dict[str, str] = {
     **{f"container {name}": name for name in _CONTAINER},

@@ -90,7 +90,6 @@ COMMANDS: dict[str, Command] = {
         min_args=1,
         max_args=1,
         complete="image",
-        aliases=("image pull",),
     ),
     "load": Command(
         "load",
@@ -104,7 +103,6 @@ COMMANDS: dict[str, Command] = {
         ],
         examples=("limpet load -i debian.tar.gz", "ssh host docker save debian:12 | limpet load"),
         max_args=0,
-        aliases=("image load",),
     ),
     "save": Command(
         "save",
@@ -125,6 +123,5 @@ COMMANDS: dict[str, Command] = {
         examples=("limpet save -o debian.tar debian:12", "limpet save --format oci-archive app:1 | zstd > app.tar.zst"),
         min_args=1,
         complete="image",
-        aliases=("image save",),
     ),
 }

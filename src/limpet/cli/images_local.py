@@ -255,7 +255,6 @@ COMMANDS: dict[str, Command] = {
         examples=("limpet images debian", "limpet images --filter dangling=true -q", "limpet images --format json"),
         max_args=1,
         complete="image",
-        aliases=("image ls", "image list"),
     ),
     "image inspect": Command(
         "image inspect",
@@ -276,7 +275,6 @@ COMMANDS: dict[str, Command] = {
         min_args=2,
         max_args=2,
         complete="image",
-        aliases=("image tag",),
     ),
     "rmi": Command(
         "rmi",
@@ -290,7 +288,6 @@ COMMANDS: dict[str, Command] = {
         examples=("limpet rmi debian:12", "limpet rmi -f 3f2a"),
         min_args=1,
         complete="image",
-        aliases=("image rm", "image remove"),
     ),
     "history": Command(
         "history",
@@ -307,7 +304,6 @@ COMMANDS: dict[str, Command] = {
         min_args=1,
         max_args=1,
         complete="image",
-        aliases=("image history",),
     ),
     "image prune": Command(
         "image prune",
@@ -331,7 +327,6 @@ COMMANDS: dict[str, Command] = {
         examples=("limpet capture limpet/host", "limpet capture my/tools jq /usr/local/bin/tool /srv/data"),
         min_args=1,
         complete="file",
-        aliases=("image capture",),
     ),
     "import": Command(
         "import",
@@ -352,6 +347,5 @@ COMMANDS: dict[str, Command] = {
         min_args=1,
         max_args=2,
         complete="file",
-        aliases=("image import",),
     ),
 }

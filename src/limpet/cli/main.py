@@ -20,26 +20,35 @@ if TYPE_CHECKING:
     from limpet.cli.table import Command
 
 GLOBAL_OPTIONS = (
+    Option(
+        "config", kind="string", default="", metavar="DIR", help="Where config.json with the registries' log-ins is"
+    ),
+    Option("debug", "D", help="Show where an error comes from (LIMPET_DEBUG=1)"),
+    Option("host", "H", kind="list", metavar="URL", help="Ignored: there is no daemon", hidden=True),
+    Option("log-level", "l", kind="string", metavar="LEVEL", help="Ignored: there is no daemon", hidden=True),
     Option("root", kind="string", default="", metavar="DIR", help="Where images and containers are kept (LIMPET_ROOT)"),
-    Option("run", kind="string", default="", metavar="DIR", help="Where the sockets of running containers are"),
-    Option("debug", "D", help="Show where an error comes from"),
+    Option("run", kind="string", default="", metavar="DIR", help="Where sockets and locks are kept (LIMPET_RUN)"),
     Option("version", "v", help="Print the version"),
-    Option("host", "H", kind="string", metavar="URL", help="Not used: there is no daemon", hidden=True),
-    Option("config", kind="string", metavar="DIR", help="Not used", hidden=True),
-    Option("log-level", "l", kind="string", metavar="LEVEL", help="Not used", hidden=True),
 )
+
+_OWN_FAILURE = ("run", "create")
+"""Docker keeps 125 for these two: their other codes are the container's. Elsewhere a failure is 1, a bad flag 125."""
 
 
 def entry() -> NoReturn:
     """The program."""
-    code = 1
+    code = 125
     try:
+        _standard_streams()
         code = main(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
         code = 141  # what a shell shows for SIGPIPE
-    except OSError as e:  # the last flush: a full disk behind `> file`
+    except OSError as e:  # a flush: a full disk behind `> file`
         print(f"limpet: standard output: {e.strerror}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
     finally:
         try:
             sys.stderr.flush()
@@ -49,10 +58,11 @@ def entry() -> NoReturn:
 
 
 def main(words: list[str]) -> int:
-    """Runs one command; its exit code."""
-    debug = "-D" in words[:1] or "--debug" in words[:1] or bool(os.environ.get("LIMPET_DEBUG"))
+    """Runs one command; its exit code. Raises OSError only for standard output."""
+    call: Call | None = None
     try:
-        return _run(words)
+        call = _call(words)
+        return call.command.handler(call) if call is not None else 0
     except Exit as e:
         return e.code
     except KeyboardInterrupt:
@@ -60,55 +70,71 @@ def main(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except LimpetError as e:
-        if debug:
-            raise
-        sys.stdout.flush()
-        print(f"limpet: {e.message}", file=sys.stderr)
-        if e.hint:
-            print(e.hint, file=sys.stderr)
-        return e.exit_code
+        code = 1 if call is not None and e.exit_code == 125 and call.command.name not in _OWN_FAILURE else e.exit_code
+        return _report(e.message, e.hint, code)
+    except OSError as e:
+        reason = e.strerror or str(e)
+        return _report(f"{os.fsdecode(e.filename)}: {reason}" if e.filename else reason, "", 125 if call is None else 1)
     except Exception as e:
-        if debug:
-            raise
-        sys.stdout.flush()
-        known = str(e)
-        if isinstance(e, OSError) and e.strerror:
-            known = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
-        kind = "" if isinstance(e, OSError) else f"internal error: {type(e).__name__}: "
-        print(f"limpet: {kind}{known}", file=sys.stderr)
-        print("`limpet --debug …` shows where it comes from", file=sys.stderr)
-        return 125
+        text = f"internal error: {type(e).__name__}: {e}".replace("\n", " ")
+        return _report(
+            text, "" if _debugging else "`limpet --debug …` shows where it comes from: please report it", 125
+        )
 
 
-def _run(words: list[str]) -> int:
+_debugging = False
+
+
+def _report(message: str, hint: str, code: int) -> int:
+    """One line for what is wrong, one for what to do; with --debug also where, and for which other error."""
+    sys.stdout.flush()
+    if _debugging:
+        import traceback
+
+        traceback.print_exc()
+    print(f"limpet: {message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)
+    return code
+
+
+def _call(words: list[str]) -> Call | None:
+    """The command that `words` call, with its arguments; None if the answer was a help text."""
+    global _debugging
     from limpet.cli import parser
 
     options, rest = parser.scan(GLOBAL_OPTIONS, words, "limpet", interspersed=False)
+    _debugging = options["debug"] or bool(os.environ.get("LIMPET_DEBUG"))
+    if options["host"]:
+        print("limpet: -H is ignored: there is no daemon to talk to", file=sys.stderr)
+    if options["config"]:
+        os.environ["DOCKER_CONFIG"] = options["config"]  # as `registry.credentials` reads it
     if options["version"]:
         rest = ["version", "--short"]
     if not rest or options.get("help") or rest == ["help"]:
-        from limpet.cli import help
-
-        print(help.overview(GLOBAL_OPTIONS))
-        return 0
+        _show("overview", GLOBAL_OPTIONS)
+        return None
     if rest[0] == "help":
         rest = [*rest[1:], "--help"]
     name, rest = _name(rest)
-    if name in GROUPS:
-        from limpet.cli import help
-
-        print(help.group(name))
-        return 0 if not rest or "--help" in rest or "-h" in rest else 1
-    command = load(name)
     title = f"limpet {name}"
+    if name in GROUPS:
+        parser.scan((), rest, title, interspersed=True)
+        _show("group", name)
+        return None
+    command = load(name)
     values, arguments = parser.parse(command, rest, title)
-    if values.get("help") and not any(option.name == "help" for option in command.options):
-        from limpet.cli import help
-
-        print(help.command(command, title))
-        return 0
+    if values.get("help"):
+        _show("command", command, title)
+        return None
     _check_count(command, arguments, title)
-    return command.handler(_call(command, values, arguments, options))
+    return Call(command, values, arguments, options["root"], options["run"])
+
+
+def _show(what: str, *values: Any) -> None:
+    from limpet.cli import help
+
+    print(getattr(help, what)(*values))
 
 
 def load(name: str) -> Command:
@@ -117,10 +143,6 @@ def load(name: str) -> Command:
     module = __import__(COMMANDS[name][0], fromlist=["COMMANDS"])
     command: Command = module.COMMANDS[name]
     return command
-
-
-def _call(command: Command, values: dict[str, Any], arguments: list[str], options: dict[str, Any]) -> Call:
-    return Call(command, values, arguments, options["root"], options["run"])
 
 
 def _name(words: list[str]) -> tuple[str, list[str]]:
@@ -141,9 +163,13 @@ def _not_a_command(name: str) -> LimpetError:
     from limpet.cli.commands import visible
     from limpet.cli.suggest import nearest
 
-    near = nearest(name, [*visible(), *ALIASES, *GROUPS])
+    group = name.partition(" ")[0] if " " in name else ""
+    known = [*visible(), *ALIASES, *GROUPS]
+    near = nearest(name, [other for other in known if not group or other.startswith(f"{group} ")])
     hint = f"did you mean `limpet {near}`? " if near else ""
-    return LimpetError(f"'{name}' is not a limpet command", f"{hint}See 'limpet --help'.", exit_code=1)
+    return LimpetError(
+        f"'{name}' is not a limpet command", f"{hint}See 'limpet {group + ' ' if group else ''}--help'.", exit_code=1
+    )
 
 
 def _check_count(command: Command, arguments: list[str], title: str) -> None:
@@ -151,14 +177,31 @@ def _check_count(command: Command, arguments: list[str], title: str) -> None:
     count, least, most = len(arguments), command.min_args, command.max_args
     if count >= least and (most is None or count <= most):
         return
-
-    def plural(number: int) -> str:
-        return f"{number} argument{'' if number == 1 else 's'}"
-
-    if least == most:
-        wanted = f"requires exactly {plural(least)}" if least else "accepts no arguments"
-    elif count < least:
-        wanted = f"requires at least {plural(least)}"
+    if most == 0:
+        wanted = "accepts no arguments"
+    elif least == most:
+        wanted = f"requires exactly {_plural(least)}"
+    elif most is None:
+        wanted = f"requires at least {_plural(least)}"
+    elif least:
+        wanted = f"requires at least {least} and at most {_plural(most)}"
     else:
-        wanted = f"requires at most {plural(most or 0)}"
+        wanted = f"requires at most {_plural(most)}"
     raise LimpetError(f'"{title}" {wanted}.', f"Usage: {title} {command.usage}. See '{title} --help'.", exit_code=1)
+
+
+def _plural(number: int) -> str:
+    return f"{number} argument{'' if number == 1 else 's'}"
+
+
+def _standard_streams() -> None:
+    """What a caller closed is /dev/null, or else the database might become descriptor 2 and get an error's text.
+
+    File names that are not UTF-8 are printed as the bytes that they are.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open("/dev/null", os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 
 class Option:
-    """`kind`: bool, string, int, list (repeatable), optional (a string, its value may be left out: `--x`, `--x=v`)."""
+    """`kind`: bool, string, int, list (repeatable), optional (a string, its value may be left out: `--x`, `--x=v`).
 
-    __slots__ = ("choices", "default", "help", "hidden", "kind", "metavar", "name", "short")
+    `aliases`: other long names for the same option, which the help does not show.
+    """
+
+    __slots__ = ("aliases", "choices", "default", "help", "hidden", "kind", "metavar", "name", "short")
 
     def __init__(
         self,
@@ -25,6 +28,7 @@ class Option:
         default: Any = None,
         hidden: bool = False,
         choices: Sequence[str] = (),
+        aliases: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.short = short
@@ -34,13 +38,16 @@ class Option:
         self.default = False if default is None and kind == "bool" else default
         self.hidden = hidden
         self.choices = choices
+        self.aliases = aliases
 
 
 class Command:
-    """`interspersed`: options may follow arguments. `complete`: what the arguments are, for the shell."""
+    """`interspersed`: options may follow arguments.
+
+    `complete`: what the arguments are, for the shell: container, image, volume, file, or several joined by "|".
+    """
 
     __slots__ = (
-        "aliases",
         "complete",
         "examples",
         "handler",
@@ -65,7 +72,6 @@ class Command:
         min_args: int = 0,
         max_args: int | None = None,
         complete: str = "",
-        aliases: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.handler = handler
@@ -77,7 +83,6 @@ class Command:
         self.min_args = min_args
         self.max_args = max_args
         self.complete = complete
-        self.aliases = aliases
 
 
 class Call:
@@ -104,8 +109,14 @@ class Call:
 
     @property
     def store(self) -> Store:
-        """Opened on first use: `--help` and mistakes need none."""
+        """Opened on first use: `--help` and mistakes need none. Raises Refused for anybody but root."""
         if self._store is None:
+            import os
+
+            if os.geteuid():
+                from limpet.errors import Refused
+
+                raise Refused("limpet needs root in this release", "run it as root, or with sudo")
             from limpet.store.store import Store
 
             self._store = Store(self._root, self._run)

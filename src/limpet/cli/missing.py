@@ -1,0 +1,87 @@
+"""Options of Docker's that limpet does not have, and what to do about it: better than "unknown flag".
+
+Nothing is taken and ignored: a limit that does not hold would be worse than an error. A test compares these names with
+what `docker COMMAND --help` lists.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_LATER = "limpet has no such option yet"
+
+_CREATE: Sequence[tuple[str, str]] = (
+    (
+        "publish p publish-all P expose",
+        "nothing has to be published: the container has the host's network, its ports answer where it binds them",
+    ),
+    (
+        "ip ip6 link link-local-ip mac-address network-alias",
+        "the container has the host's network and addresses (--add-host gives names)",
+    ),
+    (
+        "dns dns-option dns-search",
+        "the container gets the host's /etc/resolv.conf; mount another: -v ./resolv.conf:/etc/resolv.conf:ro",
+    ),
+    (
+        "memory m memory-reservation memory-swap memory-swappiness kernel-memory oom-kill-disable pids-limit cpus"
+        " cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares c cpuset-cpus cpuset-mems"
+        " blkio-weight blkio-weight-device device-read-bps device-read-iops device-write-bps device-write-iops"
+        " io-maxbandwidth io-maxiops cgroup-parent",
+        f"{_LATER}: resource limits are not in this release (--ulimit is)",
+    ),
+    (
+        "health-cmd health-interval health-retries health-start-interval health-start-period health-timeout"
+        " no-healthcheck",
+        f"{_LATER}: health checks are not in this release",
+    ),
+    ("pid ipc uts cgroupns userns", "the container always has its own PID, IPC, UTS and cgroup namespace, no user one"),
+    ("volumes-from", "name the same volumes with -v"),
+    ("volume-driver storage-opt", "there is one kind of volume: a directory in the store"),
+    ("log-driver", "the log is always json-file (--log-opt sets its size)"),
+    ("attach a", "attached is the default; -d runs it in the background, -i keeps standard input open"),
+    ("disable-content-trust isolation annotation use-api-socket gpus device-cgroup-rule", _LATER),
+)
+
+_OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "run": _CREATE,
+    "create": _CREATE,
+    "build": (
+        (
+            "build-arg target platform pull add-host network ssh secret cache-from cache-to output o progress"
+            " security-opt shm-size ulimit squash memory m memory-swap cpu-period cpu-quota cpu-shares c cpuset-cpus"
+            " cpuset-mems cgroup-parent isolation disable-content-trust",
+            f"{_LATER}: this release builds a subset of the Dockerfile language",
+        ),
+        ("compress force-rm rm", "there is nothing to compress or to remove: leave it out"),
+    ),
+    "pull": (("all-tags a disable-content-trust", "name each tag"),),
+    "images": (("tree", _LATER),),
+    "history": (("platform", _LATER),),
+    "image inspect": (("platform", _LATER),),
+    "rmi": (("platform", _LATER),),
+    "save": (("platform", _LATER),),
+    "rm": (("link l", "there are no links between containers"),),
+    "start": (("checkpoint checkpoint-dir", _LATER),),
+    "volume create": (
+        ("driver d opt o", "there is one kind of volume: a directory in the store; for another, mount it with -v"),
+        (
+            "availability group limit-bytes required-bytes scope secret sharing topology-preferred topology-required"
+            " type",
+            "there is no cluster",
+        ),
+    ),
+    "volume ls": (("cluster", "there is no cluster"),),
+}
+
+
+def reason(command: str, word: str) -> str:
+    """What to do instead of Docker's option `word` ("--publish", "-p") of `command`; "" if it is nobody's option."""
+    from limpet.cli.commands import ALIASES
+
+    for names, why in _OPTIONS.get(ALIASES.get(command, command), ()):
+        if word.lstrip("-") in names.split():
+            return why
+    return ""
