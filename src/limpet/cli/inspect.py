@@ -34,7 +34,7 @@ def inspect(call: Call) -> int:
 
 def _one(call: Call, name: str) -> dict[str, Any]:
     """A container, or else an image, as `--type` says."""
-    kind = call["type"]
+    kind = call.get("type", "container")
     hints = []
     if kind in ("", "container"):
         from limpet.containers import inspect as containers
@@ -72,15 +72,18 @@ def _one(call: Call, name: str) -> dict[str, Any]:
     raise NotFound(f"No such object: {name}", hint, exit_code=1)
 
 
+_FORMAT = Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")
+_SIZE = Option("size", "s", help="Show what a container holds on disk")
+
 COMMANDS = {
     "inspect": Command(
         name="inspect",
         handler=inspect,
         usage="[OPTIONS] NAME|ID [NAME|ID...]",
-        summary="Show all that is known about containers and images",
+        summary="Show all that is known about containers, images and volumes",
         options=(
-            Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template"),
-            Option("size", "s", help="Show what a container holds on disk"),
+            _FORMAT,
+            _SIZE,
             Option(
                 "type",
                 kind="string",
@@ -91,6 +94,16 @@ COMMANDS = {
             ),
         ),
         examples=("limpet inspect web", "limpet inspect -f '{{.State.Status}}' web"),
+        min_args=1,
+        complete="container",
+    ),
+    "container inspect": Command(
+        name="container inspect",
+        handler=inspect,
+        usage="[OPTIONS] CONTAINER [CONTAINER...]",
+        summary="Show all that is known about containers",
+        options=(_FORMAT, _SIZE),
+        examples=("limpet container inspect web",),
         min_args=1,
         complete="container",
     ),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from limpet import jsontext
 from limpet.containers import listing, mountplan, state
+from limpet.containers.inspect import merged_environment
 from limpet.images import importer, instructions
 from limpet.kernel import cgroup
 from limpet.layers import diff as layer_diff
@@ -17,6 +18,7 @@ from limpet.store import faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 
 ENGINE_FILES = (
     ".dockerenv",
-    "dev/console",
-    "dev/pts",
-    "dev/shm",
+    "dev",
     "etc/hostname",
     "etc/hosts",
     "etc/mtab",
     "etc/resolv.conf",
+    "proc",
+    "sys",
 )
 """Mount points and files that the engine makes in a container's root: no change of the container's own."""
 
@@ -62,36 +64,31 @@ def commit(
     _merge_options(config, container)
     instructions.apply(config, change)
     layers = list(container.layers)
-    frozen = _freeze(store, container) if pause else None
-    try:
-        with store.lease():
-            layer = write_layer(store, container, durable=True)
-            if layer is not None:
-                layers.append(layer)
-                driver(store).seal(layers)
-            faults.reach("commit-layer")
-            created = time.strftime(
-                "%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
-            )
-            entry: dict[str, Any] = {
-                "created": created,
-                "created_by": " ".join(container.options.command) or "limpet commit",
-                **({"author": author} if author else {}),
-                **({"comment": message} if message else {}),
-                **({"empty_layer": True} if layer is None else {}),
-            }
-            whole = {
-                **{k: v for k, v in base.items() if k in ("architecture", "os", "variant", "os.version")},
-                "created": created,
-                **({"author": author} if author else {}),
-                "config": config,
-                "rootfs": {"type": "layers", "diff_ids": layers},
-                "history": [*(base.get("history") or []), entry],
-            }
-            return importer.add_image(store, jsontext.dumps(whole, sort_keys=True).encode(), layers, names)
-    finally:
-        if frozen is not None:
-            cgroup.thaw(frozen)
+    with store.lease(), _Frozen(store, container, wanted=pause):
+        layer = write_layer(store, container, durable=True)
+        if layer is not None:
+            layers.append(layer)
+            driver(store).seal(layers)
+        faults.reach("commit-layer")
+        created = time.strftime(
+            "%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
+        )
+        entry: dict[str, Any] = {
+            "created": created,
+            "created_by": " ".join(container.options.command) or "limpet commit",
+            **({"author": author} if author else {}),
+            **({"comment": message} if message else {}),
+            **({"empty_layer": True} if layer is None else {}),
+        }
+        whole = {
+            **{k: v for k, v in base.items() if k in ("architecture", "os", "variant", "os.version")},
+            "created": created,
+            **({"author": author} if author else {}),
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": layers},
+            "history": [*(base.get("history") or []), entry],
+        }
+        return importer.add_image(store, jsontext.dumps(whole, sort_keys=True).encode(), layers, names)
 
 
 def write_layer(
@@ -116,10 +113,12 @@ def _merge_options(config: dict[str, Any], container: Container) -> None:
     """What the user said when the container was made becomes part of the image, as Docker's commit does."""
     options = container.options
     if options.env:
-        values = dict(text.partition("=")[::2] for text in [*(config.get("Env") or []), *options.env])
-        config["Env"] = [f"{key}={value}" for key, value in values.items()]
+        config["Env"] = merged_environment(config.get("Env") or [], options.env)
     if options.entrypoint is not None:
-        config["Entrypoint"] = options.entrypoint
+        config.pop("Cmd", None)  # the image's arguments were for the image's entry point
+        config.pop("Entrypoint", None)
+        if options.entrypoint:
+            config["Entrypoint"] = options.entrypoint
     if options.command:
         config["Cmd"] = options.command
     if options.workdir:
@@ -130,15 +129,49 @@ def _merge_options(config: dict[str, Any], container: Container) -> None:
         config["Labels"] = {**(config.get("Labels") or {}), **options.labels}
 
 
-def _freeze(store: Store, container: Container) -> str | None:
-    """The cgroup that was frozen, or None when nothing runs or there is no cgroup2."""
-    place = cgroup.path(container.id)
-    if place is None or not state.status(store, container).running or not os.path.isdir(place):
-        return None
-    cgroup.freeze(place)
-    for _ in range(1000):
-        with open(f"{place}/cgroup.events") as file:
-            if "frozen 1" in file.read():
-                return place
-        time.sleep(0.001)
-    return place
+class _Frozen:
+    """`with _Frozen(…):` a running container stands still, so that its files belong together.
+
+    A watcher thaws it when this process dies: a container that hangs for ever is worse than a commit that failed.
+    """
+
+    def __init__(self, store: Store, container: Container, *, wanted: bool) -> None:
+        place = cgroup.path(container.id)
+        running = wanted and place is not None and state.status(store, container).running and os.path.isdir(place)
+        self._place = place if running else None
+        self._alive = self._watcher = -1
+
+    def __enter__(self) -> None:
+        if self._place is None:
+            return
+        ended, self._alive = os.pipe2(os.O_CLOEXEC)
+        self._watcher = os.fork()
+        if self._watcher == 0:
+            _watch(ended, self._alive, self._place)
+        os.close(ended)
+        try:
+            cgroup.freeze(self._place)
+            for _ in range(1000):  # at most a second: a process that waits for a device freezes when it gets on
+                with open(f"{self._place}/cgroup.events") as file:
+                    if "frozen 1" in file.read():
+                        return
+                time.sleep(0.001)
+        except FileNotFoundError:
+            pass  # it ended just now
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watcher > 0:
+            os.close(self._alive)  # and the watcher thaws it
+            os.waitpid(self._watcher, 0)
+
+
+def _watch(ended: int, alive: int, place: str) -> NoReturn:
+    try:
+        os.close(alive)
+        os.setsid()  # ^C is for the command, not for us
+        os.read(ended, 1)
+        cgroup.thaw(place)
+    finally:
+        os._exit(0)

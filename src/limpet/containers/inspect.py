@@ -132,7 +132,7 @@ def _config(container: Container, image: dict[str, Any]) -> dict[str, Any]:
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": options.interactive and not options.detach,
-        "Env": _merged(inner.get("Env") or [], options.env),
+        "Env": merged_environment(inner.get("Env") or [], options.env),
         "Cmd": options.command or image_command,
         "Image": container.image_name,
         "Volumes": inner.get("Volumes"),
@@ -171,7 +171,7 @@ def _network(container: Container) -> dict[str, Any]:
     }
 
 
-def _merged(image: list[str], user: list[str]) -> list[str]:
+def merged_environment(image: list[str], user: list[str]) -> list[str]:
     """The image's variables with the user's on top, in the image's order; a bare KEY of the user's takes one away."""
     values: dict[str, str | None] = {}
     for text in [*image, *user]:
