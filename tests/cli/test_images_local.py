@@ -28,7 +28,7 @@ def test_images(limpet: Any, busybox: str) -> None:
 def test_images_formats(limpet: Any, busybox: str) -> None:
     assert limpet("images", "--format", "{{.Repository}}:{{.Tag}}").stdout == f"{busybox}\n"
     assert limpet("images", "--format", "table {{.Tag}}\\t{{.Repository}}").stdout == (
-        "TAG    REPOSITORY\ntest   busybox\n"
+        "TAG       REPOSITORY\ntest      busybox\n"
     )
     (row,) = map(json.loads, limpet("images", "--format", "json").stdout.splitlines())
     assert (row["Repository"], row["Tag"], row["Containers"]) == ("busybox", "test", "N/A")
