@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PIECE = 1 << 20
 """Bytes of output at a time; no input, however hostile, makes a larger piece."""
 
+_FIRST = 1 << 14
+"""Bytes of input at first: what a member leaves is copied, and a stream may have very many small members."""
+
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -46,23 +49,29 @@ def decompress(read: Callable[[int], bytes], kind: str, *, max_ratio: int = 0) -
             yield piece
         return
     make, error = _decompressor(kind)
+    source = _Source(read)
     came_in = went_out = 0
-    data = b""
-    while True:
-        if not data:
-            data = read(PIECE)
-            if not data:
-                if not came_in:
-                    raise Corrupt(f"the {kind} stream is empty")
-                return
+    if not source.peek(1):
+        raise Corrupt(f"the {kind} stream is empty")
+    while head := source.peek(6):
+        if detect(head) != kind:
+            if came_in and kind in ("gzip", "xz") and source.only_zeros():
+                return  # xz's stream padding; the tape blocks of old gzipped tars
+            raise Corrupt(
+                f"bytes that are not {kind} after the end of the {kind} stream" if came_in else f"not a {kind} stream"
+            )
         current = make()
+        size = _FIRST
         while not current.eof:
+            data = source.take(size) if current.needs_input else b""
+            size = min(2 * size, PIECE)
+            if current.needs_input and not data:
+                raise Corrupt(f"the {kind} stream is cut off")
             try:
                 piece = current.decompress(data, PIECE)
             except error as e:
                 raise Corrupt(f"the {kind} stream is damaged: {e}") from None
             came_in += len(data)
-            data = b""
             went_out += len(piece)
             if max_ratio and went_out > RATIO_FROM and went_out > came_in * max_ratio:
                 raise Invalid(
@@ -71,21 +80,45 @@ def decompress(read: Callable[[int], bytes], kind: str, *, max_ratio: int = 0) -
                 )
             if piece:
                 yield piece
-            if current.eof:
+            elif not data and not current.needs_input and not current.eof:
+                raise Corrupt(f"the {kind} stream does not come to an end")
+        came_in -= len(current.unused_data)
+        source.give_back(len(current.unused_data))
+
+
+class _Source:
+    """Compressed bytes, some of which can be looked at before they are taken, and given back."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._buffer = b""
+        self._at = 0
+
+    def peek(self, size: int) -> bytes:
+        while len(self._buffer) - self._at < size:
+            more = self._read(PIECE)
+            if not more:
                 break
-            if current.needs_input:
-                data = read(PIECE)
-                if not data:
-                    raise Corrupt(f"the {kind} stream is cut off")
-        data = current.unused_data
-        came_in -= len(data)
-        if data and kind == "xz" and not data.strip(b"\0"):
-            data = b""  # stream padding
-        elif data and detect(data.ljust(6, b"\xff")) != kind:
-            if kind == "gzip" and not data.strip(b"\0"):
-                data = b""  # tape blocks of old tars are filled with zeros
-                continue
-            raise Corrupt(f"bytes that are not {kind} after the end of the {kind} stream")
+            self._buffer, self._at = self._buffer[self._at :] + more, 0
+        return self._buffer[self._at : self._at + size]
+
+    def take(self, size: int) -> memoryview:
+        """Up to `size` bytes; none at the end."""
+        self.peek(1)
+        data = memoryview(self._buffer)[self._at : self._at + size]
+        self._at += len(data)
+        return data
+
+    def give_back(self, count: int) -> None:
+        """The last `count` bytes of what was last taken."""
+        self._at -= count
+
+    def only_zeros(self) -> bool:
+        """Reads to the end."""
+        while data := bytes(self.take(PIECE)):
+            if data.strip(b"\0"):
+                return False
+        return True
 
 
 class _Gzip:
@@ -100,8 +133,8 @@ class _Gzip:
         self.needs_input = True
         self.unused_data = b""
 
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        piece: bytes = self._inner.decompress(self._left + data if self._left else data, max_length)
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        piece: bytes = self._inner.decompress(self._left or data, max_length)  # what is left goes in first
         self._left = self._inner.unconsumed_tail
         self.eof = self._inner.eof
         self.unused_data = self._inner.unused_data
@@ -121,7 +154,7 @@ def _decompressor(kind: str) -> tuple[Callable[[], Any], Any]:
     if kind == "xz":
         import lzma
 
-        return lambda: lzma.LZMADecompressor(memlimit=1 << 28), lzma.LZMAError
+        return lambda: lzma.LZMADecompressor(memlimit=1 << 27), lzma.LZMAError
     if kind == "bzip2":
         import bz2
 
