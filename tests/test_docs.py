@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def test_the_examples_of_a_page(page: Path, limpet: Any, tmp_path: Path) -> None
     (work / "examples").symlink_to(ROOT / "examples")
     bin_directory = tmp_path / "bin"
     bin_directory.mkdir()
-    command = " ".join(f"'{word}'" for word in limpet.command)
+    command = shlex.join(limpet.command)
     launcher = bin_directory / "limpet"
     launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     launcher.chmod(0o755)

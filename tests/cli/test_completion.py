@@ -1,0 +1,71 @@
+"""Completion, asked as each shell asks."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+
+def words(limpet: Any, *typed: str) -> list[str]:
+    return [line.partition("\t")[0] for line in limpet("__complete", "--", *typed).stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["ru"], ["run"]),
+        (["image", "p"], ["prune", "pull"]),
+        (["run", "--rm", "--inter"], ["--interactive"]),
+        (["run", "--network", ""], ["host", "none"]),
+        (["--roo"], ["--root"]),
+        (["--root", "/x", "vers"], ["version"]),
+        (["build", ""], [":files"]),
+        (["run", "--env-file", ""], [":files"]),
+        (["nonsense", ""], []),
+        (["ps", ""], []),
+    ],
+)
+def test_commands_options_and_values(limpet: Any, typed: list[str], expected: list[str]) -> None:
+    assert sorted(words(limpet, *typed)) == sorted(expected)
+
+
+def test_names_of_containers_images_and_volumes(limpet: Any, busybox: str) -> None:
+    limpet("create", "--name", "web", "-v", "data:/data", busybox, "true")
+    assert words(limpet, "stop", "") == ["web"]
+    assert words(limpet, "run", "-it", "busy") == ["busybox:test"]
+    assert words(limpet, "volume", "rm", "") == ["data"]
+    assert words(limpet, "container", "rm", "-f", "w") == ["web"]
+
+
+def test_bash_really_completes(limpet: Any, tmp_path: Any) -> None:
+    script = tmp_path / "completion.bash"
+    script.write_text(limpet("completion", "bash").stdout)
+    launcher = tmp_path / "limpet"
+    launcher.write_text("#!/bin/sh\nexec " + shlex.join(limpet.command) + ' "$@"\n')
+    launcher.chmod(0o755)
+    ask = (
+        f"PATH={tmp_path}:$PATH; source {script}; COMP_WORDS=(limpet image ''); COMP_CWORD=2; _limpet;"
+        " printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    result = subprocess.run(["bash", "-c", ask], env=limpet.environment, capture_output=True, text=True)
+    assert "inspect" in result.stdout.split()
+    assert "prune" in result.stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_accept_their_script(limpet: Any, shell: str, tmp_path: Any) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = tmp_path / "script"
+    script.write_text(limpet("completion", shell).stdout)
+    result = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_an_unknown_shell_is_named(limpet: Any) -> None:
+    result = limpet("completion", "csh", check=False)
+    assert (result.returncode, result.stderr.splitlines()[0]) == (1, "limpet: no completion for 'csh'")

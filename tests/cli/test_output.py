@@ -1,0 +1,97 @@
+"""Sizes, ages and tables in Docker's words."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limpet.cli.output import formatted, table
+from limpet.units import age, duration, seconds_of, size_binary, size_decimal
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0B"), (999, "999B"), (1000, "1kB"), (12_345_678, "12.3MB"), (117_000_000, "117MB"), (10**12, "1TB")],
+)
+def test_decimal_sizes(count: int, text: str) -> None:
+    assert size_decimal(count) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(17 << 20, "17MiB"), (1536, "1.5KiB"), (1 << 30, "1GiB"), (5, "5B")])
+def test_binary_sizes(count: int, text: str) -> None:
+    assert size_binary(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (MINUTE, "About a minute"),
+        (119, "About a minute"),
+        (2 * MINUTE, "2 minutes"),
+        (59 * MINUTE, "59 minutes"),
+        (HOUR, "About an hour"),
+        (1.6 * HOUR, "2 hours"),
+        (47 * HOUR, "47 hours"),
+        (48 * HOUR, "2 days"),
+        (13 * DAY, "13 days"),
+        (14 * DAY, "2 weeks"),
+        (59 * DAY, "8 weeks"),
+        (60 * DAY, "2 months"),
+        (729 * DAY, "24 months"),
+        (730 * DAY, "2 years"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_ages() -> None:
+    assert age(time.time() - 7200) == "2 hours ago"
+
+
+@given(st.integers(0, 4_000_000_000))
+def test_times_are_read_back(moment: int) -> None:
+    text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+    assert seconds_of(text) == moment
+
+
+@pytest.mark.parametrize("text", ["", "x", "2026-13", "2026-11-24"])
+def test_what_is_no_time_is_zero(text: str) -> None:
+    assert seconds_of(text) == 0
+
+
+def test_tables_are_aligned_and_lines_have_no_blanks_at_the_end() -> None:
+    assert table(["A", "BBB", "C"], [["1", "2", "x"], ["long", "", ""]]) == "A         BBB       C\n1         2         x\nlong"
+
+
+ROWS = [{"ID": "1", "Name": "a", "Extra": 5}, {"ID": "2", "Name": "b", "Extra": None}]
+COLUMNS = (("CONTAINER ID", "ID"), ("NAMES", "Name"))
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("", "CONTAINER ID   NAMES\n1              a\n2              b"),
+        ("table", "CONTAINER ID   NAMES\n1              a\n2              b"),
+        ("json", '{"Extra":5,"ID":"1","Name":"a"}\n{"Extra":null,"ID":"2","Name":"b"}'),
+        ("{{.Name}}={{.ID}}", "a=1\nb=2"),
+        ("table {{.Name}}\\t{{.Extra}}", "NAMES     EXTRA\na         5\nb         <nil>"),
+        ("{{.ID}}\\t{{.Name}}", "1\ta\n2\tb"),
+    ],
+)
+def test_formats(template: str, text: str) -> None:
+    assert formatted(template, ROWS, COLUMNS) == text
+
+
+def test_no_rows() -> None:
+    assert formatted("", [], COLUMNS) == "CONTAINER ID   NAMES"
+    assert formatted("{{.Name}}", [], COLUMNS) == ""
+    assert formatted("json", [], COLUMNS) == ""
