@@ -10,7 +10,7 @@ import os
 import select
 
 from limpet.containers import console, frames
-from limpet.errors import Conflict, Invalid, LimpetError
+from limpet.errors import Conflict, Exit, Invalid, LimpetError
 from limpet.kernel import signals
 
 TYPE_CHECKING = False
@@ -26,6 +26,7 @@ else:
 DETACH_KEYS = "ctrl-p,ctrl-q"
 DETACHED = -1  # instead of an exit code
 _PROXIED = ("HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "ALRM")
+_DEADLY = ("HUP", "INT", "QUIT", "TERM")  # at a raw terminal they end the client and not the container, as in Docker
 
 
 def connect(store: Store, container: Container) -> socket.socket:
@@ -66,14 +67,12 @@ def attach(
         connection.sendall(frames.frame(frames.SUBSCRIBE))
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)
-    session = _Session(connection, interactive, keys if raw else b"", container.options.tty, stdout)
-    proxied = [] if raw or not proxy_signals else [signals.number(name) for name in _PROXIED]
-    restore = session.catch([*proxied, signals.SIGWINCH])
+    session = _Session(connection, interactive, keys if raw else b"", container.options.tty, raw, stdout)
+    caught = _DEADLY if raw else _PROXIED if proxy_signals else ()
+    restore = session.catch([*(signals.number(name) for name in caught), signals.SIGWINCH])
     try:
         if raw:
-            from limpet.kernel import terminal
-
-            with terminal.RawMode(0):
+            with console.RawTerminal():
                 code = session.run()
         else:
             code = session.run()
@@ -122,7 +121,9 @@ def parse_keys(text: str) -> bytes:
 
 
 class _Session:
-    def __init__(self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool, stdout: int) -> None:
+    def __init__(
+        self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool, raw: bool, stdout: int
+    ) -> None:
         self._socket = connection
         self._reading = interactive
         self._keys = console.KeyMatcher(keys)
@@ -130,6 +131,8 @@ class _Session:
         self._stdout = stdout
         self._buffer = bytearray()
         self._wake = -1
+        self._raw = raw
+        self._ended_by = 0
 
     def catch(self, numbers: list[int]) -> Callable[[], None]:
         """Signals wake the loop instead of acting; the result puts everything back."""
@@ -159,6 +162,8 @@ class _Session:
             for fd, _ in poll.poll():
                 if fd == self._wake:
                     self._signals()
+                    if self._ended_by:
+                        raise Exit(128 + self._ended_by)
                 elif fd == 0:
                     if self._read_stdin():
                         return DETACHED
@@ -194,7 +199,9 @@ class _Session:
 
     def _signals(self) -> None:
         for number in os.read(self._wake, 64):
-            if number != signals.SIGWINCH:
+            if number != signals.SIGWINCH and self._raw:
+                self._ended_by = number
+            elif number != signals.SIGWINCH:
                 self._send(frames.frame(frames.SIGNAL, frames.number_payload(number)))
             elif self._tty:
                 self._resize()

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.kernel import signals
+from limpet.kernel import process, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import NoReturn
+
+    from limpet.kernel.terminal import RawMode
 
 
 class KeyMatcher:
@@ -31,6 +38,47 @@ class KeyMatcher:
             if not self._matched:
                 out.append(byte)
         return bytes(out), False
+
+
+class RawTerminal:
+    """`with RawTerminal():` standard input is a raw terminal, and is restored whatever happens to this process.
+
+    An exception and a caught signal are undone here; a small forked guardian undoes what SIGKILL and crashes leave.
+    """
+
+    def __init__(self) -> None:
+        from limpet.kernel import terminal
+
+        self._raw = terminal.RawMode(0)
+        self._alive = -1
+
+    def __enter__(self) -> RawTerminal:
+        self._raw.__enter__()
+        end, self._alive = os.pipe()
+        if os.fork() == 0:
+            _guard(self._raw, end, self._alive)
+        os.close(end)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._raw.restore()
+        os.write(self._alive, b"k")  # all is well
+        os.close(self._alive)
+
+
+def _guard(raw: RawMode, end: int, other: int) -> NoReturn:
+    """Waits for the end of its parent, with no other descriptor than the terminal."""
+    try:
+        signals.block(signals.SIG_BLOCK, signals.valid())  # SIGTTOU too: the terminal is not ours in the background
+        os.dup2(end, 1)
+        process.close_range(2, 0xFFFFFFFF)
+        process.set_name(b"limpet-guard")
+        if not os.read(1, 1):
+            raw.restore()
+    finally:
+        os._exit(0)
 
 
 def copy(master: int, pid: int, *, stdin: bool, keys: bytes) -> bool:

@@ -146,6 +146,7 @@ def _without_terminal(
     pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
     os.close(null)
     if detach:
+        os.waitpid(pid, 0)
         return 0
     for name in _PASSED_ON:
 
@@ -180,11 +181,12 @@ def _with_terminal(
 
     assert master is not None
     if detach:
+        os.waitpid(pid, 0)
         os.close(master)
         return 0
     raw = interactive and os.isatty(0)
     if raw:
-        with terminal.RawMode(0):
+        with console.RawTerminal():
             detached = console.copy(master, pid, stdin=True, keys=keys)
     else:
         detached = console.copy(master, pid, stdin=interactive, keys=b"")
@@ -250,6 +252,8 @@ def _child(
         kernel.setns(pidfd, _NAMESPACES)
         runtime.place((pidfd,), stdio, channel)
         os.close(pidfd)
+        if detach and os.fork():
+            os._exit(0)  # an orphan of this namespace is the container's PID 1's, not the host's
         if plan["terminal"]:
             runtime.take_terminal(runtime.open_terminal(plan, channel, console=False))
         if not detach and not runtime.parent_lives(channel):

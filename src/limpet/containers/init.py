@@ -22,7 +22,7 @@ else:
 
 def block_signals() -> None:
     """Before the fork of the program: what arrives in between waits for `run`."""
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    signals.block(signals.SIG_BLOCK, signals.valid())
 
 
 def run(program: int) -> NoReturn:

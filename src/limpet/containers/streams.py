@@ -85,8 +85,10 @@ class Streams:
 
     def end_input(self) -> None:
         """End of file for the container once it has read what there is. A terminal has no end: ^D is typed."""
+        if self._tty:
+            return
         self._input_ends = True
-        if not self._input and self._stdin >= 0 and not self._tty:
+        if not self._input and self._stdin >= 0:
             os.close(self._stdin)
             self._stdin = -1
 
@@ -131,6 +133,6 @@ class Streams:
             return
         except OSError:  # the container closed it
             self._input.clear()
-            self._input_ends = True
+            self.end_input()
         if self._input_ends:
             self.end_input()

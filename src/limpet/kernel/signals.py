@@ -59,4 +59,5 @@ def name(signal: int) -> str:
 set_handler = _signal.signal
 set_wakeup_fd = _signal.set_wakeup_fd
 block = _signal.pthread_sigmask
+valid = _signal.valid_signals
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = _signal.SIG_BLOCK, _signal.SIG_UNBLOCK, _signal.SIG_SETMASK
