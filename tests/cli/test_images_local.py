@@ -32,7 +32,7 @@ def test_images_formats(limpet: Any, busybox: str) -> None:
     )
     (row,) = map(json.loads, limpet("images", "--format", "json").stdout.splitlines())
     assert (row["Repository"], row["Tag"], row["Containers"]) == ("busybox", "test", "N/A")
-    assert limpet("images", "nothing").stdout.splitlines() == ["REPOSITORY   TAG   IMAGE ID   CREATED   SIZE"]
+    assert limpet("images", "nothing").stdout.splitlines() == ["REPOSITORY   TAG       IMAGE ID   CREATED   SIZE"]
     assert limpet("images", "-q", "--filter", "dangling=true").stdout == ""
     result = limpet("images", "--filter", "nonsense=1", check=False)
     assert (result.returncode, result.stderr.splitlines()[0]) == (1, "limpet: invalid filter 'nonsense'")
