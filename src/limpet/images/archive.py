@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from limpet.errors import Corrupt, Invalid, NotFound
 from limpet.kernel import fs
 from limpet.layers import compression, limits
-from limpet.layers.tar import parse_pax
+from limpet.layers.fields import pax_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,7 +224,7 @@ def _walk(fd: int, title: str) -> Iterator[tuple[str, _Member]]:
                 raise Invalid(f"{title}: an extension header of {size} bytes")
             body = os.pread(fd, size, data)
             if kind == b"x":
-                extended.update(parse_pax(body))
+                extended.update(pax_records(body))
             elif kind != b"g":
                 extended[b"path" if kind == b"L" else b"linkpath"] = body.split(b"\0", 1)[0]
             continue
