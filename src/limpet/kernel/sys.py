@@ -1,4 +1,4 @@
-"""System calls by number, through the interpreter's own `_ctypes`: `import ctypes` costs 3 ms, this under 1.
+"""System calls by number, through the interpreter's own `_ctypes`: less than half of `import ctypes`.
 
 `syscall` takes integers (passed as full 64-bit registers), bytes (as pointers to them; `text` makes those of paths),
 `Buffer`s, and None (a null pointer). It gives the result or raises OSError with errno. No policy, and no other
