@@ -7,12 +7,13 @@ file of the upper is whole and each directory is where it seems to be.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.kernel import fs
-from limpet.layers.rootfs_tar import TarWriter, add_path
+from limpet.errors import Invalid
+from limpet.layers.rootfs_tar import TarWriter, add_open, list_open, open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -24,20 +25,24 @@ def changes(upper: str, lower: int, *, leave_out: Collection[str] = ()) -> Itera
     """(kind, path) in order of names: 'A' added, 'C' changed, 'D' deleted, as `docker diff` has them.
 
     `lower` is a descriptor of the read-only stack below. `leave_out`: paths from the root, without the first slash, of
-    what the engine itself put there; a directory that changed only because of them counts as unchanged no more than
-    Docker's would.
+    what the engine itself put there; a directory that is in the upper only for their sake is no change.
     """
-    for name, path, info in _walk(os.fsencode(upper), leave_out):
+    for name, fd, info in _walk(upper, leave_out):
         shown = "/" + os.fsdecode(name)
         if _is_whiteout(info):
             yield "D", shown
             continue
-        below = _below(lower, name)
-        yield ("A" if below is None else "C"), shown
-        if stat.S_ISDIR(info.st_mode) and below is not None and _is_opaque(path):
-            for gone in _names_below(lower, name):
-                if not os.path.lexists(path + b"/" + gone):
+        below = _open_below(lower, name)
+        if below < 0:
+            yield "A", shown
+            continue
+        try:
+            yield "C", shown
+            if stat.S_ISDIR(info.st_mode) and stat.S_ISDIR(os.fstat(below).st_mode) and _is_opaque(fd):
+                for gone in sorted(set(list_open(below)) - set(list_open(fd))):
                     yield "D", f"{shown}/{os.fsdecode(gone)}"
+        finally:
+            os.close(below)
 
 
 def write_tar(
@@ -54,82 +59,87 @@ def write_tar(
     tar = TarWriter(out)
     links: dict[tuple[int, int], bytes] = {}
     count = 0
-    for name, path, info in _walk(os.fsencode(upper), leave_out):
-        count += 1
+    for name, fd, info in _walk(upper, leave_out):
         if _is_whiteout(info):
             directory, _, base = name.rpartition(b"/")
             tar.whiteout(directory, base)
+            count += 1
             continue
-        if max_mtime is not None and info.st_mtime_ns > max_mtime * 10**9:
-            info = _at_time(info, max_mtime)
-        add_path(tar, path, name, info, links)
-        if stat.S_ISDIR(info.st_mode) and _is_opaque(path):
+        mtime_ns = info.st_mtime_ns if max_mtime is None else min(info.st_mtime_ns, max_mtime * 10**9)
+        count += add_open(tar, fd, name, info, links, mtime_ns)
+        if stat.S_ISDIR(info.st_mode) and _is_opaque(fd):
             tar.opaque(name)
     tar.finish()
     return count
 
 
-def _walk(root: bytes, leave_out: Collection[str]) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
-    """(name from the root, path, lstat), parents first, sorted bytewise.
+def _walk(upper: str, leave_out: Collection[str]) -> Iterator[tuple[bytes, int, os.stat_result]]:
+    """(name from the root, handle, its stat), parents first, sorted bytewise in each directory.
 
-    A directory that is there only to hold what is left out is left out as well: the engine made it, or overlayfs copied
-    it up for the engine's sake.
+    Everything is opened from the root beneath it, links refused: the container may be running, and change names for
+    links to places of the host meanwhile. What is gone when its turn comes is left out.
     """
-    skipped = {os.fsencode(path) for path in leave_out}
-
-    def below(prefix: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
-        for base in sorted(os.listdir(os.path.join(root, prefix) if prefix else root)):
-            name = prefix + b"/" + base if prefix else base
+    skipped = {os.fsencode(path).strip(b"/") for path in leave_out}
+    root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        names = list_open(root)[::-1]
+        while names:
+            name = names.pop()
             if name in skipped:
                 continue
-            path = os.path.join(root, name)
-            info = os.lstat(path)
-            if not stat.S_ISDIR(info.st_mode):
-                yield name, path, info
+            try:
+                fd = open_beneath(root, name)
+            except OSError as e:
+                if e.errno == errno.ENAMETOOLONG:
+                    raise Invalid(f"the path /{os.fsdecode(name[:80])}… is too long for a layer") from e
                 continue
-            inside = list(below(name)) if any(s.startswith(name + b"/") for s in skipped) else None
-            if inside == [] and any(
-                os.path.lexists(os.path.join(root, s)) for s in skipped if s.startswith(name + b"/")
-            ):
-                continue
-            yield name, path, info
-            yield from below(name) if inside is None else inside
+            try:
+                info = os.fstat(fd)
+                if stat.S_ISDIR(info.st_mode):
+                    if _only_skipped(root, name, fd, skipped):
+                        continue
+                    names += [name + b"/" + base for base in reversed(list_open(fd))]
+                yield name, fd, info
+            finally:
+                os.close(fd)
+    finally:
+        os.close(root)
 
-    return below(b"")
+
+def _only_skipped(root: int, name: bytes, fd: int, skipped: set[bytes]) -> bool:
+    """Whether a directory holds what is left out and nothing else: it was copied up, or made, for the engine's sake."""
+    if not any(path.startswith(name + b"/") for path in skipped) or _is_opaque(fd):
+        return False
+    inside = list_open(fd)
+    for base in inside:
+        path = name + b"/" + base
+        if path in skipped:
+            continue
+        try:
+            below = open_beneath(root, path)
+        except OSError:
+            return False
+        try:
+            if not stat.S_ISDIR(os.fstat(below).st_mode) or not _only_skipped(root, path, below, skipped):
+                return False
+        finally:
+            os.close(below)
+    return bool(inside)
 
 
 def _is_whiteout(info: os.stat_result) -> bool:
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
-def _is_opaque(path: bytes) -> bool:
+def _is_opaque(fd: int) -> bool:
     try:
-        return os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(f"/proc/self/fd/{fd}", _OPAQUE) == b"y"
     except OSError:
         return False
 
 
-def _below(lower: int, name: bytes) -> os.stat_result | None:
+def _open_below(lower: int, name: bytes) -> int:
     try:
-        fd = fs.openat2(name, os.O_PATH | os.O_NOFOLLOW, dirfd=lower, resolve=fs.RESOLVE_IN_ROOT)
+        return open_beneath(lower, name)
     except OSError:
-        return None
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
-
-
-def _names_below(lower: int, name: bytes) -> list[bytes]:
-    try:
-        fd = fs.openat2(name, os.O_RDONLY | os.O_DIRECTORY, dirfd=lower, resolve=fs.RESOLVE_IN_ROOT)
-    except OSError:
-        return []
-    try:
-        return sorted(os.fsencode(entry) for entry in os.listdir(fd))
-    finally:
-        os.close(fd)
-
-
-def _at_time(info: os.stat_result, seconds: int) -> os.stat_result:
-    return os.stat_result(list(info), {"st_mtime_ns": seconds * 10**9, "st_rdev": info.st_rdev})
+        return -1

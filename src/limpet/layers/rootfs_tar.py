@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
+from limpet.kernel import fs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,9 +52,17 @@ class TarWriter:
     ) -> None:
         self._header(_bytes(name), b"2", 0o777, uid, gid, mtime_ns, link=_bytes(target), xattrs=xattrs)
 
-    def hard_link(self, name: str | bytes, target: str | bytes, like: os.stat_result | None = None) -> None:
+    def hard_link(
+        self,
+        name: str | bytes,
+        target: str | bytes,
+        like: os.stat_result | None = None,
+        mtime_ns: int | None = None,
+    ) -> None:
         mode, uid, gid = (like.st_mode, like.st_uid, like.st_gid) if like else (0o644, 0, 0)
-        self._header(_bytes(name), b"1", mode, uid, gid, like.st_mtime_ns if like else None, link=_bytes(target))
+        if like and mtime_ns is None:
+            mtime_ns = like.st_mtime_ns
+        self._header(_bytes(name), b"1", mode, uid, gid, mtime_ns, link=_bytes(target))
 
     def file(
         self,
@@ -196,36 +205,74 @@ def write_tree(root: str, out: Callable[[bytes], None]) -> None:
     Sockets are left out: no tar can hold them.
     """
     tar = TarWriter(out)
-    top = os.stat(root)
     links: dict[tuple[int, int], bytes] = {}
-    tar.directory(".", stat.S_IMODE(top.st_mode), top.st_uid, top.st_gid, top.st_mtime_ns, read_xattrs(root))
-    _write_below(tar, os.fsencode(root), b"", top.st_dev, links)
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        device = os.fstat(top).st_dev
+        names = [b""]
+        while names:
+            name = names.pop()
+            fd = open_beneath(top, name)
+            try:
+                info = os.fstat(fd)
+                add_open(tar, fd, name or b".", info, links)
+                if stat.S_ISDIR(info.st_mode) and info.st_dev == device:
+                    names += [name + b"/" + base if name else base for base in reversed(list_open(fd))]
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top)
     tar.finish()
 
 
-def add_path(
-    tar: TarWriter, path: bytes, name: bytes, info: os.stat_result, links: dict[tuple[int, int], bytes]
-) -> None:
-    """One file of the host under the name `name`, as it is; `links` (inode → first name) finds hard links."""
-    xattrs = read_xattrs(path)
-    owner = (info.st_uid, info.st_gid, info.st_mtime_ns)
+def open_beneath(root: int, name: bytes) -> int:
+    """A handle (O_PATH) of a file beneath a directory; no link is followed, neither on the way nor at the end."""
+    return fs.openat2(
+        name or b".", os.O_PATH | os.O_NOFOLLOW, dirfd=root, resolve=fs.RESOLVE_BENEATH | fs.RESOLVE_NO_SYMLINKS
+    )
+
+
+def list_open(fd: int) -> list[bytes]:
+    """The names in a directory given by a handle, sorted bytewise."""
+    return sorted(os.listdir(b"/proc/self/fd/%d" % fd))
+
+
+def add_open(
+    tar: TarWriter,
+    fd: int,
+    name: bytes,
+    info: os.stat_result,
+    links: dict[tuple[int, int], bytes],
+    mtime_ns: int | None = None,
+) -> bool:
+    """One file of the host, given by a handle, as it is. False for a socket, which no tar can hold.
+
+    `links` (inode → first name) finds hard links. `mtime_ns` replaces the file's own time.
+    """
+    mtime_ns = info.st_mtime_ns if mtime_ns is None else mtime_ns
+    mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+    if stat.S_ISSOCK(info.st_mode):
+        return False
     if not stat.S_ISDIR(info.st_mode) and info.st_nlink > 1:
         first = links.setdefault((info.st_dev, info.st_ino), name)
         if first != name:
-            tar.hard_link(name, first, info)
-            return
+            tar.hard_link(name, first, info, mtime_ns)
+            return True
+    place = b"/proc/self/fd/%d" % fd  # leads to the file itself, even if that is a link
+    xattrs = read_xattrs(place, follow=True)
     if stat.S_ISDIR(info.st_mode):
-        tar.directory(name, stat.S_IMODE(info.st_mode), *owner, xattrs)
+        tar.directory(name, mode, uid, gid, mtime_ns, xattrs)
     elif stat.S_ISLNK(info.st_mode):
-        tar.symlink(name, os.readlink(path), *owner, xattrs)
+        tar.symlink(name, os.fsencode(os.readlink("", dir_fd=fd)), uid, gid, mtime_ns, xattrs)
     elif stat.S_ISREG(info.st_mode):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        content = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            tar.copy(name, fd, stat.S_IMODE(info.st_mode), *owner, xattrs)
+            tar.copy(name, content, mode, uid, gid, mtime_ns, xattrs)
         finally:
-            os.close(fd)
-    elif not stat.S_ISSOCK(info.st_mode):
-        tar.device(name, info, info.st_mtime_ns, xattrs)
+            os.close(content)
+    else:
+        tar.device(name, info, mtime_ns, xattrs)
+    return True
 
 
 def read_xattrs(path: str | bytes, *, follow: bool = False) -> list[tuple[bytes, bytes]]:
@@ -248,16 +295,6 @@ def pax_record(key: bytes, value: bytes) -> bytes:
     if length != rest + len(str(length)):
         length += 1
     return b"%d %s=%s\n" % (length, key, value)
-
-
-def _write_below(tar: TarWriter, root: bytes, below: bytes, device: int, links: dict[tuple[int, int], bytes]) -> None:
-    for base in sorted(os.listdir(os.path.join(root, below) if below else root)):
-        name = below + b"/" + base if below else base
-        path = os.path.join(root, name)
-        info = os.lstat(path)
-        add_path(tar, path, name, info, links)
-        if stat.S_ISDIR(info.st_mode) and info.st_dev == device:
-            _write_below(tar, root, name, device, links)
 
 
 def _decimal_time(seconds: int, nanoseconds: int) -> bytes:

@@ -119,9 +119,7 @@ class _Mounted(Below):
 
 
 def _xattrs(fd: int, mode: int, path: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    if stat.S_ISLNK(mode):
-        return ()  # a link has no place in /proc that does not follow it
-    place = f"/proc/self/fd/{fd}"
+    place = f"/proc/self/fd/{fd}"  # leads to the file itself, even if that is a link
     return attributes.kept(mode, {os.fsencode(name): os.getxattr(place, name) for name in os.listxattr(place)}, path)
 
 

@@ -41,6 +41,10 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+_DEEP = 64
+"""Levels entered at a time: each holds a descriptor and a frame, and a container can make thousands of levels."""
+
+
 def remove_tree(path: str) -> None:
     """Deletes a file or a whole tree without following symbolic links; what is missing is fine.
 
@@ -53,23 +57,40 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        _remove_at(fd, name)
+        if _unlinked(fd, name):
+            return
+        top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            while entries := os.listdir(top):
+                for entry in entries:
+                    _remove_at(top, entry, top, 1)
+        finally:
+            os.close(top)
+        os.rmdir(name, dir_fd=fd)
     finally:
         os.close(fd)
 
 
-def _remove_at(parent: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent)
+def _remove_at(parent: int, name: str, top: int, depth: int) -> None:
+    if _unlinked(parent, name):
         return
-    except FileNotFoundError:
+    if depth == _DEEP:
+        os.rename(name, f".deep-{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=top)  # its turn comes again
         return
-    except (IsADirectoryError, PermissionError):
-        pass
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         for entry in os.listdir(fd):
-            _remove_at(fd, entry)
+            _remove_at(fd, entry, top, depth + 1)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def _unlinked(parent: int, name: str) -> bool:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except (IsADirectoryError, PermissionError):
+        return False
+    return True
