@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -146,6 +148,29 @@ def archive(limpet: Any, busybox_tar: Path, tmp_path: Path) -> Path:
     limpet("--root", tmp_path / "other", "import", busybox_tar, "busybox:test")
     limpet("--root", tmp_path / "other", "save", "-o", tmp_path / "archive.tar", "busybox:test")
     return tmp_path / "archive.tar"
+
+
+@pytest.fixture
+def registry_with_busybox(archive: Path, tmp_path: Path) -> Iterator[str]:
+    """`127.0.0.1:PORT` of a registry that has busybox:test."""
+    if not (shutil.which("docker-registry") and shutil.which("skopeo")):
+        pytest.skip("needs docker-registry and skopeo")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+        f"http: {{addr: '{address}'}}\n"
+    )
+    with subprocess.Popen(["docker-registry", "serve", config], stderr=subprocess.DEVNULL) as process:
+        try:
+            copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false", "--retry-times=10"]
+            source = f"docker-archive:{archive}:busybox:test"
+            subprocess.run([*copy, source, f"docker://{address}/busybox:test"], check=True, capture_output=True)
+            yield address
+        finally:
+            process.kill()
 
 
 @pytest.fixture
