@@ -61,14 +61,13 @@ def _one(call: Call, name: str) -> dict[str, Any]:
     if kind in ("", "volume"):
         from limpet.containers import volumes
 
-        volume = volumes.lookup(call.store, name)
-        if volume is not None:
-            return volumes.describe(call.store, volume)
-        if kind:
-            raise NotFound(f"no such volume: {name}", "`limpet volume ls` lists them", exit_code=1)
+        try:
+            return volumes.describe(call.store, volumes.find(call.store, name))
+        except NotFound as e:
+            hints.append(e)
     if len(hints) == 1:
         raise hints[0]
-    hint = next((e.hint for e in hints if e.hint), "")
+    hint = next((e.hint for e in hints if e.hint.startswith("did you mean")), "")
     raise NotFound(f"No such object: {name}", hint, exit_code=1)
 
 
@@ -95,7 +94,7 @@ COMMANDS = {
         ),
         examples=("limpet inspect web", "limpet inspect -f '{{.State.Status}}' web"),
         min_args=1,
-        complete="container",
+        complete="container|image|volume",
     ),
     "container inspect": Command(
         name="container inspect",

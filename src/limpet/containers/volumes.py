@@ -90,7 +90,7 @@ def find(store: Store, name: str) -> Volume:
     """Raises NotFound."""
     volume = lookup(store, name)
     if volume is None:
-        raise NotFound(f"no such volume: {name}", "`limpet volume ls` lists them", exit_code=1)
+        raise NotFound(f"get {name}: no such volume", "`limpet volume ls` lists them", exit_code=1)
     return volume
 
 
@@ -122,8 +122,9 @@ def remove(store: Store, name: str) -> None:
     with store.db.transaction():
         used = users(store, name)
         if used:
-            short = ", ".join(i[:12] for i in used)
-            raise Conflict(f"volume {name} is in use by {short}", "remove the containers first", exit_code=1)
+            raise Conflict(
+                f"remove {name}: volume is in use - [{', '.join(used)}]", "remove the containers first", exit_code=1
+            )
         store.db.run("DELETE FROM volume WHERE name = ?", name)
     faults.reach("volume-row-gone")
     remove_files(store, name)
