@@ -6,7 +6,7 @@ import os
 import sys
 
 from limpet.cli.table import Command, Option
-from limpet.errors import Invalid, LimpetError
+from limpet.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,8 @@ def pull(call: Call) -> int:
     quiet = call["quiet"]
     if not quiet:
         print(opening(name), flush=True)
-    try:
-        with progress(quiet=quiet) as shown:
-            pulled = fetch(call.store, name, platform=call["platform"] or None, progress=shown)
-    except LimpetError as e:
-        e.exit_code = 1  # as `docker pull`
-        raise
+    with progress(quiet=quiet) as shown:
+        pulled = fetch(call.store, name, platform=call["platform"] or None, progress=shown)
     if not quiet:
         print("\n".join(pulled.lines))
     print(pulled.name)
@@ -42,13 +38,9 @@ def load(call: Call) -> int:
 
     source = call["input"]
     if not source and os.isatty(0):
-        raise Invalid("standard input is a terminal", "give a file with -i, or pipe an archive into it", exit_code=1)
-    try:
-        with progress(quiet=call["quiet"]) as shown:
-            lines = load(call.store, source or sys.stdin.buffer, platform=call["platform"] or None, progress=shown)
-    except LimpetError as e:
-        e.exit_code = 1
-        raise
+        raise Invalid("standard input is a terminal", "give a file with -i, or pipe an archive into it")
+    with progress(quiet=call["quiet"]) as shown:
+        lines = load(call.store, source or sys.stdin.buffer, platform=call["platform"] or None, progress=shown)
     print("\n".join(lines))
     return 0
 
@@ -57,20 +49,16 @@ def save(call: Call) -> int:
     from limpet.images import save as saving
 
     target, form = call["output"], call["format"]
-    try:
-        if form == "oci-dir":
-            if not target:
-                raise Invalid("oci-dir writes a directory", "give its path with -o")
-            saving.save(call.store, call.arguments, target, form)
-        elif target:
-            saving.to_file(target, lambda file: saving.save(call.store, call.arguments, file, form))
-        elif os.isatty(1):
-            raise Invalid("standard output is a terminal", "give a file with -o, or redirect the output")
-        else:
-            saving.save(call.store, call.arguments, sys.stdout.buffer, form)
-    except LimpetError as e:
-        e.exit_code = 1
-        raise
+    if form == "oci-dir":
+        if not target:
+            raise Invalid("oci-dir writes a directory", "give its path with -o")
+        saving.save(call.store, call.arguments, target, form)
+    elif target:
+        saving.to_file(target, lambda file: saving.save(call.store, call.arguments, file, form))
+    elif os.isatty(1):
+        raise Invalid("standard output is a terminal", "give a file with -o, or redirect the output")
+    else:
+        saving.save(call.store, call.arguments, sys.stdout.buffer, form)
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from limpet.errors import Corrupt, Invalid, NotFound
 from limpet.kernel import fs
 from limpet.layers import compression, limits
-from limpet.layers.fields import pax_records
+from limpet.layers.fields import number, pax_records, verify_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,7 +216,7 @@ def _walk(fd: int, title: str) -> Iterator[tuple[str, _Member]]:
         count += 1
         if count > _MAX_MEMBERS:
             raise Invalid(f"{title} has more than {_MAX_MEMBERS} members: not an archive of images")
-        kind, size = header[156:157], _number(header, title)
+        kind, size = header[156:157], _size(header, title)
         data = position + _BLOCK
         position = data + size + -size % _BLOCK
         if kind in b"xgLK" and kind != b"\0":
@@ -249,17 +249,13 @@ def _walk(fd: int, title: str) -> Iterator[tuple[str, _Member]]:
             yield path, _Member(data, 0, posixpath.normpath(target))
 
 
-def _number(header: bytes, title: str) -> int:
+def _size(header: bytes, title: str) -> int:
     """The size field of a header whose checksum is right."""
     try:
-        stated = int(header[148:156].split(b"\0", 1)[0].strip(), 8)
-        field = header[124:136]
-        if field[0] & 0x80:
-            size = int.from_bytes(field[1:], "big")
-        else:
-            size = int(field.split(b"\0", 1)[0].strip() or b"0", 8)
-    except ValueError:
-        stated, size = -1, -1
-    if stated != sum(header[:148]) + sum(header[156:]) + 256 or not 0 <= size < 1 << 62:
+        verify_checksum(header)
+        size = number(header[124:136], header[:100])
+    except Corrupt:
+        size = -1
+    if not 0 <= size < 1 << 62:
         raise Invalid(f"{title} is not a tar, or a damaged one", "an archive that `docker save` wrote is wanted")
     return size

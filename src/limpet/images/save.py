@@ -2,7 +2,7 @@
 
     docker-archive   manifest.json, a config and plain tars: what every docker and podman loads
     oci-archive      a tar of an image layout; blobs as the registry sent them, where they are kept
-    oci-dir          the same as a directory, which grows if it is a layout already
+    oci-dir          the same as a directory; images of other names that a layout there has already stay in it
 
 Every layer is hashed again on its way out: what is written has the digest that it is called by.
 """
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
-from limpet.images import catalog
-from limpet.images.layout import CONTAINERD_NAME, REF_NAME
+from limpet.images import archive, catalog
+from limpet.images.archive import DirectoryFiles
+from limpet.images.layout import CONTAINERD_NAME, REF_NAME, is_layout
 from limpet.images.sink import DirectorySink, TarSink
 from limpet.layers.driver import driver
 from limpet.oci import config as configs
@@ -59,7 +60,7 @@ def save(store: Store, names: Sequence[str], out: BinaryIO | str, format: str = 
         if format == "oci-dir":
             if not isinstance(out, str):
                 raise Invalid("oci-dir writes a directory", "give its path with -o")
-            _write_layout(store, chosen, DirectorySink(out))
+            _write_layout(store, chosen, DirectorySink(out), _present(out))
         elif isinstance(out, str):
             raise Invalid(f"{format} writes a file")
         else:
@@ -124,7 +125,21 @@ def _write_docker(store: Store, chosen: Sequence[_Chosen], sink: Sink) -> None:
     sink.put("manifest.json", json.dumps(entries, separators=(",", ":")).encode())
 
 
-def _write_layout(store: Store, chosen: Sequence[_Chosen], sink: Sink) -> None:
+def _present(path: str) -> list[Descriptor]:
+    """The images of a layout that is there already. Raises Invalid for a directory of something else."""
+    if not os.path.isdir(path) or not os.listdir(path):
+        return []
+    files = DirectoryFiles(path)
+    try:
+        if not is_layout(files):
+            raise Invalid(f"{path} has files, but is no OCI layout", "choose a new directory")
+        index = manifests.parse(archive.read(files, "index.json", manifests.MAX_BYTES), media.OCI_INDEX)
+    finally:
+        files.close()
+    return list(index.manifests) if isinstance(index, Index) else []
+
+
+def _write_layout(store: Store, chosen: Sequence[_Chosen], sink: Sink, present: Sequence[Descriptor] = ()) -> None:
     entries: list[Descriptor] = []
     for one in chosen:
         data = _manifest(store, one)
@@ -147,8 +162,10 @@ def _write_layout(store: Store, chosen: Sequence[_Chosen], sink: Sink) -> None:
             for name in one.names
         ]
         entries += named or [entry]
+    replaced = {one.annotations.get(CONTAINERD_NAME, one.digest) for one in entries}
+    kept = [one for one in present if one.annotations.get(CONTAINERD_NAME, one.digest) not in replaced]
     sink.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-    sink.put("index.json", Index(media.OCI_INDEX, tuple(entries)).to_json())
+    sink.put("index.json", Index(media.OCI_INDEX, tuple(kept + entries)).to_json())
 
 
 def _manifest(store: Store, one: _Chosen) -> bytes:
