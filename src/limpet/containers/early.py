@@ -62,16 +62,23 @@ class Early:
 
 
 def hand_over(store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int]) -> None:
-    """The same by a fork of the caller as it is now. A caller that lives long has a zombie child, by and by."""
-    if os.fork() == 0:
-        try:
-            isolate(descriptors)
-            store.forget()
-            from limpet.containers import monitor
+    """The same by a fork of the caller as it is now. A caller that lives long has a zombie child, by and by.
 
-            monitor.main(store, container, size, descriptors)
-        finally:
-            os._exit(1)
+    The root is mounted here, since that may need the database (layers that were not synced before a crash).
+    """
+    from limpet.containers import bundle, monitor
+
+    root = bundle.mount(store, container)
+    try:
+        if os.fork() == 0:
+            try:
+                isolate([*descriptors, root])
+                store.forget()
+                monitor.main(store, container, size, descriptors, root)
+            finally:
+                os._exit(1)
+    finally:
+        os.close(root)
 
 
 def isolate(keep: list[int]) -> None:

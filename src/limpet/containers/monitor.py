@@ -40,10 +40,13 @@ LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
 PATIENCE = 10.0  # for clients that do not read the end
 
 
-def main(store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int]) -> NoReturn:
+def main(
+    store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int], root: int = -1
+) -> NoReturn:
     """The whole life of the monitor, in a process of its own (see `early`). `size`: of the terminal, rows and columns.
 
     `descriptors`: the lock; a pipe for the outcome of the start; the first client's connection, if there is one.
+    `root`: the container's mount, if it was made already.
     """
     lock, outcome, *rest = descriptors
     first = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, rest[0]) if rest else None
@@ -51,7 +54,7 @@ def main(store: Store, container: Container, size: tuple[int, int] | None, descr
     try:
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
-        code = Monitor(store, container, lock, first).run(size, outcome)
+        code = Monitor(store, container, lock, first).run(size, outcome, root)
     except BaseException as e:
         _report_crash(store, container, outcome, e)
     finally:
@@ -107,18 +110,21 @@ class Monitor:
         options = self._container.options
         return Streams(options.tty, options.interactive, self._log, self._clients)
 
-    def run(self, size: tuple[int, int] | None, outcome: int) -> int:
+    def run(self, size: tuple[int, int] | None, outcome: int, root: int) -> int:
         policy, most = restart_policy(self._container.options.restart)
         delay = FIRST_DELAY
         while True:
             try:
-                root = bundle.mount(self._store, self._container)
+                if root < 0:
+                    root = bundle.mount(self._store, self._container)
+                    self._store.close()  # opened only if layers had to be verified
                 if not self._config:
                     self._config, self._program = bundle.prepare(self._store, self._container, root, size)
                 self._start(root)
+                root = -1
             except LimpetError as e:
                 return self._failed(e, outcome)
-            except OSError as e:
+            except (OSError, ValueError, RecursionError) as e:
                 return self._failed(LimpetError(f"container {self._container.name}: {e}"), outcome)
             began = time.monotonic()
             self._record(durable=False)

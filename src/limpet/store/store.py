@@ -39,21 +39,30 @@ class Store:
 
     @property
     def db(self) -> Database:
-        """The database, opened on first use. After a fork the child must call `forget` first."""
+        """The database, opened on first use. Not to be had in a child of a process that had it open (see `forget`)."""
         if self._db is None:
+            if _leaked:
+                raise RuntimeError("the database was open when this process was forked")
             from limpet.store.db import Database  # SQLite is 4 ms to load, and monitors have no use for it
 
             self._db = Database(f"{self.root}/state.db")
         return self._db
 
-    def forget(self) -> None:
-        """Drops the connection without closing it: for a forked child, which must not touch its parent's locks.
+    def close(self) -> None:
+        """Closes the database, if it is open; the next use opens it again."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
-        The child keeps the descriptors open until it ends; POSIX locks are per process, so nothing is released.
+    def forget(self) -> None:
+        """For a forked child: drops its parent's connection without closing it, and refuses to open another.
+
+        SQLite does not survive a fork: the connection's locks are the parent's alone, and even a new one in the child
+        would share the process-wide record of them. That looks like "locking protocol", or worse, a broken database.
         """
-        global _leaked
-        _leaked = self._db
-        self._db = None
+        if self._db is not None:
+            _leaked.append(self._db)
+            self._db = None
 
     def blob_path(self, digest: str) -> str:
         """`digest` must have been checked (`oci.digest.check`): it becomes a path."""
@@ -84,7 +93,7 @@ class Store:
         return Lock(f"{self.root}/lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-_leaked: Database | None = None
+_leaked: list[Database] = []  # never closed: that would touch the parent's files
 
 
 class Lock:
