@@ -69,7 +69,8 @@ def test_what_is_no_time_is_zero(text: str) -> None:
 
 
 def test_tables_are_aligned_and_lines_have_no_blanks_at_the_end() -> None:
-    assert table(["A", "BBB", "C"], [["1", "2", "x"], ["long", "", ""]]) == "A         BBB       C\n1         2         x\nlong"
+    text = "A         BBB       C\n1         2         x\nlong"
+    assert table(["A", "BBB", "C"], [["1", "2", "x"], ["long", "", ""]]) == text
 
 
 ROWS = [{"ID": "1", "Name": "a", "Extra": 5}, {"ID": "2", "Name": "b", "Extra": None}]

@@ -6,29 +6,44 @@ than the tables of the one command at hand, and the store for names of container
 
 from __future__ import annotations
 
-from limpet.cli import commands
+from limpet.cli import commands, parser
 from limpet.cli.commands import ALIASES, GROUPS
-from limpet.cli.table import Command
+from limpet.cli.table import Call, Command
 from limpet.errors import Invalid, LimpetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from limpet.cli.table import Call, Option
+    from limpet.cli.table import Option
 
 BASH = """\
 # bash completion for limpet; put it into your .bashrc as: source <(limpet completion bash)
 _limpet() {
-    local IFS=$'\\n' line
+    local IFS=$'\\n' i line last cut="" breaks="" rest=${COMP_LINE-} words=()
+    # bash cuts words at = and : too. Put together what has no blank in between, and offer only what follows the cut.
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        if [[ i -gt 0 && -n ${COMP_LINE-} && $rest != [[:blank:]]* ]]; then
+            words[${#words[@]} - 1]+=${COMP_WORDS[i]}
+        else
+            rest=${rest#"${rest%%[![:blank:]]*}"}
+            words+=("${COMP_WORDS[i]}")
+        fi
+        rest=${rest#"${COMP_WORDS[i]}"}
+    done
+    last=${words[${#words[@]} - 1]}
+    [[ ${COMP_WORDBREAKS-} == *:* ]] && breaks+=:
+    [[ ${COMP_WORDBREAKS-} == *=* ]] && breaks+==
+    [[ -n $breaks ]] && cut=${last%"${last##*[$breaks]}"}
     COMPREPLY=()
     while IFS= read -r line; do
-        if [ "$line" = ":files" ]; then
+        if [[ $line == :files ]]; then
             compopt -o default 2>/dev/null
-            continue
+        else
+            line=${line%%$'\\t'*}
+            COMPREPLY+=("${line#"$cut"}")
         fi
-        COMPREPLY+=("${line%%$'\\t'*}")
-    done < <(limpet __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
 }
 complete -F _limpet limpet
 """
@@ -38,42 +53,49 @@ ZSH = """\
 # zsh completion for limpet; put it into a file _limpet in your $fpath, or: source <(limpet completion zsh)
 _limpet() {
     local -a found
-    local line files=0
+    local line word files=0
     while IFS= read -r line; do
         if [[ $line == ":files" ]]; then files=1; continue; fi
-        found+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
-    done < <(limpet __complete -- "${(@)words[2,$CURRENT]}" 2>/dev/null)
+        word=${${line%%$'\\t'*}//:/\\\\:}
+        [[ $line == *$'\\t'* ]] && word+=":${line#*$'\\t'}"
+        found+=("$word")
+    done < <(${words[1]} __complete -- "${(@)words[2,$CURRENT]}" 2>/dev/null)
     (( ${#found} )) && _describe limpet found
     (( files )) && _files
 }
-compdef _limpet limpet
+if [ "$funcstack[1]" = "_limpet" ]; then _limpet "$@"; else compdef _limpet limpet; fi
 """
 
 FISH = """\
 # fish completion for limpet; put it into ~/.config/fish/completions/limpet.fish
 function __limpet_complete
     set -l words (commandline -opc) (commandline -ct)
-    limpet __complete -- $words[2..-1] 2>/dev/null | string match -v ':files'
+    set -l found ($words[1] __complete -- $words[2..-1] 2>/dev/null)
+    if contains -- :files $found
+        __fish_complete_path (commandline -ct)
+    end
+    string match -v -- ':files' $found
 end
 complete -c limpet -f -a '(__limpet_complete)'
-complete -c limpet -F -n 'limpet __complete -- (commandline -opc)[2..-1] (commandline -ct) | string match -q :files'
 """
 
 _SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+_FILES = (":files", "")
+_FILE_VALUES = ("FILE", "DIR", "PATH")
 
 
 def completion(call: Call) -> int:
     shell = call.arguments[0]
     if shell not in _SCRIPTS:
-        raise Invalid(f"no completion for '{shell}'", "bash, zsh and fish have one", exit_code=1)
+        raise Invalid(f"no completion for '{shell}'", "bash, zsh and fish have one")
     print(_SCRIPTS[shell], end="")
     return 0
 
 
 def complete(call: Call) -> int:
     """The last word is the one to be completed; it may be empty."""
-    words = call.arguments or [""]
-    for word, description in candidates(call, words):
+    for word, description in candidates(call, call.arguments or [""]):
         print(f"{word}\t{description}" if description else word)
     return 0
 
@@ -83,16 +105,22 @@ def candidates(call: Call, words: list[str]) -> list[tuple[str, str]]:
     from limpet.cli.main import GLOBAL_OPTIONS
 
     *before, last = words
-    i = 0
-    while i < len(before) and before[i].startswith("-"):
-        option = _option(GLOBAL_OPTIONS, before[i])
-        i += 2 if option is not None and option.kind != "bool" and "=" not in before[i] else 1
-    before = before[i:]
+    try:
+        options, before = parser.scan(GLOBAL_OPTIONS, before, "limpet", interspersed=False)
+    except Invalid:
+        option = _waiting(GLOBAL_OPTIONS, before[-1])
+        return _values(option, last) if option is not None else []
+    call = Call(call.command, {}, [], options["root"], options["run"])
+    if before and before[0] == "help":
+        before = before[1:]
+        last = "" if last.startswith("-") else last
+        if len(before) > 1 or (before and before[0] not in GROUPS):
+            return []
     if not before:
         if last.startswith("-"):
             return _options(GLOBAL_OPTIONS, last)
         top = [(n, s) for n, (_, s) in commands.COMMANDS.items() if " " not in n and not n.startswith("_")]
-        return _starting([*top, *GROUPS.items()], last)
+        return _starting([*top, *GROUPS.items(), ("help", "Show what a command does")], last)
     if before[0] in GROUPS and len(before) == 1:
         prefix = f"{before[0]} "
         names = [n for n in [*commands.COMMANDS, *ALIASES] if n.startswith(prefix)]
@@ -108,55 +136,96 @@ def _of_command(call: Call, before: list[str], last: str) -> list[tuple[str, str
     if name not in commands.COMMANDS and name not in ALIASES:
         return []
     command = load(name)
-    arguments = 0
-    value_of: Option | None = None
+    arguments: list[str] = []
+    waiting: Option | None = None
+    options_end = False
     for word in before[used:]:
-        if value_of is not None:
-            value_of = None
-        elif word.startswith("-") and word != "-":
-            option = _option(command.options, word)
-            value_of = option if option and option.kind not in ("bool", "optional") and "=" not in word else None
+        if waiting is not None:
+            waiting = None
+        elif options_end or not word.startswith("-") or word == "-":
+            arguments.append(word)
+            options_end = options_end or not command.interspersed
+        elif word == "--":
+            options_end = True
         else:
-            arguments += 1
-    if value_of is not None:
-        found = _starting([(choice, "") for choice in value_of.choices], last)
-        return found or (
-            [(":files", "")] if value_of.metavar in ("FILE", "DIR") or "SOURCE" in value_of.metavar else []
-        )
-    if last.startswith("-") and (command.interspersed or not arguments):
+            waiting = _waiting(command.options, word)
+    if waiting is not None:
+        return _values(waiting, last)
+    if last.startswith("-") and not options_end:
+        if last.startswith("--") and "=" in last:
+            name, _, value = last[2:].partition("=")
+            found = [option for option in command.options if option.name == name]
+            return [(f"--{name}={word}", what) for word, what in (_values(found[0], value) if found else [])]
         return _options(command.options, last)
-    if not command.interspersed and arguments and command.complete == "image":
-        return [(":files", "")]
-    if command.max_args is not None and arguments >= command.max_args:
+    if command.max_args is not None and len(arguments) >= command.max_args:
         return []
-    return _arguments(call, command, last)
+    if not command.interspersed and arguments:
+        return [_FILES]  # of the container, which is not mounted here: the host's are a guess
+    return _arguments(call, command, arguments, last)
 
 
-def _arguments(call: Call, command: Command, last: str) -> list[tuple[str, str]]:
-    try:
-        if command.complete == "container":
-            rows = call.store.db.rows("SELECT name, image_name FROM container ORDER BY name")
-            return _starting([(name, image) for name, image in rows], last)
-        if command.complete == "image":
-            from limpet.oci import reference
-
-            rows = call.store.db.rows("SELECT reference FROM name ORDER BY reference")
-            return _starting([(reference.parse(name).familiar, "") for (name,) in rows], last)
-        if command.complete == "volume":
-            return _starting([(name, "") for (name,) in call.store.db.rows("SELECT name FROM volume")], last)
-    except LimpetError:
-        return []
-    return [(":files", "")] if command.complete == "file" else []
+def _arguments(call: Call, command: Command, given: list[str], last: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for kind in command.complete.split("|"):
+        if kind == "file":
+            found.append(_FILES)
+        elif kind in _NAMES and call.has_store():
+            try:
+                found += _NAMES[kind](call)
+            except LimpetError:
+                continue
+        elif kind:
+            found.append((kind, ""))
+    return [(word, what) for word, what in found if word == _FILES[0] or (word.startswith(last) and word not in given)]
 
 
-def _option(options: Sequence[Option], word: str) -> Option | None:
-    name = word.lstrip("-").partition("=")[0]
-    for option in options:
-        if word.startswith("--"):
-            if option.name == name:
-                return option
-        elif option.short and option.short == word[-1]:
-            return option
+def _containers(call: Call) -> list[tuple[str, str]]:
+    return [tuple(row) for row in call.store.db.rows("SELECT name, image_name FROM container ORDER BY name")]
+
+
+def _inside(call: Call) -> list[tuple[str, str]]:
+    """For `cp`: a container's name and the colon."""
+    return [(f"{name}:", image) for name, image in _containers(call)]
+
+
+def _images(call: Call) -> list[tuple[str, str]]:
+    from limpet.oci import reference
+
+    rows = call.store.db.rows("SELECT reference FROM name ORDER BY reference")
+    return [(reference.parse(name).familiar, "") for (name,) in rows]
+
+
+def _volumes(call: Call) -> list[tuple[str, str]]:
+    return [(name, "") for (name,) in call.store.db.rows("SELECT name FROM volume ORDER BY name")]
+
+
+_NAMES: dict[str, Callable[[Call], list[tuple[str, str]]]] = {
+    "container": _containers,
+    "container:": _inside,
+    "image": _images,
+    "volume": _volumes,
+}
+
+
+def _values(option: Option, last: str) -> list[tuple[str, str]]:
+    if option.choices:
+        return _starting([(choice, "") for choice in option.choices], last)
+    words = option.metavar.split("[")[0].split(":")[0].split("|")
+    return [_FILES] if option.name == "volume" or any(word in _FILE_VALUES for word in words) else []
+
+
+def _waiting(options: Sequence[Option], word: str) -> Option | None:
+    """The option in `word` whose value is the next word."""
+    if word.startswith("--"):
+        for option in options:
+            if option.name == word[2:] or word[2:] in option.aliases:
+                return option if option.kind not in ("bool", "optional") else None
+        return None
+    by_short = {option.short: option for option in options if option.short}
+    for i, letter in enumerate(word[1:], 2):
+        found = by_short.get(letter)
+        if found is None or found.kind not in ("bool", "optional"):
+            return found if i == len(word) else None
     return None
 
 
@@ -174,13 +243,14 @@ COMMANDS = {
         name="completion",
         handler=completion,
         usage="bash|zsh|fish",
-        summary="Print a completion script for a shell",
+        summary="Print a completion script for bash, zsh or fish",
         examples=(
             "source <(limpet completion bash)",
             "limpet completion fish > ~/.config/fish/completions/limpet.fish",
         ),
         min_args=1,
         max_args=1,
+        complete="bash|zsh|fish",
     ),
     "__complete": Command(
         name="__complete", handler=complete, usage="-- WORDS", summary="What may come next", interspersed=False

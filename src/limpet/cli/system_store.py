@@ -288,6 +288,7 @@ COMMANDS: dict[str, Command] = {
             Option("volumes", help="Volumes without a name of their own, too"),
         ],
         examples=("limpet system prune", "limpet system prune -a --volumes", "limpet system prune garbage -f"),
+        complete="|".join(KINDS),
     ),
     "system check": Command(
         "system check",

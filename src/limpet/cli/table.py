@@ -44,7 +44,8 @@ class Option:
 class Command:
     """`interspersed`: options may follow arguments.
 
-    `complete`: what the arguments are, for the shell: container, image, volume, file, or several joined by "|".
+    `complete`: what the arguments are, for the shell: container, `container:` (as cp wants it), image, volume, file, or
+    words themselves; several are joined by "|".
     """
 
     __slots__ = (
@@ -121,3 +122,11 @@ class Call:
 
             self._store = Store(self._root, self._run)
         return self._store
+
+    def has_store(self) -> bool:
+        """Whether there is one already: for those who only look."""
+        import os
+
+        from limpet.store.store import DEFAULT_ROOT
+
+        return os.path.exists(f"{self._root or os.environ.get('LIMPET_ROOT') or DEFAULT_ROOT}/state.db")
