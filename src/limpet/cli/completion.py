@@ -169,9 +169,9 @@ def _arguments(call: Call, command: Command, given: list[str], last: str) -> lis
     for kind in command.complete.split("|"):
         if kind == "file":
             found.append(_FILES)
-        elif kind in _NAMES and call.has_store():
+        elif kind in _NAMES:
             try:
-                found += _NAMES[kind](call)
+                found += _NAMES[kind](call) if call.has_store() else []
             except LimpetError:
                 continue
         elif kind:

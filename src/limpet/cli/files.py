@@ -118,7 +118,7 @@ COMMANDS = {
         ),
         min_args=2,
         max_args=2,
-        complete="container",
+        complete="container:|file",
     ),
     "diff": Command(
         name="diff",
