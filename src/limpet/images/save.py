@@ -118,7 +118,7 @@ def _write_docker(store: Store, chosen: Sequence[_Chosen], sink: Sink) -> None:
         entries.append(
             {
                 "Config": config_name,
-                "RepoTags": [name.familiar for name in one.names] or None,
+                "RepoTags": [name.canonical for name in one.names] or None,  # podman takes a short name for its own
                 "Layers": [f"{digests.hex_of(diff_id)}.tar" for diff_id in layers],
             }
         )
@@ -149,7 +149,7 @@ def _write_layout(store: Store, chosen: Sequence[_Chosen], sink: Sink, present: 
         for descriptor, diff_id in zip(manifest.layers, layers, strict=True):
             path = _blob(descriptor.digest)
             if blobs.exists(store, descriptor.digest):
-                sink.stream(path, descriptor.size, _verified(_open_blob(store, descriptor.digest), descriptor.digest))
+                sink.stream(path, descriptor.size, _blob_bytes(store, descriptor.digest))
             else:
                 _put_tar(store, sink, path, diff_id)
         sink.put(_blob(manifest.config.digest), blobs.read(store, one.image.id, configs.MAX_BYTES))
@@ -215,19 +215,19 @@ def _put_tar(store: Store, sink: Sink, path: str, diff_id: str) -> None:
     row = store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
     if row is None:
         raise NotFound(f"layer {diff_id} is not in the store", "`limpet system check` finds what is missing")
-    with driver(store).open_tar(diff_id) as file:
-        sink.stream(path, row[0], _verified(file, diff_id))
+    home = driver(store)
+    sink.stream(path, row[0], _verified(lambda: home.open_tar(diff_id), diff_id))
 
 
-def _open_blob(store: Store, digest: str) -> BinaryIO:
-    return open(store.blob_path(digest), "rb", buffering=0)
+def _blob_bytes(store: Store, digest: str) -> Iterator[bytes]:
+    return _verified(lambda: open(store.blob_path(digest), "rb", buffering=0), digest)
 
 
-def _verified(file: BinaryIO, digest: str) -> Iterator[bytes]:
-    """The bytes of a file; raises Corrupt at the end if they are others than the digest says. Closes the file."""
+def _verified(opening: Callable[[], BinaryIO], digest: str) -> Iterator[bytes]:
+    """The bytes of a file; raises Corrupt at the end if they are others than the digest says."""
     algorithm, _, expected = digest.partition(":")
     found = hashlib.new(algorithm)
-    with file:
+    with opening() as file:
         while piece := file.read(_PIECE):
             found.update(piece)
             yield piece
