@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from limpet.images import usage
+from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,3 +75,17 @@ def test_layers_that_only_a_container_has(store: Store, make_image: MakeImage, a
     assert found.total == du(store.root)
     assert found.layers > 50_000
     assert found.reclaimable < 5_000  # the config blob
+
+
+def test_trees_deeper_than_a_path_may_be_long(store: Store, make_image: MakeImage, add_container: AddContainer) -> None:
+    container_id = add_container(make_image("a:1", layers=[{"a": b"1"}]), "one")
+    fd = os.open(f"{store.container_path(container_id)}/upper", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=fd)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    (container,) = usage.usage(store).containers
+    assert container.size == du(store.container_path(container_id))
+    remove_tree(store.container_path(container_id))  # pytest's own removal would not come to an end

@@ -116,33 +116,69 @@ def tree_bytes(path: str, seen: set[int] | None = None) -> int:
     seen = set() if seen is None else seen
     try:
         top = os.lstat(path)
+        if not _is_directory(top.st_mode):
+            return top.st_blocks * 512
+        fd = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return 0
-    total = top.st_blocks
-    if not _is_directory(top.st_mode):
-        return total * 512
-    pending = [path]
-    while pending:
-        try:
-            entries = os.scandir(pending.pop())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        with entries:
-            for entry in entries:
+    total, below = _blocks_in(fd, top.st_dev, seen)
+    total += top.st_blocks
+    # Down and up again by one descriptor, since a container may nest deeper than PATH_MAX. What a running one moves
+    # meanwhile is not counted: `..` must lead where we came from.
+    above: list[tuple[tuple[int, int], list[str]]] = []
+    try:
+        while True:
+            if below:
                 try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                    inner = os.open(below.pop(), _DIRECTORY, dir_fd=fd)
+                except OSError:
                     continue
-                if status.st_dev != top.st_dev:
+                above.append((_identity(fd), below))
+                os.close(fd)
+                fd = inner
+                blocks, below = _blocks_in(fd, top.st_dev, seen)
+                total += blocks
+            elif above:
+                outer = os.open("..", _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = outer
+                where, below = above.pop()
+                if _identity(fd) != where:
+                    return total * 512
+            else:
+                return total * 512
+    finally:
+        os.close(fd)
+
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _blocks_in(fd: int, device: int, seen: set[int]) -> tuple[int, list[str]]:
+    """Blocks of all that is in one directory, the directories among it, and the names of those."""
+    total = 0
+    below = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_dev != device:
+                continue
+            if _is_directory(status.st_mode):
+                below.append(entry.name)
+            elif status.st_nlink > 1:
+                if status.st_ino in seen:
                     continue
-                if _is_directory(status.st_mode):
-                    pending.append(entry.path)
-                elif status.st_nlink > 1:
-                    if status.st_ino in seen:
-                        continue
-                    seen.add(status.st_ino)
-                total += status.st_blocks
-    return total * 512
+                seen.add(status.st_ino)
+            total += status.st_blocks
+    return total, below
 
 
 def _is_directory(mode: int) -> bool:
