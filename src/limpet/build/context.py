@@ -46,7 +46,7 @@ class Context:
         os.close(self._fd)
 
     def open(self, path: str) -> int:
-        """A descriptor for reading a regular file of the context; a link that COPY names itself is followed within it."""
+        """A descriptor for reading a regular file; a link that COPY names itself is followed within the context."""
         return self._openat(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def copies(self, sources: tuple[str, ...], target: str, *, target_is_directory: bool) -> list[Entry]:
