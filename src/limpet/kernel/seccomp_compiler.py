@@ -249,6 +249,8 @@ def _ranges(verdicts: Mapping[int, Verdict], default: int, last: int, first: int
             found.append((number, verdict))
 
     for number in sorted(verdicts):
+        if last and number > last:
+            break  # only i386's multiplexed names, which do not count for `last`
         begin(number, verdicts[number])
         begin(number + 1, default)
     if last:
@@ -273,7 +275,10 @@ def _leaf(verdict: Verdict, default: int, wide: bool) -> Code:
 
 
 def _precedence(rule: tuple[tuple[Condition, ...], int]) -> list[tuple[int, int, int]]:
-    return [
-        (-index, -_OPERATIONS[operation], value if operation in ("SCMP_CMP_LT", "SCMP_CMP_LE") else -value)
-        for index, operation, value, _ in rule[0]
-    ]
+    """libseccomp's `_db_chain_lt`, with an entry for each condition."""
+    keys = []
+    for index, operation, value, second in rule[0]:
+        datum = value & second if operation == "SCMP_CMP_MASKED_EQ" else value
+        ascending = operation in ("SCMP_CMP_LT", "SCMP_CMP_LE")
+        keys.append((-index, -_OPERATIONS[operation], datum if ascending else -datum))
+    return keys
