@@ -50,8 +50,8 @@ def group_exists(container: str) -> bool:
 
 
 def files(root: Path) -> set[str]:
-    """Names in the store, without the store's own: its database and lock, and the compiled seccomp filter."""
-    own = ("state.db", "lock", "cache")
+    """Names in the store, without the store's own: its database, lock, boot, and the compiled seccomp filter."""
+    own = ("state.db", "lock", "cache", "boot")
     names = (str(path.relative_to(root)) for path in root.rglob("*"))
     return {name for name in names if not name.startswith(own)}
 
