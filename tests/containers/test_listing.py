@@ -76,15 +76,16 @@ def test_fields(several: Store) -> None:
     ("values", "words"),
     [
         ({}, "Created"),
-        ({"state": "running", "started_at": ago(120)}, "Up 2 minutes"),
-        ({"state": "paused", "started_at": ago(7200)}, "Up 2 hours (Paused)"),
-        ({"state": "restarting", "exit_code": 1, "finished_at": ago(5)}, "Restarting (1) 5 seconds ago"),
-        ({"state": "exited", "exit_code": 137, "finished_at": ago(3 * 3600)}, "Exited (137) 3 hours ago"),
+        ({"state": "running", "started_at": 120}, "Up 2 minutes"),
+        ({"state": "paused", "started_at": 7200}, "Up 2 hours (Paused)"),
+        ({"state": "restarting", "exit_code": 1, "finished_at": 5}, "Restarting (1) 5 seconds ago"),
+        ({"state": "exited", "exit_code": 137, "finished_at": 3 * 3600}, "Exited (137) 3 hours ago"),
         ({"state": "exited", "exit_code": 137}, "Exited (137)"),
     ],
 )
 def test_words(values: dict[str, Any], words: str) -> None:
-    assert listing.words(Status(values)) == words
+    moments = {key: ago(value) if key.endswith("_at") else value for key, value in values.items()}
+    assert listing.words(Status(moments)) == words
 
 
 def test_which(several: Store) -> None:
