@@ -77,7 +77,11 @@ def known_to(library: Libseccomp, profile: dict[str, Any]) -> dict[str, Any]:
 def same_decisions(
     library: Libseccomp, profile: dict[str, Any], machine: str, theirs: Program | None = None, stub: bool = True
 ) -> int:
-    """Every number from 0 to 600 and some beyond, with every value in each argument; gives how many were compared."""
+    """Every number from 0 to 600 and some beyond, with every value in each argument where one is looked at.
+
+    Gives how many were compared.
+    """
+    looked_at = {name for rule in profile["syscalls"] if rule.get("args") for name in rule["names"]}
     ours = Program(seccomp.compile(profile, machine))
     theirs = theirs or library.compile(profile, MACHINES[machine][0])
     assert theirs is not None
@@ -86,9 +90,11 @@ def same_decisions(
         in_profile = architecture in MACHINES[machine]
         last = library.last(profile, architecture) if in_profile and stub else -1
         base = X32 if architecture == "X32" else 0
+        table = syscalls.numbers(architecture)
+        every = {102, 117} | {table[name] for name in looked_at if name in table}
         for number in (*range(600), *range(0xF0000, 0xF0010), X32 - 1):
             number |= base
-            for value in VALUES:
+            for value in VALUES if number in every else VALUES[-1:]:
                 expected = theirs.decide(architecture, number, (value,) * 6)
                 if last >= 0 and number > last:
                     expected = ENOSYS
@@ -104,7 +110,7 @@ def same_decisions(
 def test_default_profile_as_libseccomp(library: Libseccomp, capabilities: tuple[str, ...], machine: str) -> None:
     profile = known_to(library, seccomp.default_profile(capabilities, machine))
     assert sum(len(rule["names"]) for rule in profile["syscalls"]) > 350
-    assert same_decisions(library, profile, machine) > 20000
+    assert same_decisions(library, profile, machine) > 1200
 
 
 @X86_ONLY
@@ -115,7 +121,7 @@ def test_debians_profile_as_libseccomp(library: Libseccomp, capabilities: tuple[
         pytest.skip("needs Debian's golang-github-containers-common")
     profile = known_to(library, seccomp.from_docker_json(path.read_text(), capabilities))
     assert profile["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
-    assert same_decisions(library, profile, "x86_64") > 20000
+    assert same_decisions(library, profile, "x86_64") > 1200
 
 
 # Compared with moby/profiles `seccomp/default.json` of 30 June 2026 (commit cd3bed8), read by `from_docker_json` and
@@ -185,7 +191,7 @@ def test_default_profile_as_runc_installs_it(
         theirs = Program(installed_filter(int((tmp_path / "pid").read_text())))
     finally:
         subprocess.run([*run, "delete", "-f", name], check=True, timeout=60)
-    assert same_decisions(library, profile, "x86_64", theirs, stub=False) > 20000
+    assert same_decisions(library, profile, "x86_64", theirs, stub=False) > 1200
 
 
 def installed_filter(pid: int) -> bytes:
