@@ -7,7 +7,7 @@ import sys
 from limpet.cli import output
 from limpet.cli.table import Command, Option
 from limpet.containers import listing, state
-from limpet.errors import Invalid, LimpetError
+from limpet.errors import Invalid, LimpetError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,17 +96,21 @@ def wait(call: Call) -> int:
 
 def rm(call: Call) -> int:
     from limpet.containers import stop as stopping
-    from limpet.errors import NotFound
 
+    found = []
     failed = 0
     for name in call.arguments:
         try:
-            container = state.find(call.store, name)
-            stopping.remove(call.store, container, force=call["force"], volumes=call["volumes"])
-            print(name)
-        except NotFound as e:
+            found.append((name, state.find(call.store, name)))
+        except LimpetError as e:
             print(f"limpet: {e}", file=sys.stderr)
-            failed = failed or int(not call["force"])
+            failed = failed or int(not (call["force"] and isinstance(e, NotFound)))
+    if call["force"]:
+        stopping.strike(call.store, [container for _, container in found])
+    for name, container in found:
+        try:
+            stopping.remove(call.store, container, force=call["force"], volumes=call["volumes"])
+            print(name, flush=True)
         except LimpetError as e:
             print(f"limpet: {e}", file=sys.stderr)
             failed = 1
@@ -299,7 +303,6 @@ _PS = Command(
 
 COMMANDS = {
     "ps": _PS,
-    "container ls": _PS,
     "stop": Command(
         name="stop",
         handler=stop,
