@@ -64,7 +64,6 @@ _LINKS = (
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
     ("ptmx", "pts/ptmx"),
 )
 
@@ -191,12 +190,13 @@ def _mount(mount: Config) -> None:
 def _attach(tree: int, target: str) -> None:
     directory = stat.S_ISDIR(os.fstat(tree).st_mode)
     _make_target(target, directory=directory)
+    if os.path.isdir(target) != directory:
+        kinds = ("a directory", "a file") if directory else ("a file", "a directory")
+        raise NotADirectoryError(20, f"mounting on {target}: {kinds[0]} can't be mounted on {kinds[1]}")
     try:
         mounts.attach(tree, target)
     except OSError as e:
-        kinds = ("a directory", "a file") if directory else ("a file", "a directory")
-        what = f"{kinds[0]} can't be mounted on {kinds[1]}" if e.errno == 20 else os.strerror(e.errno or 0)
-        raise OSError(e.errno, f"mounting on {target}: {what}") from e
+        raise OSError(e.errno, f"mounting on {target}: {os.strerror(e.errno or 0)}") from e
 
 
 def _make_target(path: str, *, directory: bool) -> None:
@@ -227,7 +227,8 @@ def _make_devices(extra: list[Config] | tuple[Config, ...]) -> None:
             continue
         os.chown(path, device.get("uid", 0), device.get("gid", 0))
     os.umask(mask)
-    for name, target in _LINKS:
+    core = (("core", "/proc/kcore"),) if os.path.exists("/proc/kcore") else ()
+    for name, target in (*_LINKS, *core):
         try:
             os.symlink(target, f"/dev/{name}")
         except FileExistsError:

@@ -36,9 +36,12 @@ def start(config: Config, bundle: str, run: str, root: int, stdio: tuple[int, in
     name = os.path.basename(bundle)
     state = ["--root", f"{run}/runc", "--log", f"{run}/runc.log"]
     arguments = ["create", "--bundle", bundle, "--pid-file", f"{run}/runc.pid"]
-    listener = _console_socket(f"{run}/console") if config["process"]["terminal"] else None
+    # A socket's address has 108 bytes at most: the run directory is reached through our descriptor of it.
+    place = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    console = f"/proc/{os.getpid()}/fd/{place}/console"
+    listener = _console_socket(console) if config["process"]["terminal"] else None
     if listener is not None:
-        arguments += ["--console-socket", f"{run}/console"]
+        arguments += ["--console-socket", console]
     try:
         _call([program, *state, *arguments, name], stdio, run)
         master = _receive(listener) if listener is not None else None
@@ -52,6 +55,7 @@ def start(config: Config, bundle: str, run: str, root: int, stdio: tuple[int, in
             delete(run, bundle)
             raise
     finally:
+        os.close(place)
         if listener is not None:
             listener.close()
     return Started(pid, pidfd, master)

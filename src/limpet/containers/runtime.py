@@ -99,6 +99,8 @@ def report(channel: socket.socket, error: BaseException) -> None:
     """The child's side of `converse`."""
     if isinstance(error, process.Failure):
         packet = outcome.pack(error.code, error.message, error.hint)
+    elif isinstance(error, NotADirectoryError):
+        packet = outcome.pack(127, error.strerror)  # as moby `daemon/errors.go`
     elif isinstance(error, OSError):
         packet = outcome.pack(128, error.strerror or str(error))
     else:
