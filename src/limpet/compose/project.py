@@ -112,7 +112,10 @@ def launch(store: Store, container: Container) -> None:
 
 
 def down(store: Store, project: Project, *, timeout: int | None = None, say: Callable[[str], None]) -> None:
-    """Removes containers, images, and base images that only `up` brought in. Raises NotFound if there is nothing."""
+    """Removes containers and images. Raises NotFound if there is nothing.
+
+    A base that only `up` brought in goes with the last image that stands on it (`images.collect`).
+    """
     found = containers(store, project)
     for container in found:
         remark = stop.stop(store, container, timeout=timeout)
@@ -124,9 +127,6 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
     for image in images:
         names.remove(store, image.id, force=True)
         say(f"Image {project.image}: removed")
-    for reference in _unneeded(store):
-        names.remove(store, reference, force=True)
-        say(f"Image {reference.removeprefix('docker.io/')}: removed, nothing else uses it")
     if not found and not images:
         raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
 
@@ -204,15 +204,3 @@ def _images(store: Store, project: Project) -> list[Image]:
         for image in catalog.all_images(store)
         if all(labels(image).get(key) == value for key, value in project.labels.items())
     ]
-
-
-def _unneeded(store: Store) -> list[str]:
-    """Names of base images that were brought in implicitly, and on which neither an image nor a container stands."""
-    found = []
-    for reference, image_id in store.db.rows("SELECT reference, image_id FROM name WHERE implicit = 1"):
-        base = catalog.layers(store, image_id)
-        stacks = [catalog.layers(store, image.id) for image in catalog.all_images(store) if image.id != image_id]
-        stacks += [container.layers for container in state.all_containers(store)]
-        if not any(stack[: len(base)] == base for stack in stacks):
-            found.append(reference)
-    return found
