@@ -42,7 +42,7 @@ def ps(call: Call) -> int:
         fields = listing.fields(row, full=call["no-trunc"])
         if with_size:
             fields["Size"] = _size(call, row.container)
-        found.append(fields)
+        found.append(output.Labelled(fields, listing.labels(row)))
     columns = (*_COLUMNS, _SIZE) if with_size else _COLUMNS
     output.say(output.formatted(template, found, columns, keep="Names"))
     return 0
@@ -279,7 +279,14 @@ def _together(call: Call, act: Callable[[Container], object]) -> int:
 
 _FILTER = Option("filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match")
 _FORCE = Option("force", "f", help="Do not ask")
-_TIME = Option("time", "t", kind="int", metavar="SECONDS", help="Seconds until it is killed (10; -1: never)")
+_TIME = Option(
+    "time",
+    "t",
+    kind="int",
+    metavar="SECONDS",
+    help="Seconds until it is killed (10; -1: never)",
+    aliases=("timeout",),  # Docker's name since 28
+)
 _SIGNAL = Option("signal", "s", kind="string", default="", metavar="SIGNAL", help="Signal to stop it with")
 
 _PS = Command(

@@ -21,9 +21,9 @@ def overview(options: Sequence[Option]) -> str:
         "Usage:  limpet [OPTIONS] COMMAND",
         "A container engine without a daemon",
         _rows("Common commands:", [(name, COMMANDS[name][1]) for name in _COMMON]),
-        _rows("Groups:", [(f"{name} …", GROUPS[name]) for name in GROUPS]),
+        _rows("Groups:", list(GROUPS.items())),
         _rows("Commands:", [(name, COMMANDS[name][1]) for name in sorted(rest)]),
-        _options("Global options:", options),
+        _rows("Global options:", option_rows(options)),
         "Examples:\n  limpet up -d examples/hello\n  limpet run --rm -it debian:12 bash",
         "Run 'limpet COMMAND --help' for more about a command.",
     ]
@@ -32,8 +32,9 @@ def overview(options: Sequence[Option]) -> str:
 
 def group(name: str) -> str:
     """`limpet image --help`."""
-    names = sorted(n for n in [*COMMANDS, *ALIASES] if n.startswith(f"{name} "))
-    rows = [(n.partition(" ")[2], COMMANDS[ALIASES.get(n, n)][1]) for n in names]
+    members = sorted(n for n in COMMANDS if n.startswith(f"{name} "))
+    members += sorted(n for n in ALIASES if n.startswith(f"{name} ") and not _second_name(n))
+    rows = sorted((n.partition(" ")[2], COMMANDS[ALIASES.get(n, n)][1]) for n in members)
     return "\n\n".join(
         [
             f"Usage:  limpet {name} COMMAND",
@@ -46,17 +47,23 @@ def group(name: str) -> str:
 
 def command(command: Command, title: str) -> str:
     """`limpet run --help`."""
-    names = [command.name, *sorted(alias for alias, target in ALIASES.items() if target == command.name)]
+    known = names(command.name)
     parts = [f"Usage:  {title} {command.usage}".rstrip(), command.summary]
-    if len(names) > 1:
-        parts.append("Aliases:\n  " + ", ".join(f"limpet {name}" for name in names))
+    if len(known) > 1:
+        parts.append("Aliases:\n  " + ", ".join(f"limpet {name}" for name in known))
     if any(not option.hidden for option in command.options):
-        parts.append(_options("Options:", command.options))
+        parts.append(_rows("Options:", option_rows(command.options)))
     parts.append("Examples:\n" + "\n".join(f"  {example}" for example in command.examples))
     return "\n\n".join(parts)
 
 
-def _options(title: str, options: Sequence[Option]) -> str:
+def names(name: str) -> list[str]:
+    """The command's own name, then its aliases."""
+    return [name, *sorted(alias for alias, target in ALIASES.items() if target == name)]
+
+
+def option_rows(options: Sequence[Option]) -> list[tuple[str, str]]:
+    """("-e, --env KEY=VALUE", what it does) of all that are shown, by name."""
     rows = []
     for option in sorted(options, key=lambda option: option.name):
         if option.hidden:
@@ -65,8 +72,16 @@ def _options(title: str, options: Sequence[Option]) -> str:
         value = "" if option.kind == "bool" else f" {option.metavar or 'VALUE'}"
         if option.kind == "optional":
             value = f"[={option.metavar or 'VALUE'}]"
-        rows.append((f"{short}--{option.name}{value}", option.help))
-    return _rows(title, rows)
+        default = " (default true)" if option.default is True else ""
+        rows.append((f"{short}--{option.name}{value}", option.help + default))
+    return rows
+
+
+def _second_name(name: str) -> bool:
+    """`image list` beside `image ls`: one of them is enough."""
+    target = ALIASES[name]
+    same_group = [n for n in names(target) if n.partition(" ")[0] == name.partition(" ")[0]]
+    return name != min(same_group, key=lambda n: (n not in COMMANDS, len(n), n))
 
 
 def _rows(title: str, rows: Sequence[tuple[str, str]]) -> str:

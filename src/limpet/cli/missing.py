@@ -77,6 +77,11 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
 }
 
 
+def listed(command: str) -> list[tuple[list[str], str]]:
+    """(long names, what to do instead) for a command, aliases left out."""
+    return [([name for name in names.split() if len(name) > 1], why) for names, why in _OPTIONS.get(command, ())]
+
+
 def reason(command: str, word: str) -> str:
     """What to do instead of Docker's option `word` ("--publish", "-p") of `command`; "" if it is nobody's option."""
     from limpet.cli.commands import ALIASES

@@ -15,6 +15,7 @@ from limpet.errors import Exit
 from limpet.units import age, duration, seconds_of, size_binary, size_decimal
 
 __all__ = [
+    "Labelled",
     "age",
     "confirm",
     "duration",
@@ -95,7 +96,7 @@ def formatted(
     text = template.replace("\\t", "\t").replace("\\n", "\n")
     if text.startswith("table "):
         compiled = templates.compile(text.removeprefix("table ").lstrip())
-        titles = {name: headers.get(name, name.upper()) for name in (rows[0] if rows else headers)}
+        titles = _Titles((name, headers.get(name, name.upper())) for name in (rows[0] if rows else headers))
         lines = [compiled.render(titles), *[compiled.render(row) for row in rows]]
         cells = [line.split("\t") for line in lines]
         width = max(len(line) for line in cells)
@@ -103,6 +104,23 @@ def formatted(
         return table(cells[0], cells[1:])
     compiled = templates.compile(text)
     return "\n".join(compiled.render(row) for row in rows)
+
+
+class Labelled(dict[str, "Any"]):
+    """A row with the one method that Docker's rows have: `{{.Label "key"}}`."""
+
+    def __init__(self, fields: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+        super().__init__(fields)
+        self._labels = labels
+
+    def label(self, key: str) -> str:
+        return self._labels.get(key, "")
+
+
+class _Titles(dict[str, str]):
+    def label(self, key: str) -> str:
+        """com.example.build-date → "build date" (docker/cli `formatter/container.go`)."""
+        return key.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def say(text: str) -> None:

@@ -159,7 +159,7 @@ def _bars() -> Any:
         Progress as RichProgress,
     )
 
-    console = Console(stderr=True, no_color="NO_COLOR" in os.environ)
+    console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -390,6 +390,9 @@ class _Runner:
             arguments = [self._operand(operand, dot) for operand in command[1:]] + last
             return _call(what, arguments)
         if len(command) > 1 or last:
+            label = getattr(dot, "label", None)
+            if label is not None and kind == "field" and list(what) == ["Label"] and len(command) + len(last) == 2:
+                return label(str([*(self._operand(operand, dot) for operand in command[1:]), *last][0]))
             raise _wrong("can't give an argument to what is no function")
         return self._operand(command[0], dot)
 

@@ -33,14 +33,17 @@ def ls(call: Call) -> int:
             print(volume.name)
         return 0
     rows = [
-        {
-            "Driver": "local",
-            "Name": volume.name,
-            "Scope": "local",
-            "Mountpoint": volumes.data_path(call.store, volume.name),
-            "Labels": ",".join(f"{k}={v}" for k, v in volume.labels.items()),
-            "Containers": ",".join(volumes.users(call.store, volume.name)),
-        }
+        output.Labelled(
+            {
+                "Driver": "local",
+                "Name": volume.name,
+                "Scope": "local",
+                "Mountpoint": volumes.data_path(call.store, volume.name),
+                "Labels": ",".join(f"{k}={v}" for k, v in volume.labels.items()),
+                "Containers": ",".join(volumes.users(call.store, volume.name)),
+            },
+            volume.labels,
+        )
         for volume in found
     ]
     output.say(output.formatted(call["format"], rows, (("DRIVER", "Driver"), ("VOLUME NAME", "Name")), keep="Name"))
