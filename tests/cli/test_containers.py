@@ -43,6 +43,8 @@ def test_ps_formats(limpet: Any, busybox: str) -> None:
         limpet("ps", "-a", "--format", "table {{.Names}}\\t{{.State}}").stdout == "NAMES     STATE\nweb       created\n"
     )
     assert limpet("ps", "-a", "--format", "{{.Names}}|{{.Labels}}|{{.Networks}}").stdout == "web|a=1,b=2|host\n"
+    assert limpet("ps", "-a", "--format", '{{.Label "b"}}{{.Label "c"}}.').stdout == "2.\n"
+    assert limpet("ps", "-a", "--format", 'table {{.Label "x.b-c"}}').stdout.startswith("b c\n")
     (row,) = map(json.loads, limpet("ps", "-a", "--format", "json").stdout.splitlines())
     assert row["Command"] == "\"sh -c 'echo 'a  lo…\"" or row["Command"].startswith('"sh -c ')
     assert json.loads(limpet("ps", "-a", "--format", "{{json .}}").stdout)["Names"] == "web"
@@ -51,7 +53,7 @@ def test_ps_formats(limpet: Any, busybox: str) -> None:
     assert re.fullmatch(r"0B \(virtual 2\.[0-9]+MB\)\n", limpet("ps", "-a", "--format", "{{.Size}}").stdout)
     assert limpet("ps", "-as").stdout.splitlines()[0].endswith("SIZE")
     result = limpet("ps", "-a", "--format", "{{.Nonsense}}", check=False)
-    assert (result.returncode, "Nonsense" in result.stderr) == (64, True) or result.returncode == 1
+    assert (result.returncode, "Nonsense" in result.stderr) == (64, True)
     result = limpet("ps", "--filter", "colour=red", check=False)
     assert (result.returncode, result.stderr.splitlines()[0]) == (1, "limpet: invalid filter 'colour=red'")
 
@@ -104,9 +106,9 @@ def test_rm(limpet: Any, busybox: str) -> None:
     result = limpet("rm", "web", "nothing", check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
+        "limpet: No such container: nothing",
         'limpet: cannot remove container "/web": container is running;'
         " stop the container before removing or force remove",
-        "limpet: No such container: nothing",
     ]
     assert limpet("rm", "-f", "web").stdout == "web\n"
     result = limpet("rm", "-f", "web")
