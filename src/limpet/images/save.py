@@ -1,7 +1,8 @@
 """Save: images as an archive or an OCI layout, always the same bytes for the same images and names.
 
     docker-archive   manifest.json, a config and plain tars: what every docker and podman loads
-    oci-archive      a tar of an image layout; blobs as the registry sent them, where they are kept
+    oci-archive      a tar of an image layout, blobs as the registry sent them where they are kept; with a manifest.json
+                     beside it, as newer dockers save, so that older ones load it too
     oci-dir          the same as a directory; images of other names that a layout there has already stay in it
 
 Every layer is hashed again on its way out: what is written has the digest that it is called by.
@@ -31,7 +32,7 @@ from limpet.store import blobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
     from limpet.images.catalog import Image
     from limpet.images.sink import Sink
@@ -68,7 +69,8 @@ def save(store: Store, names: Sequence[str], out: BinaryIO | str, format: str = 
             if format == "docker-archive":
                 _write_docker(store, chosen, sink)
             else:
-                _write_layout(store, chosen, sink)
+                listed = _write_layout(store, chosen, sink)
+                sink.put("manifest.json", json.dumps(listed, separators=(",", ":")).encode())
             sink.finish()
 
 
@@ -115,14 +117,13 @@ def _write_docker(store: Store, chosen: Sequence[_Chosen], sink: Sink) -> None:
         for diff_id in layers:
             _put_tar(store, sink, f"{digests.hex_of(diff_id)}.tar", diff_id)
         sink.put(config_name, config)
-        entries.append(
-            {
-                "Config": config_name,
-                "RepoTags": [name.canonical for name in one.names] or None,  # podman takes a short name for its own
-                "Layers": [f"{digests.hex_of(diff_id)}.tar" for diff_id in layers],
-            }
-        )
+        entries.append(_listed(one, config_name, [f"{digests.hex_of(diff_id)}.tar" for diff_id in layers]))
     sink.put("manifest.json", json.dumps(entries, separators=(",", ":")).encode())
+
+
+def _listed(one: _Chosen, config: str, layers: list[str]) -> dict[str, Any]:
+    """An entry of docker's manifest.json. Whole names: podman takes a short one for its own."""
+    return {"Config": config, "RepoTags": [name.canonical for name in one.names] or None, "Layers": layers}
 
 
 def _present(path: str) -> list[Descriptor]:
@@ -139,8 +140,12 @@ def _present(path: str) -> list[Descriptor]:
     return list(index.manifests) if isinstance(index, Index) else []
 
 
-def _write_layout(store: Store, chosen: Sequence[_Chosen], sink: Sink, present: Sequence[Descriptor] = ()) -> None:
+def _write_layout(
+    store: Store, chosen: Sequence[_Chosen], sink: Sink, present: Sequence[Descriptor] = ()
+) -> list[dict[str, Any]]:
+    """Writes the layout after the images that are `present`; gives what docker's manifest.json says of these."""
     entries: list[Descriptor] = []
+    listed: list[dict[str, Any]] = []
     for one in chosen:
         data = _manifest(store, one)
         manifest = manifests.parse(data)
@@ -162,10 +167,12 @@ def _write_layout(store: Store, chosen: Sequence[_Chosen], sink: Sink, present: 
             for name in one.names
         ]
         entries += named or [entry]
+        listed.append(_listed(one, _blob(one.image.id), [_blob(layer.digest) for layer in manifest.layers]))
     replaced = {one.annotations.get(CONTAINERD_NAME, one.digest) for one in entries}
     kept = [one for one in present if one.annotations.get(CONTAINERD_NAME, one.digest) not in replaced]
     sink.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     sink.put("index.json", Index(media.OCI_INDEX, tuple(kept + entries)).to_json())
+    return listed
 
 
 def _manifest(store: Store, one: _Chosen) -> bytes:
