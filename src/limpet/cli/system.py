@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import limpet
-from limpet import jsontext
 from limpet.cli import output
 from limpet.cli.table import Command, Option
 
 if TYPE_CHECKING:
     from limpet.cli.table import Call
+    from limpet.store.store import Store
 
 
 def version(call: Call) -> int:
@@ -23,11 +23,13 @@ def version(call: Call) -> int:
         "Version": limpet.__version__,
         "Python": ".".join(map(str, sys.version_info[:3])),
         "Os": "linux",
-        "Arch": os.uname().machine,
+        "Arch": _architecture(),
         "KernelVersion": os.uname().release,
     }
+    both = {"Client": fields, "Server": fields}  # one program, but scripts ask Docker for either
     if call["format"]:
-        print(output.formatted(call["format"], [fields], ()))
+        rows = [both if call["format"] == "json" else {**both, **fields}]
+        print(output.formatted(call["format"], rows, ()))
         return 0
     for key, value in fields.items():
         print(f"{key + ':':15s} {value}")
@@ -35,46 +37,19 @@ def version(call: Call) -> int:
 
 
 def info(call: Call) -> int:
-    from limpet.containers import state
-    from limpet.images import catalog
-    from limpet.kernel import cgroup, features
-    from limpet.layers.driver import driver
+    from limpet.kernel import features
 
-    store = call.store
-    states = [state.status(store, container).state for container in state.all_containers(store)]
-    found = features.probe(store.root)
-    group = cgroup.root()
-    fields: dict[str, Any] = {
-        "Containers": len(states),
-        "ContainersRunning": states.count("running"),
-        "ContainersPaused": states.count("paused"),
-        "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
-        "Images": len(catalog.all_images(store)),
-        "ServerVersion": limpet.__version__,
-        "Driver": driver(store).name,
-        "LimpetRootDir": store.root,
-        "LimpetRunDir": store.run,
-        "LoggingDriver": "json-file",
-        "DefaultRuntime": "limpet",
-        "CgroupVersion": "2" if group == "/sys/fs/cgroup" else "hybrid" if group else "1",
-        "KernelVersion": os.uname().release,
-        "OSType": "linux",
-        "Architecture": os.uname().machine,
-        "NCPU": os.cpu_count(),
-        "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "Features": [
-            {"Name": f.name, "State": f.state, "Since": f.since, "Use": f.use, "Cost": "" if f.works else f.cost}
-            for f in found
-        ],
-    }
+    found = features.probe(call.store.root)
+    fields = _facts(call.store)
+    fields["Features"] = [
+        {"Name": f.name, "State": f.state, "Since": f.since, "Use": f.use, "Cost": "" if f.works else f.cost}
+        for f in found
+    ]
     if call["format"]:
-        text = jsontext.dumps(fields) if call["format"] == "json" else output.formatted(call["format"], [fields], ())
-        print(text)
+        print(output.formatted(call["format"], [fields], ()))
         return 0
-    for key, value in fields.items():
-        if key != "Features":
-            shown = output.size_binary(value) if key == "MemTotal" else value
-            print(f"{_spaced(key)}: {shown}")
+    for title, key in _SHOWN:
+        print(f"{title}: {output.size_binary(fields[key]) if key == 'MemTotal' else fields[key]}")
     print("Features:")
     rows = [(f.name, f.state, f.since, f.use if f.works else f"MISSING: {f.cost}") for f in found]
     for line in output.table(("FEATURE", "STATE", "SINCE LINUX", "WHAT FOR"), rows).splitlines():
@@ -82,20 +57,83 @@ def info(call: Call) -> int:
     return 0
 
 
-def _spaced(key: str) -> str:
-    """ "ContainersRunning" → "Containers running"."""
-    names = {
-        "LimpetRootDir": "Root directory",
-        "LimpetRunDir": "Run directory",
-        "NCPU": "CPUs",
-        "OSType": "OS type",
-        "MemTotal": "Memory",
-        "ServerVersion": "Version",
+def _facts(store: Store) -> dict[str, Any]:
+    """Under Docker's names, as far as it has some. The limits are false: there are no such options yet."""
+    import shutil
+
+    from limpet.containers import state
+    from limpet.images import catalog
+    from limpet.kernel import cgroup
+    from limpet.layers.driver import driver
+
+    states = [state.status(store, container).state for container in state.all_containers(store)]
+    group = cgroup.root()
+    runc = shutil.which("runc")
+    return {
+        "Containers": len(states),
+        "ContainersRunning": states.count("running"),
+        "ContainersPaused": states.count("paused"),
+        "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+        "Images": len(catalog.all_images(store)),
+        "ServerVersion": limpet.__version__,
+        "Driver": driver(store).name,
+        "DockerRootDir": store.root,
+        "RunDir": store.run,
+        "LoggingDriver": "json-file",
+        "DefaultRuntime": "limpet",
+        "Runtimes": {"limpet": {"path": "limpet"}, **({"runc": {"path": runc}} if runc else {})},
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if group == "/sys/fs/cgroup" else "hybrid" if group else "1",
+        "MemoryLimit": False,
+        "SwapLimit": False,
+        "PidsLimit": False,
+        "CpuCfsQuota": False,
+        "KernelVersion": os.uname().release,
+        "OperatingSystem": _operating_system(),
+        "OSType": "linux",
+        "Architecture": os.uname().machine,
+        "NCPU": os.cpu_count(),
+        "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "Name": os.uname().nodename,
     }
-    if key in names:
-        return names[key]
-    text = "".join(f" {c.lower()}" if c.isupper() else c for c in key).strip()
-    return text[:1].upper() + text[1:]
+
+
+_SHOWN = (
+    ("Containers", "Containers"),
+    (" Running", "ContainersRunning"),
+    (" Paused", "ContainersPaused"),
+    (" Stopped", "ContainersStopped"),
+    ("Images", "Images"),
+    ("Version", "ServerVersion"),
+    ("Storage driver", "Driver"),
+    ("Root directory", "DockerRootDir"),
+    ("Run directory", "RunDir"),
+    ("Logging driver", "LoggingDriver"),
+    ("Default runtime", "DefaultRuntime"),
+    ("Cgroup version", "CgroupVersion"),
+    ("Kernel version", "KernelVersion"),
+    ("Operating system", "OperatingSystem"),
+    ("Architecture", "Architecture"),
+    ("CPUs", "NCPU"),
+    ("Memory", "MemTotal"),
+)
+
+
+def _operating_system() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 16).splitlines()
+    except OSError:
+        return "Linux"
+    return next((line.partition("=")[2].strip("\"'") for line in lines if line.startswith("PRETTY_NAME=")), "Linux")
+
+
+def _architecture() -> str:
+    """Go's name of it, as in platforms."""
+    from limpet.oci import platform
+
+    return platform.host().architecture
 
 
 _FORMAT = Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")
