@@ -203,7 +203,7 @@ def test_port(limpet: Any, busybox: str) -> None:
     assert limpet("port", "web", "53/udp").stdout == "0.0.0.0:53\n"
     result = limpet("port", "web", "53", check=False)
     assert (result.returncode, result.stderr) == (1, "limpet: No public port '53/tcp' published for web\n")
-    assert limpet("ps", "--format", "{{.Ports}}").stdout == "53/udp, 8080/tcp, 9/tcp\n"
+    assert limpet("ps", "--format", "{{.Ports}}").stdout == "9/tcp, 53/udp, 8080/tcp\n"
     limpet("kill", "web")
     assert limpet("port", "web").stdout == ""
 

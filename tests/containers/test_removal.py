@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from limpet.containers import removal, state, volumes
+from limpet.store.files import remove_tree
 from limpet.store.store import Store
 
 
@@ -56,6 +57,17 @@ def test_what_is_gone_already_is_fine(limpet: Any, mine: Store, busybox: str) ->
     for _ in range(2):
         removal.remove_container(mine, container.id, with_volumes=True)
     assert state.all_containers(mine) == []
+
+
+def test_a_row_without_files(limpet: Any, mine: Store, busybox: str) -> None:
+    limpet("create", "--name", "web", busybox, "true")
+    remove_tree(mine.container_path(state.find(mine, "web").id))
+    assert limpet("ps", "-a", "--format", "{{.Names}} {{.Status}}").stdout == "web Created\n"
+    assert limpet("start", "web", check=False).returncode == 1
+    assert limpet("inspect", "-f", "{{.Name}}", "web").stdout == "/web\n"
+    assert limpet("rm", "web").stdout == "web\n"
+    assert state.all_containers(mine) == []
+    assert os.listdir(mine.run) == []
 
 
 def test_a_tree_that_resists(limpet: Any, mine: Store, busybox: str, tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_the_lock_is_not_taken_for_a_monitors(store: Store) -> None:
     os.close(lock)
 
 
+def test_the_lock_of_what_was_removed(store: Store) -> None:
+    container = add(store, "web")
+    os.rmdir(store.container_path(container.id))
+    with pytest.raises(NotFound, match="No such container: web"):
+        state.try_lock(store, container)
+    assert not os.path.exists(store.run_path(container.id))
+
+
 def test_an_exit_code_is_kept(store: Store) -> None:
     container = add(store, "web")
     write(store, container, state="exited", exit_code=3, finished_at="2026-01-01T00:00:00Z")

@@ -110,10 +110,15 @@ def rm(call: Call) -> int:
     for name, container in found:
         try:
             stopping.remove(call.store, container, force=call["force"], volumes=call["volumes"])
-            print(name, flush=True)
+        except NotFound as e:  # somebody else was faster
+            if not call["force"]:
+                print(f"limpet: {e}", file=sys.stderr)
+                failed = 1
         except LimpetError as e:
             print(f"limpet: {e}", file=sys.stderr)
             failed = 1
+        else:
+            print(name, flush=True)
     return failed
 
 
@@ -140,7 +145,7 @@ def port(call: Call) -> int:
     """On the host's network nothing is published: what the image exposes answers where the program binds it."""
     container = state.find(call.store, call.arguments[0])
     config = listing.image_config(call.store, container).get("config") or {}
-    ports = sorted(config.get("ExposedPorts") or {}, key=lambda text: (int(text.partition("/")[0]), text))
+    ports = listing.ports(config.get("ExposedPorts") or {})
     wanted = call.arguments[1] if len(call.arguments) > 1 else ""
     if wanted and "/" not in wanted:
         wanted += "/tcp"

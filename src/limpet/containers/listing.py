@@ -12,7 +12,7 @@ from limpet.units import age, duration, seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from limpet.containers.mountplan import Mount
@@ -70,7 +70,7 @@ def fields(row: Row, *, full: bool) -> dict[str, Any]:
         "RunningFor": age(container.created),
         "Status": words(row.status),
         "State": row.status.state,
-        "Ports": ", ".join(_ports(row)) if row.status.running else "",
+        "Ports": ", ".join(_exposed(row)) if row.status.running else "",
         "Names": container.name,
         "Labels": ",".join(f"{k}={v}" for k, v in labels(row).items()),
         "Mounts": ",".join(_mounts(row, full)),
@@ -127,9 +127,19 @@ def _command(row: Row, full: bool) -> str:
     return f'"{command}"'
 
 
-def _ports(row: Row) -> list[str]:
+def _exposed(row: Row) -> list[str]:
     """On the host's network what the image exposes is where it answers; nothing is published."""
-    return sorted((row.image.get("config") or {}).get("ExposedPorts") or {})
+    return ports((row.image.get("config") or {}).get("ExposedPorts") or {})
+
+
+def ports(exposed: Iterable[str]) -> list[str]:
+    """`80/tcp` …, by number, then by protocol."""
+
+    def order(text: str) -> tuple[int, str]:
+        number = text.partition("/")[0]
+        return (int(number) if number.isdecimal() else 0), text
+
+    return sorted(exposed, key=order)
 
 
 def _planned(row: Row) -> list[Mount]:

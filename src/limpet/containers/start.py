@@ -6,7 +6,7 @@ import fcntl
 import os
 
 from limpet.containers import early, outcome, state
-from limpet.errors import Conflict, LimpetError
+from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import cgroup
 from limpet.store import faults
 from limpet.store.files import remove_tree
@@ -80,6 +80,9 @@ def _lock(store: Store, container: Container) -> int:
             if state.status(store, container).state in ("running", "restarting", "paused"):
                 raise Conflict(f"container {container.name} is already running") from None
             fcntl.flock(fd, fcntl.LOCK_EX)  # its monitor is just about to end
+        if not os.path.isdir(store.container_path(container.id)):
+            remove_tree(run)  # made anew just now, perhaps
+            raise NotFound(f"No such container: {container.name}", exit_code=1)
     except BaseException:
         os.close(fd)
         raise

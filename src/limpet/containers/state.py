@@ -19,7 +19,7 @@ import os
 from limpet import jsontext
 from limpet.containers.options import Options
 from limpet.errors import Conflict, NotFound
-from limpet.store.files import write_file
+from limpet.store.files import remove_tree, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def try_lock(store: Store, container: Container) -> int:
     """The container's lock, held until the caller closes the descriptor: nobody starts it meanwhile. -1 if it is taken.
 
     What a killed monitor left as its last word is put right first, so that the lock is not taken for a monitor's.
+    Raises NotFound when the container was removed meanwhile.
     """
     run = store.run_path(container.id)
     os.makedirs(run, 0o700, exist_ok=True)
@@ -156,6 +157,10 @@ def try_lock(store: Store, container: Container) -> int:
     except BlockingIOError:
         os.close(lock)
         return -1
+    if not os.path.isdir(store.container_path(container.id)):
+        remove_tree(run)  # made anew just now, perhaps
+        os.close(lock)
+        raise NotFound(f"No such container: {container.name}", exit_code=1)
     path = f"{store.container_path(container.id)}/status"
     values = _read(path)
     if values.get("state") in ("running", "restarting"):

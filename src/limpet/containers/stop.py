@@ -12,7 +12,7 @@ import time
 
 from limpet import jsontext
 from limpet.containers import attach, removal, state
-from limpet.errors import Conflict, Refused
+from limpet.errors import Conflict, NotFound, Refused
 from limpet.kernel import cgroup, process, signals
 
 TYPE_CHECKING = False
@@ -97,8 +97,11 @@ def wait(store: Store, container: Container) -> int:
 
 
 def remove(store: Store, container: Container, *, force: bool = False, volumes: bool = False) -> None:
-    """Takes it away. Raises Conflict if it runs and `force` is not said; with `force` it always ends."""
-    lock = state.try_lock(store, container)
+    """Takes it away. Raises Conflict if it runs and `force` is not said; with `force` it always ends.
+
+    NotFound: somebody else took it meanwhile.
+    """
+    lock = _lock(store, container)
     deadline = time.monotonic() + PATIENCE
     while lock < 0:
         status = state.status(store, container)
@@ -115,7 +118,7 @@ def remove(store: Store, container: Container, *, force: bool = False, volumes: 
             _mark(store, container)
             _kill_now(store, container, status, monitor_too=late)
         wait_for_monitor(store, container, 0.2)
-        lock = state.try_lock(store, container)
+        lock = _lock(store, container)
         if lock < 0 and time.monotonic() > deadline + PATIENCE:
             break  # somebody holds it who is no monitor: what he does will fail
     try:
@@ -226,6 +229,16 @@ def _end(
     except ProcessLookupError:
         return ""
     return deaf
+
+
+def _lock(store: Store, container: Container) -> int:
+    """As `state.try_lock`; a row of which the files are lost can be removed too."""
+    try:
+        return state.try_lock(store, container)
+    except NotFound:
+        if store.db.row("SELECT 1 FROM container WHERE id = ?", container.id) is None:
+            raise
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # nothing is left that could be started
 
 
 def _kill_now(store: Store, container: Container, status: state.Status, *, monitor_too: bool) -> None:
