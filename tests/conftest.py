@@ -13,11 +13,44 @@ from typing import Any, Protocol
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(SOURCE.parent)]
 
 from limpet.store.store import Store  # noqa: E402
+from tests import host  # noqa: E402
 
 START = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli.main import entry; entry()"
+
+
+_HOST: pytest.StashKey[host.Session] = pytest.StashKey()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Not in the workers of pytest-xdist: the session is one."""
+    if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
+        session.config.stash[_HOST] = host.Session(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """All fixtures are torn down, and the report is not yet written: what is left becomes a failed test in it."""
+    watched = session.config.stash.get(_HOST, None)
+    if watched is None:
+        return
+    left = watched.leftovers()
+    watched.close()
+    if left:
+        name = "what_the_session_left_on_the_host"
+        session.config.hook.pytest_runtest_logreport(
+            report=pytest.TestReport(
+                nodeid=f"tests/conftest.py::{name}",
+                location=("tests/conftest.py", None, name),
+                keywords={},
+                outcome="failed",
+                longrepr="\n".join(str(thing) for thing in left),
+                when="call",
+            )
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class Runner(Protocol):
@@ -98,3 +131,12 @@ def busybox(limpet: Any, busybox_tar: Path) -> str:
     """The name of an image in the store of `limpet`, made by `limpet import`."""
     limpet("import", busybox_tar, "busybox:test")
     return "busybox:test"
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names of tests that are the same in every worker: no bytes (they may hold a time), no digests of made images."""
+    if isinstance(val, bytes):
+        return argname
+    if isinstance(val, str) and "sha256:" in val:
+        return val.partition("sha256:")[0] + "digest"
+    return None
