@@ -12,7 +12,6 @@ takes it. A kill at any step leaves files without rows, which `sweep` finds.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 from limpet import jsontext
 from limpet.images import leftovers
@@ -24,15 +23,17 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 
-@dataclass
 class Freed:
     """`bytes` are those that the disk got back; `waiting` says that a lease was out and nothing could be taken."""
 
-    images: list[str] = field(default_factory=list)
-    layers: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    bytes: int = 0
-    waiting: bool = False
+    __slots__ = ("bytes", "files", "images", "layers", "waiting")
+
+    def __init__(self) -> None:
+        self.images: list[str] = []
+        self.layers: list[str] = []
+        self.files: list[str] = []
+        self.bytes = 0
+        self.waiting = False
 
 
 def collect(store: Store) -> Freed:

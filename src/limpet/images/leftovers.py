@@ -8,7 +8,6 @@ a lease.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from limpet.kernel.process import start_time
 from limpet.store.files import remove_tree
@@ -20,11 +19,13 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 
-@dataclass(frozen=True)
 class Leftover:
-    path: str
-    what: str  # for a person: "a layer that no row names"
-    bytes: int  # on disk
+    __slots__ = ("bytes", "path", "what")
+
+    def __init__(self, path: str, what: str, bytes: int) -> None:
+        self.path = path
+        self.what = what  # for a person: "a layer that no row names"
+        self.bytes = bytes  # on disk
 
 
 def find(store: Store) -> list[Leftover]:
