@@ -237,7 +237,9 @@ def explain(error: HTTPError, address: str) -> LimpetError:
     if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
         return TransferError(f"{where}: no answer in time")
     if isinstance(error, SSLError):
-        return Refused(f"{where}: TLS: {str(error)[:300]}")
+        return Refused(
+            f"{where}: TLS: {str(error)[:300]}", "trust its CA: update-ca-certificates, or SSL_CERT_FILE=FILE"
+        )
     if isinstance(error, ProtocolError):
         return TransferError(f"{where}: the connection broke: {error.args[-1] if error.args else error}")
     return TransferError(f"{where}: {error}")
