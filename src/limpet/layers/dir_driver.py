@@ -38,7 +38,7 @@ class DirDriver:
     def seal(self, diff_ids: Sequence[str]) -> None:
         for position in range(len(diff_ids)):
             place = self._store.layer_path(diff_ids[position])
-            suffix = stored.suffix(place, diff_ids[:position])
+            suffix = stored.suffix(place, stored.below(diff_ids, position))
             if suffix and not os.path.exists(f"{place}/tree{suffix}"):
                 self._make(diff_ids, position)
 

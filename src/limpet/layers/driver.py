@@ -75,15 +75,13 @@ def driver(store: Store, name: str = "") -> Driver:
 def overlay(lowers: list[int], upper: str | None, work: str | None, *, volatile: bool) -> int:
     """A detached overlay over layers: descriptors, bottom first. The kernel wants two lowers if there is no upper."""
     layers: list[int | str] = [*reversed(lowers)]
-    empty = mounts.tmpfs() if len(lowers) < (1 if upper is not None else 2) else -1
     options = [*_OPTIONS, "volatile"] if volatile and upper is not None else _OPTIONS
+    empty = [mounts.tmpfs() for _ in range((1 if upper is not None else 2) - len(lowers))]  # no two may be the same
     try:
-        if empty >= 0:
-            layers += [empty] * (1 if upper is not None or lowers else 2)
-        return mounts.overlay(layers, upper, work, options)
+        return mounts.overlay([*layers, *empty], upper, work, options)
     finally:
-        if empty >= 0:
-            os.close(empty)
+        for fd in empty:
+            os.close(fd)
 
 
 def _remembered(store: Store) -> str:

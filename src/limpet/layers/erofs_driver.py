@@ -36,7 +36,7 @@ class ErofsDriver:
 
         for position in range(len(diff_ids)):
             place = self._store.layer_path(diff_ids[position])
-            suffix = stored.suffix(place, diff_ids[:position])
+            suffix = stored.suffix(place, stored.below(diff_ids, position))
             if suffix and not os.path.exists(f"{place}/index{suffix}"):
                 seal.make(self._store, self, diff_ids, position, seal.write_index)
 

@@ -3,7 +3,7 @@
 | setting | default | what it bounds |
 |---|---|---|
 | LIMPET_MAX_LAYER_SIZE | 256 GiB | bytes of one uncompressed layer |
-| LIMPET_MAX_LAYER_ENTRIES | 4,000,000 | members of one layer |
+| LIMPET_MAX_LAYER_ENTRIES | 1,000,000 | members of one layer, and directories that they imply |
 | LIMPET_MAX_LAYER_RATIO | 2,000 | uncompressed over compressed bytes, once 64 MiB came out |
 """
 
@@ -28,7 +28,7 @@ MAX_PATH = 4096
 @dataclass(frozen=True, slots=True)
 class Limits:
     max_size: int = 256 << 30
-    max_entries: int = 4_000_000
+    max_entries: int = 1_000_000
     max_ratio: int = 2_000
 
 

@@ -33,7 +33,7 @@ _BLOCK = 512
 def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, write: WriteForm) -> None:
     """Makes the form of one layer of a stack. Raises Corrupt for hard links to what is in no layer."""
     place = store.layer_path(diff_ids[position])
-    below = diff_ids[:position]
+    below = stored.below(diff_ids, position)
     suffix = stored.suffix(place, below)
     try:
         data = os.open(f"{place}/data", os.O_RDONLY | os.O_CLOEXEC)

@@ -35,6 +35,11 @@ MAX_LAYERS = 500
 FORMS = ("index", "extra", "tree")
 
 
+def below(diff_ids: Sequence[str], position: int) -> list[str]:
+    """The layers that matter to the one at a position: without itself, since once more below it adds nothing."""
+    return [diff_id for diff_id in diff_ids[:position] if diff_id != diff_ids[position]]
+
+
 def suffix(place: str, below: Sequence[str]) -> str:
     """What the names of a layer's forms end with when these layers are below it."""
     if os.path.exists(f"{place}/depends") or (below and os.path.exists(f"{place}/depends-above")):
@@ -56,19 +61,21 @@ def open_stack(store: Store, diff_ids: Sequence[str], open_layer: Callable[[str,
         from limpet.layers.durable import verify
 
         verify(store, diff_ids)
-    first = 0
-    places = [store.layer_path(diff_id) for diff_id in diff_ids]
-    for position in range(len(places) - 1, 0, -1):
-        if os.path.exists(f"{places[position]}/opaque"):
-            first = position
+    positions: list[int] = []
+    above: set[str] = set()
+    for position in range(len(diff_ids) - 1, -1, -1):
+        if diff_ids[position] not in above:  # the same layer twice: the lower one adds nothing
+            positions.append(position)
+            above.add(diff_ids[position])
+        if os.path.exists(f"{store.layer_path(diff_ids[position])}/opaque"):
             break
-    if len(places) - first > MAX_LAYERS:
-        raise LimpetError(f"an image of {len(places) - first} layers", f"the kernel stacks {MAX_LAYERS} at most")
+    if len(positions) > MAX_LAYERS:
+        raise LimpetError(f"an image of {len(positions)} layers", f"the kernel stacks {MAX_LAYERS} at most")
     opened: list[int] = []
     try:
-        for position in range(first, len(places)):
-            place = places[position]
-            opened.append(open_layer(place, suffix(place, diff_ids[:position]), position))
+        for position in reversed(positions):
+            place = store.layer_path(diff_ids[position])
+            opened.append(open_layer(place, suffix(place, below(diff_ids, position)), position))
     except BaseException:
         for fd in opened:
             os.close(fd)

@@ -131,16 +131,19 @@ class Scanner:
                 self._kind, self._length = kind, size
             return
         self.entries += 1
-        if self.entries > self.limits.max_entries:
-            raise Invalid(
-                f"the layer has more than {self.limits.max_entries} entries", "LIMPET_MAX_LAYER_ENTRIES sets the limit"
-            )
         if kind in _NO_MEMBERS:
             self._next += size + -size % BLOCK
         else:
             self._member(h, name, kind, size)
+            self._limit_entries()
         self._pax = []
         self._long_name = self._long_link = b""
+
+    def _limit_entries(self) -> None:
+        if self.entries + self.tree.implied > self.limits.max_entries:
+            raise Invalid(
+                f"the layer has more than {self.limits.max_entries} entries", "LIMPET_MAX_LAYER_ENTRIES sets the limit"
+            )
 
     def _expect(self, take: Callable[[bytes], None], length: int) -> None:
         self._take, self._want = take, length

@@ -33,6 +33,8 @@ WHITEOUT = stat.S_IFCHR
 _MAX_LINKS = 40
 _MAX_FOLLOWED = 64 << 20  # bytes of link targets walked for one layer: 40 long ones for each member would be a bomb
 
+_MAX_PATH_BYTES = 256 << 20  # of all directories: one member can make 2,000 of them, with paths of 2 KiB on average
+
 
 class Node:
     """One inode. `device` and `offset` say where a file's bytes lie: 1 is the tar, 2 the `extra` file; bytes.
@@ -93,6 +95,7 @@ class Tree:
         ] = {}  # real path → (parent, target) of what could not be linked yet
         self._implied: list[Node] = []
         self._followed = 0
+        self._path_bytes = 0
 
     def add(self, path: bytes, node: Node) -> None:
         """Enters a file, link, device or directory at a clean path (see `attributes.clean`)."""
@@ -121,9 +124,8 @@ class Tree:
         if old is not None:
             node.opaque = old.is_whiteout  # a whiteout and then a directory of that name: nothing below shows
             self._drop(old)
-        node.path = path
         kids[base] = node
-        self._directories[path] = node
+        self._enter(path, node)
 
     def hard_link(self, path: bytes, target: bytes) -> None:
         """One more name for an inode; the target may come later, or lie in a layer below."""
@@ -202,6 +204,11 @@ class Tree:
                 assert parent.kids is not None
                 del parent.kids[name]
 
+    @property
+    def implied(self) -> int:
+        """How many directories were made that have no entry of their own."""
+        return len(self._implied)
+
     def directory(self, path: bytes) -> Node:
         """The directory at a path; missing ones are made, symbolic links followed within the root."""
         node = self._directories.get(path)
@@ -213,11 +220,13 @@ class Tree:
 
     def _walk(self, path: bytes, *, make: bool) -> Node | None:
         node, links = self.root, 0
+        covered = node.opaque  # whether nothing of the layers below shows in `node`
         parts = path.split(b"/")[::-1] if path else []
         while parts:
             part = parts.pop()
             if part == b"..":
                 node = self._directories[node.path.rpartition(b"/")[0]]
+                covered = self._covered(node)
                 continue
             if part in (b"", b"."):
                 continue
@@ -227,7 +236,7 @@ class Tree:
                 if not link:
                     if not make:
                         return None
-                    kid, link = self._imply(node, part, kid)
+                    kid, link = self._imply(node, part, kid, covered)
                 if link:
                     links += 1
                     self._followed += len(link) + 1
@@ -235,18 +244,20 @@ class Tree:
                         raise Invalid(f"too many symbolic links at {path[:200]!r}")
                     if link[:1] == b"/":
                         node = self.root
+                        covered = node.opaque
                     parts += link.split(b"/")[::-1]
                     continue
                 assert kid is not None
             node = kid
+            covered = covered or node.opaque
         return node
 
-    def _imply(self, parent: Node, name: bytes, old: Node | None) -> tuple[Node | None, bytes]:
+    def _imply(self, parent: Node, name: bytes, old: Node | None, covered: bool) -> tuple[Node | None, bytes]:
         """A directory in the place of nothing, or of something that is none; or the link that is there below."""
         if len(name) > MAX_NAME:
             raise Invalid(f"the name {name[:80]!r}… is longer than {MAX_NAME} bytes")
         path = _joined(parent, name)
-        below = self._below.entry(path) if old is None and not self._covered(parent) else None
+        below = self._below.entry(path) if old is None and not covered else None
         if below is not None and below.link:
             return None, below.link
         node = Node(stat.S_IFDIR | 0o755)
@@ -255,14 +266,20 @@ class Tree:
         node.implied = True
         self._implied.append(node)
         node.opaque = old is not None and old.is_whiteout
-        node.path = path
         if old is not None:
             self._drop(old)
         assert parent.kids is not None
         self._links.pop(path, None)
         parent.kids[name] = node
-        self._directories[path] = node
+        self._enter(path, node)
         return node, b""
+
+    def _enter(self, path: bytes, node: Node) -> None:
+        node.path = path
+        self._directories[path] = node
+        self._path_bytes += len(path)
+        if self._path_bytes > _MAX_PATH_BYTES:
+            raise Invalid("the layer's directories are too many and too deep")
 
     def _find(self, path: bytes) -> Node | None:
         up, _, base = path.rpartition(b"/")

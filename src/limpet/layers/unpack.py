@@ -100,7 +100,7 @@ def _make(directory: int, name: bytes, node: Node, sources: dict[int, int]) -> N
     if not stat.S_ISLNK(node.mode):
         os.chmod(name, stat.S_IMODE(node.mode), dir_fd=directory)
     for key, value in node.xattrs:
-        os.setxattr(b"/proc/self/fd/%d/%s" % (directory, name), key, value, follow_symlinks=False)
+        _set_xattr(b"/proc/self/fd/%d/%s" % (directory, name), key, value)
     os.utime(name, ns=(_time(node), _time(node)), dir_fd=directory, follow_symlinks=False)
 
 
@@ -125,13 +125,16 @@ def _set_attributes(fd: int, node: Node) -> None:
     os.fchown(fd, node.uid, node.gid)
     os.fchmod(fd, stat.S_IMODE(node.mode))
     for name, value in [*node.xattrs, *([OPAQUE] if node.opaque else [])]:
-        try:
-            os.setxattr(fd, name, value)
-        except OSError as e:
-            raise Invalid(
-                f"the attribute {os.fsdecode(name)} of a file in the layer cannot be set: {e.strerror}"
-            ) from e
+        _set_xattr(fd, name, value)
     os.utime(fd, ns=(_time(node), _time(node)))
+
+
+def _set_xattr(file: int | bytes, name: bytes, value: bytes) -> None:
+    try:
+        os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+    except OSError as e:
+        what = os.fsdecode(name)
+        raise Invalid(f"the attribute {what} of a file in the layer cannot be set here: {e.strerror}") from e
 
 
 def _time(node: Node) -> int:
