@@ -64,6 +64,15 @@ def test_a_deaf_program_is_killed_and_the_reason_is_said(limpet: Any, mine: Stor
     assert state.status(mine, container).exit_code == 137
 
 
+def test_a_slow_program_is_explained_while_it_is_waited_for(limpet: Any, mine: Store, busybox: str) -> None:
+    started(limpet, "web", busybox, "sh", "-c", f"trap 'sleep 1.2; exit 4' TERM; echo up; {LOOP}")
+    wait_for_log(limpet, "web", "up")
+    said: list[str] = []
+    assert stop.stop(mine, state.find(mine, "web"), explain=said.append) == ""
+    assert said == ["has not ended yet: SIGTERM was sent, SIGKILL follows after 10 s"]
+    assert state.status(mine, state.find(mine, "web")).exit_code == 4
+
+
 def test_with_an_init_nothing_is_slow(limpet: Any, mine: Store, busybox: str) -> None:
     started(limpet, "web", busybox, "sleep", "1000")
     began = time.monotonic()

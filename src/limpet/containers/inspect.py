@@ -94,6 +94,10 @@ def _host_config(container: Container) -> dict[str, Any]:
         "DnsSearch": [],
         "ExtraHosts": options.add_host or None,
         "GroupAdd": options.group_add or None,
+        "CgroupnsMode": "private",
+        "Cgroup": "",
+        "CgroupParent": "",
+        "ConsoleSize": [0, 0],
         "IpcMode": "private",
         "Links": None,
         "OomScoreAdj": options.oom_score_adj,
@@ -111,7 +115,11 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Devices": options.devices,
         "Ulimits": options.ulimits or None,
         "Memory": 0,
+        "MemorySwap": 0,
+        "CpuShares": 0,
         "NanoCpus": 0,
+        "CpuQuota": 0,
+        "PidsLimit": None,
         "Init": options.init,
     }
 

@@ -42,8 +42,8 @@ def stop(
 ) -> str:
     """Ends it; one that does not run is fine. A remark for the user about a slow stop, or "".
 
-    `timeout`: seconds until SIGKILL, -1 to wait for ever; None for the container's own, else 10. `explain` gets the
-    remark as soon as the stop is slow, while it is still being waited for. Raises Refused if even SIGKILL is no end.
+    `timeout`: seconds until SIGKILL, -1 to wait for ever; None for the container's own, else 10. `explain` gets a
+    remark as soon as the stop takes more than a second. Raises Refused if even SIGKILL is no end.
     """
     number = signals.number(signal or stop_signal(store, container))
     seconds = container.options.stop_timeout if timeout is None else timeout
@@ -220,8 +220,9 @@ def _end(
         at_once = 1 if seconds < 0 or seconds > 1 else seconds
         if _gone(pidfd, at_once):
             return ""
-        if deaf and explain is not None:
-            explain(deaf)
+        if explain is not None:
+            then = f"SIGKILL follows after {seconds} s" if seconds >= 0 else "it is waited for"
+            explain(deaf or f"has not ended yet: {signals.name(number)} was sent, {then}")
         if _gone(pidfd, None if seconds < 0 else seconds - at_once):
             return ""
         kill_all(container, pidfd)
@@ -315,13 +316,8 @@ def _thaw(container: Container, status: state.Status) -> None:
 
 
 def _deaf(pid: int, number: int, seconds: int) -> str:
-    """A remark when PID 1 has no handler for the signal: the kernel does not deliver it then (pid_namespaces(7))."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
-    except (OSError, StopIteration):
-        return ""
-    if number == signals.SIGKILL or caught >> (number - 1) & 1:
+    """A remark when PID 1 would not even notice the signal."""
+    if number == signals.SIGKILL or process.hears(pid, number):
         return ""
     then = f"it is killed after {seconds} s" if seconds >= 0 else "it goes on"
     return f"PID 1 does not handle {signals.name(number)}, so {then}; run it with --init, or set --stop-signal"

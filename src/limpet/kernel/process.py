@@ -14,6 +14,7 @@ CLOSE_RANGE_CLOEXEC = 4
 
 _CLONE3, _CLOSE_RANGE, _PIDFD_SEND_SIGNAL = 435, 436, 424
 _INTO_CGROUP, _SIGCHLD = 0x200000000, 17
+_RT_SIGTIMEDWAIT = by_machine(128, 137)
 _PRCTL, _UNSHARE, _SETNS = by_machine(157, 167), by_machine(272, 97), by_machine(308, 268)
 _PRLIMIT64, _MAX = by_machine(302, 261), (1 << 64) - 1
 LIMITS = tuple(
@@ -129,3 +130,22 @@ def start_time(pid: int) -> int:
         return 0
     finally:
         os.close(fd)
+
+
+def hears(pid: int, signal: int) -> bool:
+    """Whether the signal does more to the process than its default: caught, blocked, or waited for in sigwait(3).
+
+    As PID 1 of a namespace a process gets no other (pid_namespaces(7)). True for a process that is gone.
+    """
+    mask = 0
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith((b"SigCgt:", b"SigBlk:")):
+                    mask |= int(line.split()[1], 16)
+        with open(f"/proc/{pid}/syscall", "rb") as file:
+            # The kernel unblocks what rt_sigtimedwait waits for as long as it waits.
+            waits = file.read().split()[0] == b"%d" % _RT_SIGTIMEDWAIT
+    except (OSError, IndexError):
+        return True
+    return waits or bool(mask >> (signal - 1) & 1)
