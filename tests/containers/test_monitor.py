@@ -249,13 +249,14 @@ def test_an_end_of_the_starter_before_the_order_leaves_no_process(limpet: Limpet
     result = limpet("run", "--pull", "never", "nosuch", check=False)
     assert result.returncode == 125
     marker = str(limpet.root).encode()
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                environment = Path(f"/proc/{entry}/environ").read_bytes()
-            except OSError:
-                continue
-            assert marker not in environment or gone(int(entry))
+
+    def is_left(pid: int) -> bool:
+        try:
+            return marker in Path(f"/proc/{pid}/environ").read_bytes() and not gone(pid)
+        except OSError:
+            return False
+
+    until(lambda: not any(is_left(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal()))
 
 
 def test_starting_without_a_client_from_a_long_lived_process(limpet: Limpet, mine: Store, busybox: str) -> None:

@@ -139,6 +139,7 @@ class _Session:
         self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         before = [(number, signals.set_handler(number, _no_action)) for number in numbers]
         old = signals.set_wakeup_fd(write)
+        signals.block(signals.SIG_UNBLOCK, signals.DEADLY)  # see `start.launch`
 
         def restore() -> None:
             signals.set_wakeup_fd(old)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.kernel import process
+from limpet.kernel import process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def hand_over(store: Store, container: Container, size: tuple[int, int] | None, 
 def isolate(keep: list[int]) -> None:
     """Nothing of the starter stays: session, directory, mask, standard descriptors, files, locks of the database."""
     os.setsid()
+    signals.block(signals.SIG_SETMASK, ())
     os.chdir("/")
     os.umask(0o022)
     null = os.open("/dev/null", os.O_RDWR)

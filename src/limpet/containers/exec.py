@@ -143,17 +143,17 @@ def _without_terminal(
 ) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     stdio = (0 if interactive and not detach else null, null if detach else 1, null if detach else 2)
-    pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
-    os.close(null)
+    before = signals.block(signals.SIG_BLOCK, signals.DEADLY)  # until there is somebody to pass them on to
+    try:
+        pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
+        for name in () if detach else _PASSED_ON:
+            signals.set_handler(signals.number(name), lambda number, frame: os.kill(pid, number))
+    finally:
+        signals.block(signals.SIG_SETMASK, before)
+        os.close(null)
     if detach:
         os.waitpid(pid, 0)
         return 0
-    for name in _PASSED_ON:
-
-        def pass_on(number: int, frame: object) -> None:
-            os.kill(pid, number)
-
-        signals.set_handler(signals.number(name), pass_on)
     _, status = os.waitpid(pid, 0)
     return _code(status)
 
@@ -217,10 +217,13 @@ def _spawn(
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(pidfd, kernel.CLONE_NEWPID)  # where our children are born; we stay
     try:
+        # Until its exec nobody in the container may trace the child, or read our environment there (CVE-2016-9962).
+        kernel.set_dumpable(False)
         pid = kernel.clone3(0, cgroup_fd=group)
         if pid == 0:
             _child(plan, program, pidfd, stdio, theirs, detach)
     finally:
+        kernel.set_dumpable(True)
         kernel.setns(home, kernel.CLONE_NEWPID)
         os.close(home)
     theirs.close()

@@ -178,7 +178,7 @@ def _mount(mount: Config) -> None:
     _make_target(target, directory=True)
     if kind in ("proc", "sysfs") and os.path.islink(target):
         # A link would put the real /proc where the masks do not reach (CVE-2019-19921).
-        raise OSError(20, f"{target} is a symbolic link in the image: refusing to mount {kind} through it")
+        raise OSError(40, f"{target} is a symbolic link in the image: refusing to mount {kind} through it")
     try:
         mounts.mount(mount.get("source", kind), target, kind, flags, data or None)
     except OSError as e:

@@ -100,7 +100,7 @@ def report(channel: socket.socket, error: BaseException) -> None:
     if isinstance(error, process.Failure):
         packet = outcome.pack(error.code, error.message, error.hint)
     elif isinstance(error, NotADirectoryError):
-        packet = outcome.pack(127, error.strerror)  # as moby `daemon/errors.go`
+        packet = outcome.pack(127, error.strerror or "not a directory")  # as moby `daemon/errors.go`
     elif isinstance(error, OSError):
         packet = outcome.pack(128, error.strerror or str(error))
     else:
@@ -118,6 +118,7 @@ def _child(
 ) -> NoReturn:
     try:
         kernel.set_death_signal(signals.SIGKILL)
+        kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
         place((root,), stdio, channel)
         os.setsid()
         trees = rootfs.open_sources(config)

@@ -7,7 +7,7 @@ import os
 
 from limpet.containers import early, outcome, state
 from limpet.errors import Conflict, LimpetError, NotFound
-from limpet.kernel import cgroup
+from limpet.kernel import cgroup, signals
 from limpet.store import faults
 from limpet.store.files import remove_tree
 
@@ -59,13 +59,20 @@ def launch(
 
     `size`: rows and columns of the terminal; `waiting`: the monitor, if it was forked already. Raises Conflict if the
     container runs already, StartFailed if the program can't be run, LimpetError for the rest.
+
+    Signals that would end this process wait meanwhile; with a client until `attach`, which passes them on.
     """
     lock = _lock(store, container)
+    before = signals.block(signals.SIG_BLOCK, signals.DEADLY)
+    connection = None
     try:
         _clear(store, container)
-        return _hand_over(store, container, lock, size, client, waiting)
+        connection = _hand_over(store, container, lock, size, client, waiting)
+        return connection
     finally:
         os.close(lock)
+        if connection is None:
+            signals.block(signals.SIG_SETMASK, before)
 
 
 def _lock(store: Store, container: Container) -> int:
