@@ -152,6 +152,9 @@ class _Runner:
                 return self._logic(what, command[1:], dot, last)
             return call(what, [self._operand(operand, dot) for operand in command[1:]] + last)
         if len(command) > 1 or last:
+            label = getattr(dot, "label", None)  # Docker's one method: see `output.Labelled`
+            if label is not None and kind == "field" and list(what) == ["Label"] and len(command) + len(last) == 2:
+                return label(str([*(self._operand(operand, dot) for operand in command[1:]), *last][0]))
             raise Mistake("can't give an argument to what is no function")
         return self._operand(command[0], dot)
 
