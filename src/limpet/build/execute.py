@@ -62,11 +62,11 @@ def build(
     path = file or os.path.join(directory, "Dockerfile")
     instructions = dockerfile.parse(_read(path), os.path.relpath(path))
     targets = [reference.parse(name) for name in names]
-    base = ensure.ensure(store, plan.base_name(instructions, path), progress=progress, implicit=True)
-    made = plan.make(instructions, base_config(base.config), os.path.relpath(path))
     context = Context(directory)
     try:
-        with store.lease():
+        with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
+            base = ensure.ensure(store, plan.base_name(instructions, path), progress=progress, implicit=True)
+            made = plan.make(instructions, base_config(base.config), os.path.relpath(path))
             state = _Building(catalog.layers(store, base.id), base.id)
             for number, step in enumerate(made.steps, 1):
                 head = f"[{number}/{len(made.steps)}] "

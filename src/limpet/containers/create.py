@@ -16,7 +16,7 @@ from limpet import jsontext
 from limpet.containers import hostfiles, logfile, names, spec
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
-from limpet.errors import Conflict, Invalid
+from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import catalog
 from limpet.kernel import signals
 from limpet.store import faults
@@ -138,6 +138,8 @@ def _insert(
     created = time.time()
     db = store.db
     with db.transaction(durable=durable):
+        if db.row("SELECT 1 FROM image WHERE id = ?", image.id) is None:  # removed since: its layers may be gone
+            raise NotFound(f"No such image: {options.image}")
         name = wanted or _free_name(store, container_id)
         taken = db.row("SELECT id FROM container WHERE name = ?", name)
         if taken is not None:
