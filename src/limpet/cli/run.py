@@ -92,6 +92,7 @@ def start(call: Call) -> int:
 
 
 def exec_(call: Call) -> int:
+    from limpet.cli import keyvalues
     from limpet.containers import exec as executing
     from limpet.containers import state
 
@@ -104,7 +105,7 @@ def exec_(call: Call) -> int:
         call.store,
         state.find(call.store, name),
         command,
-        env=_environment(call["env"], call["env-file"]),
+        env=keyvalues.environment(call["env"], call["env-file"]),
         workdir=call["workdir"],
         user=call["user"],
         interactive=call["interactive"],
@@ -195,13 +196,12 @@ def _warn_of_platform(image: Image, options: Options) -> None:
     theirs = image.config.get("architecture", "")
     ours = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     if theirs and theirs != ours and not options.platform:
-        print(
-            f"WARNING: the image's platform (linux/{theirs}) is not the host's (linux/{ours})",
-            file=sys.stderr,
-        )
+        text = f"the image's platform (linux/{theirs}) is not the host's (linux/{ours})"
+        print(f"WARNING: {text}", file=sys.stderr)
 
 
 def _options(call: Call) -> Options:
+    from limpet.cli import keyvalues
     from limpet.containers import options as wanted
 
     image, *command = call.arguments
@@ -213,7 +213,7 @@ def _options(call: Call) -> Options:
         # `--entrypoint ""` takes the image's away; it is one word, as in Docker.
         entrypoint=None if entrypoint is None else [entrypoint] if entrypoint else [],
         name=call["name"],
-        env=_environment(call["env"], call["env-file"]),
+        env=keyvalues.environment(call["env"], call["env-file"]),
         workdir=call["workdir"],
         user=call["user"],
         group_add=call["group-add"],
@@ -224,14 +224,14 @@ def _options(call: Call) -> Options:
         read_only=call["read-only"],
         hostname=call["hostname"],
         domainname=call["domainname"],
-        labels=dict(_pair(text) for text in [*_label_files(call["label-file"]), *call["label"]]),
+        labels=keyvalues.pairs([*keyvalues.label_files(call["label-file"]), *call["label"]]),
         init=init,
         stop_signal=call["stop-signal"],
         stop_timeout=call["stop-timeout"],
         privileged=call["privileged"],
         cap_add=call["cap-add"],
         cap_drop=call["cap-drop"],
-        security_opt=[_with_profile(text) for text in call["security-opt"]],
+        security_opt=keyvalues.security(call["security-opt"]),
         add_host=call["add-host"],
         tty=call["tty"],
         interactive=call["interactive"],
@@ -243,65 +243,11 @@ def _options(call: Call) -> Options:
         devices=call["device"],
         shm_size=wanted.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else wanted.SHM_SIZE,
         ulimits=call["ulimit"],
-        sysctls=dict(_pair(text) for text in call["sysctl"]),
-        log_opts=dict(_pair(text) for text in call["log-opt"]),
+        sysctls=keyvalues.pairs(call["sysctl"]),
+        log_opts=keyvalues.pairs(call["log-opt"]),
         platform=call["platform"],
         oom_score_adj=call["oom-score-adj"] or 0,
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    if not key:
-        raise Invalid(f"invalid value '{text}'", "write KEY=VALUE")
-    return key, value
-
-
-def _with_profile(text: str) -> str:
-    """`seccomp=FILE` is read here, where the file is: the container keeps the profile itself."""
-    key, equals, value = text.partition("=")
-    if key != "seccomp" or not equals or value in ("unconfined", "builtin"):
-        return "seccomp=" if value == "builtin" else text
-    try:
-        with open(value, encoding="utf-8") as file:
-            return f"seccomp={file.read(1 << 20)}"
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise Invalid(f"seccomp profile {value}: {reason}") from e
-
-
-def _environment(values: list[str], paths: list[str]) -> list[str]:
-    """Files first, then `-e`; `KEY` alone takes the caller's value, or takes the image's away."""
-    texts: list[str] = []
-    for path in paths:
-        for line in _lines(path, "env file"):
-            key, equals, _ = line.partition("=")
-            if not key or any(c in " \t" for c in key.rstrip() if key.rstrip() != key) or " " in key:
-                raise Invalid(f"env file {path}: variable '{key}' contains whitespaces")
-            if equals or key in os.environ:
-                texts.append(line if equals else f"{key}={os.environ[key]}")
-    for text in values:
-        key, equals, _ = text.partition("=")
-        if not key:
-            raise Invalid(f"invalid environment variable: {text}")
-        texts.append(text if equals or key not in os.environ else f"{key}={os.environ[key]}")
-    return texts
-
-
-def _label_files(paths: list[str]) -> list[str]:
-    return [line for path in paths for line in _lines(path, "label file")]
-
-
-def _lines(path: str, what: str) -> list[str]:
-    """Docker's grammar (docker/cli `pkg/kvfile`): no quotes, no expansion; blanks before and `#` lines are dropped."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read(16 << 20).splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise Invalid(f"{what} {path}: {reason}") from e
-    found = [line.lstrip() for line in lines]
-    return [line for line in found if line and not line.startswith("#")]
 
 
 _KEYS = Option("detach-keys", kind="string", default="", metavar="KEYS", help="Keys that detach from the container")
