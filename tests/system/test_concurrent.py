@@ -6,6 +6,14 @@ import shlex
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from limpet.containers.create import create
+from limpet.containers.options import Options
+from limpet.errors import NotFound
+from limpet.images import catalog
+from limpet.store.store import Store
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -86,3 +94,14 @@ def test_the_same_image_is_brought_twice_at_once(limpet: Any, busybox_tar: Path)
     assert len(set(outputs)) == 1
     assert limpet("system", "check").stdout == "nothing is wrong\n"
     assert limpet("images", "-q").stdout.count("\n") == 1
+
+
+def test_an_image_that_is_removed_while_a_container_is_made_of_it(limpet: Any, busybox: str) -> None:
+    store = Store(str(limpet.root), f"{limpet.root}/run")
+    image = catalog.find(store, busybox)
+    limpet("rmi", busybox)
+    with pytest.raises(NotFound, match="No such image: busybox:test"):
+        create(store, image, Options(image=busybox, command=["true"]))
+    store.close()
+    assert limpet("ps", "-aq").stdout == ""
+    assert limpet("system", "check").stdout == "nothing is wrong\n"
