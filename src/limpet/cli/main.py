@@ -160,9 +160,13 @@ def _name(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _not_a_command(name: str) -> LimpetError:
+    from limpet.cli import missing
     from limpet.cli.commands import visible
     from limpet.cli.suggest import nearest
 
+    instead = missing.command(name)
+    if instead:
+        return LimpetError(f"'{name}' is not a limpet command", instead, exit_code=1)
     group = name.partition(" ")[0] if " " in name else ""
     known = [*visible(), *ALIASES, *GROUPS]
     near = nearest(name, [other for other in known if not group or other.startswith(f"{group} ")])

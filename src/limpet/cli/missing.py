@@ -1,7 +1,7 @@
-"""Options of Docker's that limpet does not have, and what to do about it: better than "unknown flag".
+"""Options and commands of Docker's that limpet does not have, and what to do about it: better than "unknown flag".
 
 Nothing is taken and ignored: a limit that does not hold would be worse than an error. A test compares these names with
-what `docker COMMAND --help` lists.
+what `docker --help` and `docker COMMAND --help` list.
 """
 
 from __future__ import annotations
@@ -75,6 +75,40 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "volume ls": (("cluster", "there is no cluster"),),
 }
+
+
+_LATER_COMMAND = "limpet has no such command yet"
+
+_COMMANDS: Mapping[str, str] = {
+    "push": f"{_LATER_COMMAND}: `limpet save` and `skopeo copy docker-archive:… docker://…` do it",
+    "login": "`docker login` or `podman login` writes the file that limpet reads (~/.docker/config.json)",
+    "logout": "`docker logout` or `podman logout` writes the file that limpet reads (~/.docker/config.json)",
+    "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
+    "export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
+    "network": "containers have the host's network, or with --network none one of their own with nothing in it",
+    "buildx": "`limpet build` is the only one",
+    "builder": "`limpet build` is the only one; `limpet system prune` removes what it left",
+    "image push": f"{_LATER_COMMAND}: `limpet save` and `skopeo copy docker-archive:… docker://…` do it",
+    "container export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
+    "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
+    "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
+    **dict.fromkeys(
+        "checkpoint,config,events,manifest,pause,plugin,search,secret,stats,trust,unpause,update,system events,"
+        "container pause,container stats,container unpause,container update,volume update".split(","),
+        _LATER_COMMAND,
+    ),
+    **dict.fromkeys("node service stack swarm".split(), "there is no cluster"),
+}
+
+
+def command(name: str) -> str:
+    """What to do instead of Docker's command `name`; "" if Docker has none of this name."""
+    return _COMMANDS.get(name, "")
+
+
+def commands() -> list[str]:
+    """Docker's commands that limpet does not have."""
+    return sorted(_COMMANDS)
 
 
 def listed(command: str) -> list[tuple[list[str], str]]:

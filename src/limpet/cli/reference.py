@@ -55,6 +55,8 @@ def page() -> str:
     parts = [_HEAD, *_options(GLOBAL_OPTIONS)]
     for name in sorted(commands.visible()):
         parts += _command(name)
+    parts += ["", "## Commands of Docker's that are not here", "", "| command | instead |", "|---|---|"]
+    parts += [f"| `docker {name}` | {missing.command(name)} |" for name in missing.commands()]
     return "\n".join(parts) + "\n"
 
 
