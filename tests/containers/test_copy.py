@@ -109,11 +109,11 @@ def test_between_containers(limpet: Any, web: str, busybox: str, tree: Path, tmp
 
 def test_a_sparse_file_stays_sparse(limpet: Any, web: str, tmp_path: Path) -> None:
     with open(tmp_path / "sparse", "wb") as file:
-        file.truncate(64 << 20)
+        file.truncate(16 << 20)
     limpet("cp", tmp_path / "sparse", f"{web}:/tmp/sparse")
     limpet("cp", f"{web}:/tmp/sparse", tmp_path / "back")
     info = (tmp_path / "back").stat()
-    assert (info.st_size, info.st_blocks) == (64 << 20, 0)
+    assert (info.st_size, info.st_blocks) == (16 << 20, 0)
 
 
 def test_rules_for_paths(limpet: Any, web: str, tmp_path: Path) -> None:
@@ -169,6 +169,24 @@ def test_mistakes(limpet: Any, web: str, tmp_path: Path) -> None:
         assert result.stderr.splitlines()[0] == f"limpet: {message.format(**place)}"
         assert result.returncode == 1
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_an_error_half_way(limpet: Any, web: str, tmp_path: Path) -> None:
+    """What is wrong at one end is said, whatever the other end was about to do."""
+    (tmp_path / "in/etc/passwd").mkdir(parents=True)
+    (tmp_path / "in/etc/z").write_bytes(os.urandom(1 << 20))
+    result = limpet("cp", f"{tmp_path}/in/.", f"{web}:/", check=False)
+    assert result.stderr == "limpet: cannot overwrite non-directory etc/passwd with directory\n"
+    assert result.returncode == 1
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
+    try:
+        result = limpet("cp", f"{web}:/bin/busybox", small, check=False)
+        assert result.stderr == f"limpet: the host: writing to {small}: No space left on device\n"
+        assert result.returncode == 1
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_links(limpet: Any, web: str, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-import tarfile
 import threading
 from typing import TYPE_CHECKING
 
 from limpet.containers.unpack import unpack
-from limpet.errors import Invalid, NotFound
+from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.layers.rootfs_tar import TarWriter, read_xattrs
 
 if TYPE_CHECKING:
@@ -78,9 +77,13 @@ def pack(root: Root, path: str, name: str, out: Callable[[bytes], object], *, fo
     try:
         skipped = root.foreign - {os.fstat(fd).st_dev}
         _pack(tar, fd, os.fsencode(name), {}, skipped, 0)
+        tar.finish()
+    except BrokenPipeError:
+        raise  # nobody wants the rest
+    except OSError as e:
+        raise LimpetError(f"{root.where or 'the host'}: reading {path}: {e.strerror or e}", exit_code=1) from e
     finally:
         os.close(fd)
-    tar.finish()
 
 
 def _copy_one(source: Root, path: str, target: Root, to: str, follow: bool) -> int:
@@ -98,16 +101,16 @@ def _copy_one(source: Root, path: str, target: Root, to: str, follow: bool) -> i
 
     producer = threading.Thread(target=produce, daemon=True)
     producer.start()
-    size = 0
     try:
         with os.fdopen(read, "rb") as stream:
             size = unpack(stream, target, place)
             while stream.read(1 << 16):
                 pass  # the end of the tar: its writer must not find the pipe closed
-    except (Invalid, tarfile.TarError):
+    except Invalid:
         producer.join()
-        if not failure:
-            raise
+        if failure and not isinstance(failure[0], BrokenPipeError):
+            raise failure[0] from None  # the tar was cut short by it
+        raise
     finally:
         producer.join()
     if failure:

@@ -14,7 +14,7 @@ import stat
 import tarfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from limpet.errors import Invalid, NotFound, Refused
+from limpet.errors import Invalid, LimpetError, NotFound, Refused
 
 if TYPE_CHECKING:
     from limpet.containers.copyroot import Root
@@ -49,9 +49,10 @@ def unpack(stream: BinaryIO, root: Root, place: str) -> int:
     except tarfile.TarError as e:
         raise Invalid(f"not a tar, or a damaged one: {e}", exit_code=1) from e
     except OSError as e:
-        if e.errno != errno.EROFS:
-            raise
-        raise Refused(f"{root.where or 'the host'}: {place} is on a read-only file system", exit_code=1) from e
+        where = root.where or "the host"
+        if e.errno == errno.EROFS:
+            raise Refused(f"{where}: {place} is on a read-only file system", exit_code=1) from e
+        raise LimpetError(f"{where}: writing to {place}: {e.strerror or e}", exit_code=1) from e
     return size
 
 
