@@ -67,7 +67,7 @@ def test_help_is_the_same_by_every_way(limpet: Any) -> None:
         (["ps", "x"], 1, ['limpet: "limpet ps" accepts no arguments.', None]),
         (["run", "--rmm", "x"], 125, ["limpet: unknown flag: --rmm", "did you mean --rm? See 'limpet run --help'."]),
         (["run", "Foo/Bar:x y"], 125, None),
-        (["ps", "--format", "{{.Nope"], 64, ["limpet: template parsing error: unclosed action"]),
+        (["ps", "--format", "{{.Nope"], 64, ["limpet: template parsing error: template: :1:1: unclosed action"]),
     ],
 )
 def test_mistakes_are_one_line_and_a_way_out(limpet: Any, words: list[str], code: int, lines: Any) -> None:
