@@ -176,19 +176,40 @@ def _image(call: Call, options: Options) -> Image:
     policy = call["pull"]
     if policy not in ("missing", "always", "never"):
         raise Invalid(f"invalid pull policy '{policy}'", "it is always, missing or never")
+    near = ""
     if policy != "always":
         try:
-            return catalog.find(call.store, options.image)
-        except NotFound:
+            image = catalog.find(call.store, options.image)
+            if not options.platform or _fits(image, options.platform):
+                return image
+            if policy == "never":
+                raise NotFound(f"{options.image}: the image here is not for {options.platform}")
+        except NotFound as e:
             if policy == "never":
                 raise
-            if not call["quiet"]:
-                print(f"Unable to find image '{options.image}' locally", file=sys.stderr, flush=True)
+            near = e.hint
+        if not call["quiet"]:
+            wanted = f" for {options.platform}" if options.platform else ""
+            print(f"Unable to find image '{options.image}'{wanted} locally", file=sys.stderr, flush=True)
     from limpet.cli.progress import progress
     from limpet.images.ensure import bring
 
-    with progress(quiet=call["quiet"]) as shown:
-        return bring(call.store, options.image, platform=options.platform, progress=shown)
+    try:
+        with progress(quiet=call["quiet"]) as shown:
+            return bring(call.store, options.image, platform=options.platform, progress=shown)
+    except LimpetError as e:
+        e.hint = f"{near} {e.hint}".strip()
+        raise
+
+
+def _fits(image: Image, platform: str) -> bool:
+    from limpet.oci import platform as platforms
+
+    wanted, config = platforms.parse(platform), image.config
+    found = platforms.normalise(config.get("os", ""), config.get("architecture", ""), config.get("variant", ""))
+    return (found.os, found.architecture) == (wanted.os, wanted.architecture) and (
+        not wanted.variant or wanted.variant == found.variant
+    )
 
 
 def _warn_of_platform(image: Image, options: Options) -> None:
