@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.containers import confinement, process, runtime, spec, state, users
+from limpet.containers import confinement, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
 from limpet.errors import Conflict
 from limpet.kernel import cgroup, signals
@@ -212,7 +212,7 @@ def _spawn(
 ) -> tuple[int, int | None]:
     """Pid and terminal master once the program runs. Raises StartFailed."""
     if plan["terminal"]:
-        runtime.load_terminal()
+        handshake.load_terminal()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(pidfd, kernel.CLONE_NEWPID)  # where our children are born; we stay
@@ -230,7 +230,7 @@ def _spawn(
     if group is not None:
         os.close(group)
     try:
-        master = runtime.converse(ours)
+        master = handshake.converse(ours)
     except StartFailed:
         os.waitpid(pid, 0)
         raise
@@ -253,16 +253,16 @@ def _child(
         os.setsid()  # no controlling terminal of the host's
         process.forget_imports()
         kernel.setns(pidfd, _NAMESPACES)
-        runtime.place((pidfd,), stdio, channel)
+        handshake.place((pidfd,), stdio, channel)
         os.close(pidfd)
         if detach and os.fork():
             os._exit(0)  # an orphan of this namespace is the container's PID 1's, not the host's
         if plan["terminal"]:
-            runtime.take_terminal(runtime.open_terminal(plan, channel, console=False))
-        if not detach and not runtime.parent_lives(channel):
+            handshake.take_terminal(handshake.open_terminal(plan, channel))
+        if not detach and not handshake.parent_lives(channel):
             os._exit(137)
         process.execute(plan, program, die_with_parent=not detach)
     except BaseException as e:
-        runtime.report(channel, e)
+        handshake.report(channel, e)
     finally:
         os._exit(125)
