@@ -97,6 +97,10 @@ def test_restart(limpet: Any, busybox: str) -> None:
     assert limpet("restart", "web").stdout == "web\n"
     assert limpet("inspect", "-f", "{{.State.Pid}}", "web").stdout not in (first, "0\n")
     assert limpet("logs", "web").stdout == "begin\nbegin\n"
+    limpet("run", "-d", "--rm", "--name", "brief", busybox, "sleep", "1000")
+    result = limpet("restart", "brief", check=False)
+    assert (result.returncode, "would remove it" in result.stderr) == (1, True)
+    assert limpet("ps", "-qf", "name=brief").stdout
     result = limpet("restart", "nothing", check=False)
     assert (result.returncode, result.stderr) == (1, "limpet: No such container: nothing\n")
 

@@ -7,7 +7,7 @@ import sys
 from limpet.cli import output
 from limpet.cli.table import Command, Option
 from limpet.containers import listing, state
-from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def restart(call: Call) -> int:
     from limpet.containers import stop as stopping
 
     def act(container: Container) -> None:
+        if container.options.auto_remove:
+            raise Conflict(
+                f"container {container.name} was made with --rm: its end would remove it", "stop it and run it again"
+            )
         stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"], explain=_explainer(container))
         starting.start(call.store, container)
 
