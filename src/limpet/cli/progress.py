@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 _PATIENCE = 0.2
 """Seconds until bars appear."""
 
+_PAUSE = 0.05
+"""Seconds between two pictures."""
+
+_WIDE = 72
+"""Columns of a terminal that has room for the rate and the time left."""
+
 _ALL = "all of them"
 
 
@@ -82,11 +88,11 @@ class Bars(Progress):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._start = time.monotonic()
+        self._next = time.monotonic() + _PATIENCE
         self._drawn: Any = None
         self._tasks: dict[str, Any] = {}
         self._open: dict[str, tuple[str, int | None, int]] = {}  # label, total, done
-        self._notes: list[str] = []
+        self._finished = (0, 0)  # how many, and their bytes
 
     def __enter__(self) -> Bars:
         return self
@@ -113,8 +119,11 @@ class Bars(Progress):
     def finish(self, key: str, status: str) -> None:
         with self._lock:
             label, _, done = self._open.pop(key, (key, None, 0))
+            count, size = self._finished
+            self._finished = (count + 1, size + done)
             if self._drawn is not None and key in self._tasks:
                 self._drawn.remove_task(self._tasks.pop(key))
+                self._drawn.refresh()
             self._print(f"{label}: {status}" + (f" ({size_decimal(done)})" if done else ""))
 
     def note(self, line: str) -> None:
@@ -128,18 +137,23 @@ class Bars(Progress):
             print(line, file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
+        """Tells rich how far things are, at most twenty times a second: chunks come by the thousand."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _PAUSE
         if self._drawn is None:
-            if time.monotonic() - self._start < _PATIENCE:
-                return
             self._drawn = _bars()
+            self._tasks[_ALL] = self._drawn.add_task("All", visible=False)  # the top line, wherever others come and go
             self._drawn.start()
-        rows = dict(self._open)
-        if len(rows) > 1:
-            totals = [total for _, total, _ in rows.values()]
-            whole = sum(total or 0 for total in totals) if None not in totals else None
-            rows[_ALL] = ("All", whole, sum(done for _, _, done in rows.values()))
-        elif _ALL in self._tasks:
-            self._drawn.remove_task(self._tasks.pop(_ALL))
+        count, size = self._finished
+        rows = self._open
+        self._drawn.update(
+            self._tasks[_ALL],
+            completed=size + sum(done for _, _, done in rows.values()),
+            total=size + sum(done if total is None else max(total, done) for _, total, done in rows.values()),
+            visible=count + len(rows) > 1,
+        )
         for key, (label, total, done) in rows.items():
             if key not in self._tasks:
                 self._tasks[key] = self._drawn.add_task(label, total=total)
@@ -147,24 +161,11 @@ class Bars(Progress):
 
 
 def _bars() -> Any:
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import (
-        Progress as RichProgress,
-    )
 
     console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    return RichProgress(*columns, console=console, transient=True)
+    columns = [rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.DownloadColumn()]
+    if console.width >= _WIDE:
+        columns += [rich.TransferSpeedColumn(), rich.TimeRemainingColumn()]
+    return rich.Progress(*columns, console=console, transient=True)
