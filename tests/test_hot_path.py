@@ -21,7 +21,7 @@ FORBIDDEN = frozenset(
 )
 
 HOT = """
-cli.commands cli.containers cli.main cli.output cli.parser cli.run cli.table
+cli.commands cli.containers cli.main cli.output cli.parser cli.ps cli.run cli.table
 containers.attach containers.create containers.exec containers.listing containers.monitor containers.options
 containers.runtime containers.spec containers.start containers.state containers.users
 images.catalog layers.driver store.store store.db oci.digest oci.reference

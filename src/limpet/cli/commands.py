@@ -10,7 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("limpet.cli.up", "Stop and remove what `up` made"),
     "run": ("limpet.cli.run", "Create and run a new container from an image"),
     "exec": ("limpet.cli.run", "Execute a command in a running container"),
-    "ps": ("limpet.cli.containers", "List containers"),
+    "ps": ("limpet.cli.ps", "List containers"),
     "logs": ("limpet.cli.logs", "Show what a container wrote"),
     "build": ("limpet.cli.build", "Build an image from a Dockerfile"),
     "pull": ("limpet.cli.images", "Download an image from a registry"),
