@@ -8,8 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
-_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def size_decimal(count: float) -> str:
@@ -24,7 +24,8 @@ def size_binary(count: float) -> str:
 
 def _size(count: float, base: float, units: Sequence[str], digits: int) -> str:
     unit = 0
-    while count >= base and unit < len(units) - 1:
+    # As it will be shown: go-units compares before it rounds, and Docker prints 999.6 kB as "1e+03kB".
+    while float(f"{count:.{digits}g}") >= base and unit < len(units) - 1:
         count /= base
         unit += 1
     return f"{count:.{digits}g}{units[unit]}"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from limpet.cli import main
 from limpet.cli.commands import ALIASES, COMMANDS, GROUPS, visible
+from limpet.cli.suggest import nearest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 @pytest.mark.parametrize("name", visible())
@@ -116,3 +121,81 @@ def test_no_colour_unless_on_a_terminal(limpet: Any) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"LIMPET_ROOT": str(limpet.root)}
     result = subprocess.run([*limpet.command, "info"], env=environment, capture_output=True, text=True)
     assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_debug_and_other_options_stand_before_the_command(limpet: Any) -> None:
+    shown = limpet("--log-level", "debug", "-D", "-H", "unix:///x", "rename", "a", "b", check=False)
+    lines = shown.stderr.splitlines()
+    assert shown.returncode == 1
+    assert lines[0] == "limpet: -H is ignored: there is no daemon to talk to"
+    assert lines[1].startswith("Traceback")
+    assert lines[-1] == "limpet: No such container: a"
+
+
+def test_an_internal_error_is_one_line_and_says_what_to_do(limpet: Any) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli import main, table;"
+        "table.Call.store = property(lambda call: 1 // 0); main.entry()"
+    )
+    for debug in (False, True):
+        words = ["-D", "ps"] if debug else ["ps"]
+        result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        lines = result.stderr.splitlines()
+        assert result.returncode == 125
+        assert "limpet: internal error: ZeroDivisionError: integer division or modulo by zero" in lines
+        assert ("Traceback" in result.stderr) == debug
+        assert len(lines) == 2 or debug
+
+
+def test_closed_descriptors_are_no_danger(limpet: Any) -> None:
+    """With 2 closed, the database must not be opened as 2 and get the text of an error."""
+    line = shlex.join([*limpet.command, "inspect", "nosuch"]) + " <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", line], env=limpet.environment).returncode == 1
+    assert limpet("system", "check").returncode == 0
+
+
+def test_only_root(limpet: Any) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    code = (
+        f"import sys, os; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli import main, containers;"
+        "os.setuid(65534); main.entry()"
+    )
+    result = subprocess.run([sys.executable, "-c", code, "ps"], capture_output=True, text=True, env=limpet.environment)
+    assert result.returncode == 1
+    assert result.stderr == "limpet: limpet needs root in this release\nrun it as root, or with sudo\n"
+
+
+def test_names_that_are_not_utf8_come_out_as_they_are(limpet: Any, busybox: str) -> None:
+    limpet("run", "--name", "web", busybox, "sh", "-c", "touch $(printf '/tmp/\\377')")
+    result = subprocess.run([*limpet.command, "diff", "web"], env=limpet.environment, stdout=subprocess.PIPE)
+    assert b"A /tmp/\xff\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("rnu", "run"),
+        ("imgaes", "images"),
+        ("stopp", "stop"),
+        ("contaner", "container"),
+        ("sytem", "system"),
+        ("x", ""),
+        ("q", ""),
+        ("zzzzzz", ""),
+        ("", ""),
+    ],
+)
+def test_suggestions(word: str, meant: str) -> None:
+    assert nearest(word, [*visible(), *GROUPS]) == meant
+
+
+@pytest.mark.parametrize("words", [["--help"], ["image", "--help"], ["rm", "--help"]], ids=lambda words: words[0])
+def test_help_texts(limpet: Any, words: list[str]) -> None:
+    """tests/cli/help has them; write them anew with LIMPET_GOLDEN=1."""
+    path = Path(__file__).parent / "help" / f"{words[0].strip('-')}.txt"
+    text = limpet(*words).stdout
+    if os.environ.get("LIMPET_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()

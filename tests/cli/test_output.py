@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limpet.cli import output
 from limpet.cli.output import formatted, table
 from limpet.units import age, duration, seconds_of, size_binary, size_decimal
 
@@ -16,7 +17,15 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0B"), (999, "999B"), (1000, "1kB"), (12_345_678, "12.3MB"), (117_000_000, "117MB"), (10**12, "1TB")],
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1kB"),
+        (12_345_678, "12.3MB"),
+        (117_000_000, "117MB"),
+        (10**12, "1TB"),
+        (999_600, "1MB"),
+    ],
 )
 def test_decimal_sizes(count: int, text: str) -> None:
     assert size_decimal(count) == text
@@ -96,3 +105,35 @@ def test_no_rows() -> None:
     assert formatted("", [], COLUMNS) == "CONTAINER ID   NAMES"
     assert formatted("{{.Name}}", [], COLUMNS) == ""
     assert formatted("json", [], COLUMNS) == ""
+
+
+def test_raw() -> None:
+    assert formatted("raw", ROWS, COLUMNS) == "container_id: 1\nnames: a\n\ncontainer_id: 2\nnames: b\n"
+
+
+def test_nothing_in_a_cell_moves_the_cursor() -> None:
+    text = table(["A"], [["\x1b[2Jx\ny\tz\x9b"]])
+    assert text == "A\n\\x1b[2Jx y z\\x9b"
+
+
+def test_columns_give_way_on_a_narrow_terminal_but_the_kept_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers, row = ["ID", "COMMAND", "NAMES"], ["0123456789ab", "a-command-of-many-letters", "a-name-that-stays-whole"]
+    monkeypatch.setattr(output, "_terminal_width", lambda: 60)
+    lines = table(headers, [row], keep=2).splitlines()
+    assert lines[1] == "0123456789ab   a-command-of-many-…   a-name-that-stays-whole"
+    assert max(map(len, lines)) <= 60
+    monkeypatch.setattr(output, "_terminal_width", lambda: 20)
+    lines = table(headers, [row], keep=2).splitlines()
+    assert lines[0].split() == headers, "no header is cut"
+    assert lines[1] == "012345…   a-comm…   a-name-that-stays-whole"
+    monkeypatch.setattr(output, "_terminal_width", lambda: 0)
+    assert table(headers, [row], keep=2).splitlines()[1] == "   ".join(row)
+
+
+@given(st.lists(st.lists(st.text(max_size=30), min_size=3, max_size=3), max_size=5), st.integers(1, 200))
+def test_every_table_has_a_line_for_each_row(rows: list[list[str]], width: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_terminal_width", lambda: width)
+        text = table(["A", "B", "C"], rows, keep=0)
+    assert len(text.split("\n")) == len(rows) + 1
+    assert all(len(line) == len(line.rstrip()) for line in text.split("\n"))
