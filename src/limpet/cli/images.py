@@ -7,6 +7,7 @@ import sys
 
 from limpet.cli.table import Command, Option
 from limpet.errors import Invalid
+from limpet.layers import durable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def pull(call: Call) -> int:
         pulled = fetch(call.store, name, platform=call["platform"] or None, progress=shown)
     if not quiet:
         print("\n".join(pulled.lines))
-    print(pulled.name)
+    print(pulled.name, flush=True)
+    durable.settle_later(call.store)
     return 0
 
 
@@ -41,7 +43,8 @@ def load(call: Call) -> int:
         raise Invalid("standard input is a terminal", "give a file with -i, or pipe an archive into it")
     with progress(quiet=call["quiet"]) as shown:
         lines = load(call.store, source or sys.stdin.buffer, platform=call["platform"] or None, progress=shown)
-    print("\n".join(lines))
+    print("\n".join(lines), flush=True)
+    durable.settle_later(call.store)
     return 0
 
 

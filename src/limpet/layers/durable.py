@@ -41,7 +41,8 @@ def verify(store: Store, diff_ids: Sequence[str]) -> None:
                 f"layer {diff_id} did not survive the last crash: {problem}",
                 "`limpet system check --repair` makes it again or drops it",
             )
-        store.db.run("UPDATE layer SET boot = ? WHERE diff_id = ?", boot, diff_id)
+        # What was just read came from the disk, not from what an earlier boot left in memory.
+        store.db.run("UPDATE layer SET boot = NULL WHERE diff_id = ?", diff_id)
         suspects.remove(diff_id)
     if not suspects:
         write_file(f"{store.root}/boot", f"{boot}\n".encode(), durable=False)
@@ -61,6 +62,25 @@ def drop_forms(place: str) -> None:
 def unsettle(store: Store, diff_id: str) -> None:
     """A form was written to a layer without a sync."""
     store.db.run("UPDATE layer SET boot = ? WHERE diff_id = ? AND boot IS NULL", boot_id(), diff_id)
+
+
+def settle_later(store: Store) -> None:
+    """`settle` in a process of its own, which nobody waits for: for the end of a command that brought layers in."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):  # whoever reads our output must not wait for this
+            os.dup2(null, fd)
+        store.forget()
+        settle(store)
+    finally:
+        os._exit(0)
 
 
 def settle(store: Store) -> None:
