@@ -7,6 +7,7 @@ id of the boot in which nothing is left to verify, so that a mount need not ask 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt
@@ -65,22 +66,32 @@ def unsettle(store: Store, diff_id: str) -> None:
 
 
 def settle_later(store: Store) -> None:
-    """`settle` in a process of its own, which nobody waits for: for the end of a command that brought layers in."""
+    """`settle` in a process of its own, which nobody waits for: for the end of a command that brought layers in.
+
+    A fresh interpreter, since a forked process must not use SQLite again.
+    """
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
     try:
         os.setsid()
-        if os.fork():
-            os._exit(0)
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):  # whoever reads our output must not wait for this
             os.dup2(null, fd)
-        store.forget()
-        settle(store)
+        if os.fork() == 0:
+            source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+            os.execv(sys.executable, [sys.executable, "-S", "-I", "-c", _SETTLE, source, store.root, store.run])
     finally:
         os._exit(0)
+
+
+_SETTLE = (
+    "import sys; sys.path.insert(0, sys.argv[1])\n"
+    "from limpet.layers.durable import settle\n"
+    "from limpet.store.store import Store\n"
+    "settle(Store(sys.argv[2], sys.argv[3]))\n"
+)
 
 
 def settle(store: Store) -> None:
