@@ -11,7 +11,7 @@ import sys
 import time
 
 from limpet import jsontext
-from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
 from limpet.images import importer, instructions
 from limpet.layers import compression, limits
 from limpet.layers.driver import driver
@@ -57,8 +57,11 @@ def import_rootfs(
     home = driver(store)
     with store.lease(), home.ingest(limits.from_environment()) as ingest:
         progress.begin("layer", f"Importing {shown}", _size(source))
-        _write(source, ingest, progress)
-        layer = ingest.finish(durable=True)
+        try:
+            _write(source, ingest, progress)
+            layer = ingest.finish(durable=True)
+        except Corrupt as e:
+            raise Corrupt(f"{shown}: {e.message}", e.hint) from e
         home.seal([layer.diff_id])
         progress.finish("layer", "done")
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")

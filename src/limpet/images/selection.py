@@ -108,7 +108,8 @@ class Selection:
             try:
                 status = os.lstat(here)
             except (FileNotFoundError, NotADirectoryError):
-                raise NotFound(f"{path}: no such file or directory", f"{here} does not exist") from None
+                hint = "" if here == path else f"{here} does not exist"
+                raise NotFound(f"{path}: no such file or directory", hint) from None
             if stat.S_ISLNK(status.st_mode):
                 links += 1
                 if links > _MAX_LINKS:
