@@ -118,22 +118,22 @@ def test_nothing_in_a_cell_moves_the_cursor() -> None:
 
 def test_columns_give_way_on_a_narrow_terminal_but_the_kept_one(monkeypatch: pytest.MonkeyPatch) -> None:
     headers, row = ["ID", "COMMAND", "NAMES"], ["0123456789ab", "a-command-of-many-letters", "a-name-that-stays-whole"]
-    monkeypatch.setattr(output, "_terminal_width", lambda: 60)
+    monkeypatch.setattr(output, "terminal_width", lambda: 60)
     lines = table(headers, [row], keep=2).splitlines()
     assert lines[1] == "0123456789ab   a-command-of-many-…   a-name-that-stays-whole"
     assert max(map(len, lines)) <= 60
-    monkeypatch.setattr(output, "_terminal_width", lambda: 20)
+    monkeypatch.setattr(output, "terminal_width", lambda: 20)
     lines = table(headers, [row], keep=2).splitlines()
     assert lines[0].split() == headers, "no header is cut"
     assert lines[1] == "012345…   a-comm…   a-name-that-stays-whole"
-    monkeypatch.setattr(output, "_terminal_width", lambda: 0)
+    monkeypatch.setattr(output, "terminal_width", lambda: 0)
     assert table(headers, [row], keep=2).splitlines()[1] == "   ".join(row)
 
 
 @given(st.lists(st.lists(st.text(max_size=30), min_size=3, max_size=3), max_size=5), st.integers(1, 200))
 def test_every_table_has_a_line_for_each_row(rows: list[list[str]], width: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "_terminal_width", lambda: width)
+        patch.setattr(output, "terminal_width", lambda: width)
         text = table(["A", "B", "C"], rows, keep=0)
     assert len(text.split("\n")) == len(rows) + 1
     assert all(len(line) == len(line.rstrip()) for line in text.split("\n"))

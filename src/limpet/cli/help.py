@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
+from limpet.cli import output
 from limpet.cli.commands import ALIASES, COMMANDS, GROUPS
 
 if TYPE_CHECKING:
@@ -85,5 +87,12 @@ def _second_name(name: str) -> bool:
 
 
 def _rows(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    width = max((len(left) for left, _ in rows), default=0) + 3
-    return "\n".join([title, *(f"  {left:{width}s}{right}".rstrip() for left, right in rows)])
+    """Two columns; on a terminal the second is wrapped."""
+    indent = max((len(left) for left, _ in rows), default=0) + 5
+    room = output.terminal_width() - indent
+    lines = [title]
+    for left, right in rows:
+        first, *more = textwrap.wrap(right, room) if 20 <= room < len(right) else [right]
+        lines.append(f"  {left:{indent - 2}s}{first}".rstrip())
+        lines += [" " * indent + line for line in more]
+    return "\n".join(lines)

@@ -226,7 +226,7 @@ def import_(call: Call) -> int:
     return 0
 
 
-_FORMAT = Option("format", kind="string", default="", metavar="TEMPLATE", help="'table', 'json', or a Go template")
+_FORMAT = Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template")
 _NO_TRUNC = Option("no-trunc", help="Show whole ids and texts")
 _QUIET = Option("quiet", "q", help="Only ids")
 _SILENT = Option("quiet", "q", help="No progress")
@@ -261,7 +261,7 @@ COMMANDS: dict[str, Command] = {
         image_inspect,
         "[OPTIONS] IMAGE [IMAGE...]",
         "Show all that is known about images",
-        [Option("format", "f", kind="string", default="", metavar="TEMPLATE", help="'json', or a Go template")],
+        [Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")],
         examples=("limpet image inspect debian:12", "limpet image inspect -f '{{.Config.Cmd}}' debian:12"),
         min_args=1,
         complete="image",

@@ -25,6 +25,7 @@ __all__ = [
     "size_binary",
     "size_decimal",
     "table",
+    "terminal_width",
 ]
 
 TYPE_CHECKING = False
@@ -40,7 +41,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], keep: int | Non
     """Aligned columns under their headers. `keep` is the column that is never cut."""
     lines = [list(headers), *[[_one_line(cell) for cell in row] for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
-    room = _terminal_width()
+    room = terminal_width()
     if room:
         _shrink(widths, room, headers, keep)
         lines = [
@@ -146,7 +147,7 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c in "\t\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def _terminal_width() -> int:
+def terminal_width() -> int:
     """Columns of the terminal on standard output; 0 where there is none, so that nothing is cut."""
     try:
         return os.get_terminal_size(1).columns if os.isatty(1) else 0

@@ -57,7 +57,13 @@ COMMANDS = {
         summary="List containers",
         options=(
             Option("all", "a", help="Those that do not run, too"),
-            Option("filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match"),
+            Option(
+                "filter",
+                "f",
+                kind="list",
+                metavar="KEY=VALUE",
+                help=f"Only those that match: {', '.join(listing.FILTERS)}",
+            ),
             Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template"),
             Option(
                 "last", "n", kind="int", default=-1, metavar="N", help="The n that were made last, whatever they do"

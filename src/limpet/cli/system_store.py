@@ -270,7 +270,7 @@ COMMANDS: dict[str, Command] = {
         "[OPTIONS]",
         "Show what uses how much disk; the rows add up to what `du` says",
         [
-            Option("format", kind="string", default="", metavar="TEMPLATE", help="'table', 'json', or a Go template"),
+            Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template"),
             Option("verbose", "v", help="Each image, container, volume and leftover"),
         ],
         examples=("limpet system df", "limpet system df -v"),

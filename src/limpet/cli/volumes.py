@@ -154,7 +154,9 @@ COMMANDS = {
         usage="[OPTIONS]",
         summary="List volumes",
         options=(
-            Option("filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match"),
+            Option(
+                "filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match: name, label, dangling"
+            ),
             Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template"),
             Option("quiet", "q", help="Only names"),
         ),
