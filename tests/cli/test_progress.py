@@ -59,7 +59,7 @@ def on_a_terminal(command: list[str], environment: dict[str, str], columns: int 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TERM")}
+    return {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TERM", "COLUMNS", "LINES")}
 
 
 def work(steps: int) -> list[str]:
