@@ -199,3 +199,15 @@ def test_help_texts(limpet: Any, words: list[str]) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "gone"), [("y\n", True), ("YES\n", True), ("n\n", False), ("", False), ("yy\n", False)]
+)
+def test_a_prune_shows_what_goes_and_asks(limpet: Any, busybox: str, answer: str, gone: bool) -> None:
+    limpet("create", "--name", "old", busybox, "true")
+    shown = limpet("container", "prune", input=answer).stdout
+    assert "old" in shown
+    assert "Are you sure you want to continue? [y/N]" in shown
+    assert (limpet("ps", "-aq").stdout == "") == gone
+    assert ("Total reclaimed space" in shown) == gone
