@@ -227,7 +227,7 @@ def _options(call: Call) -> Options:
 
     image, *command = call.arguments
     entrypoint = call["entrypoint"]
-    init = True if call["init"] else False if call["no-init"] else None
+    init = False if call["no-init"] else None if call["init"] == _UNSAID else call["init"]
     return wanted.Options(
         image=image,
         command=command,
@@ -271,6 +271,9 @@ def _options(call: Call) -> Options:
     )
 
 
+_UNSAID = ""
+"""The value of --init where neither it nor --init=false was given."""
+
 _KEYS = Option("detach-keys", kind="string", default="", metavar="KEYS", help="Keys that detach from the container")
 _PROXY = Option("sig-proxy", default=True, help="Pass signals on to the program")
 _ENV = (
@@ -291,7 +294,7 @@ _CREATE = (
     *_ENV,
     Option("group-add", kind="list", metavar="GROUP", help="Add a supplementary group"),
     Option("hostname", "h", kind="string", default="", metavar="NAME", help="Host name of the container"),
-    Option("init", help="Run an init as PID 1 (the default, unless the command is an init)"),
+    Option("init", default=_UNSAID, help="Run an init as PID 1 (the default, unless the command is an init)"),
     Option("interactive", "i", help="Keep standard input open"),
     Option("label", "l", kind="list", metavar="KEY=VALUE", help="Set a label"),
     Option("label-file", kind="list", metavar="FILE", help="Read labels from a file"),
