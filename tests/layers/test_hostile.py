@@ -200,7 +200,7 @@ BOMBS: dict[str, bytes] = {
     "a chain of links": b"".join(symlink(b"l%d" % i, b"l%d" % (i + 1)) for i in range(39))
     + symlink(b"l39", b"./" * 40 + b"d")
     + b"".join(file(b"l0/%d" % i) for i in range(20_000)),
-    "very many deep paths": b"".join(pax({b"path": b"%d/" % i + b"d/" * 1990 + b"x"}) + file(b"x") for i in range(20)),
+    "very many deep paths": b"".join(pax({b"path": b"%d/" % i + b"d/" * 1990 + b"x"}) + file(b"x") for i in range(3)),
     "deep": pax({b"path": b"d/" * 2000 + b"x"}) + file(b"x"),
 }
 
