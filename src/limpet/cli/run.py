@@ -170,46 +170,17 @@ def _create(call: Call, options: Options) -> Container:
 
 
 def _image(call: Call, options: Options) -> Image:
-    """The image from the store, or pulled, as `--pull` says."""
+    """The image from the store, or brought in, as `--pull` says."""
     from limpet.images import catalog
 
-    policy = call["pull"]
-    if policy not in ("missing", "always", "never"):
-        raise Invalid(f"invalid pull policy '{policy}'", "it is always, missing or never")
-    near = ""
-    if policy != "always":
+    if call["pull"] != "always" and not options.platform:
         try:
-            image = catalog.find(call.store, options.image)
-            if not options.platform or _fits(image, options.platform):
-                return image
-            if policy == "never":
-                raise NotFound(f"{options.image}: the image here is not for {options.platform}")
-        except NotFound as e:
-            if policy == "never":
-                raise
-            near = e.hint
-        if not call["quiet"]:
-            wanted = f" for {options.platform}" if options.platform else ""
-            print(f"Unable to find image '{options.image}'{wanted} locally", file=sys.stderr, flush=True)
-    from limpet.cli.progress import progress
-    from limpet.images.ensure import bring
+            return catalog.find(call.store, options.image)
+        except NotFound:
+            pass
+    from limpet.cli import absent
 
-    try:
-        with progress(quiet=call["quiet"]) as shown:
-            return bring(call.store, options.image, platform=options.platform, progress=shown)
-    except LimpetError as e:
-        e.hint = f"{near} {e.hint}".strip()
-        raise
-
-
-def _fits(image: Image, platform: str) -> bool:
-    from limpet.oci import platform as platforms
-
-    wanted, config = platforms.parse(platform), image.config
-    found = platforms.normalise(config.get("os", ""), config.get("architecture", ""), config.get("variant", ""))
-    return (found.os, found.architecture) == (wanted.os, wanted.architecture) and (
-        not wanted.variant or wanted.variant == found.variant
-    )
+    return absent.image(call, options.image, options.platform)
 
 
 def _warn_of_platform(image: Image, options: Options) -> None:
