@@ -68,6 +68,7 @@ class _Runner:
         self.root = root
         self.command = [sys.executable, "-I", "-c", START]
         self.environment = {**os.environ, "LIMPET_ROOT": str(root), "LIMPET_RUN": f"{root}/run", "NO_COLOR": "1"}
+        self.environment["LIMPET_SETTLE"] = "off"  # a process that nobody waits for would outlive the test
 
     def __call__(self, *args: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         options.setdefault("timeout", 120)

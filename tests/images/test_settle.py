@@ -13,6 +13,7 @@ def test_a_load_is_on_disk_soon(limpet: Any, busybox: str, tmp_path: Path) -> No
     archive = tmp_path / "busybox.tar"
     limpet("save", "-o", archive, busybox)
     limpet("rmi", busybox)
+    del limpet.environment["LIMPET_SETTLE"]
     limpet("load", "-i", archive)
     db = Store(str(limpet.root), f"{limpet.root}/run").db
     deadline = time.monotonic() + 30

@@ -68,8 +68,11 @@ def unsettle(store: Store, diff_id: str) -> None:
 def settle_later(store: Store) -> None:
     """`settle` in a process of its own, which nobody waits for: for the end of a command that brought layers in.
 
-    A fresh interpreter, since a forked process must not use SQLite again.
+    A fresh interpreter, since a forked process must not use SQLite again. LIMPET_SETTLE=off leaves it out, for stores
+    that are thrown away: all that it saves is hashing the layers once after a reboot.
     """
+    if os.environ.get("LIMPET_SETTLE") == "off":
+        return
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -87,7 +90,8 @@ def settle_later(store: Store) -> None:
 
 
 _SETTLE = (
-    "import sys; sys.path.insert(0, sys.argv[1])\n"
+    "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+    "if not os.path.exists(sys.argv[2] + '/state.db'): sys.exit()\n"  # gone meanwhile: opening it would make it again
     "from limpet.layers.durable import settle\n"
     "from limpet.store.store import Store\n"
     "settle(Store(sys.argv[2], sys.argv[3]))\n"
