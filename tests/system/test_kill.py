@@ -196,6 +196,7 @@ def bench(limpet: Any, words: dict[str, str], tmp_path: Path, request: pytest.Fi
 every_case = pytest.mark.parametrize("bench", list(CASES.values()), ids=list(CASES), indirect=True)
 
 
+@pytest.mark.slow
 @every_case
 def test_killed_at_every_fault_point(bench: Bench, tmp_path: Path) -> None:
     environment = bench.limpet.environment
