@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,42 @@ def test_a_layer_that_is_here_stays(home: Any, ingest: Any, store: Store) -> Non
     assert os.listdir(f"{store.root}/tmp") == []
 
 
+def test_many_bring_the_same_layer(home: Any, store: Store, tmp_path: Path) -> None:
+    """And the one above it, sealed by all of them at once."""
+    program = f"""
+import sys; sys.path[:0] = {[p for p in sys.path if p]!r}
+from limpet.layers.driver import driver
+from limpet.store.store import Store
+from tests.layers import archive
+store = Store({store.root!r}); home = driver(store, {home.name!r})
+ids = []
+sys.stdin.read()
+for tar in (archive.file(b"f", b"x" * 100000), archive.hard_link(b"g", b"f") + archive.file(b".wh.none")):
+    with store.lease(), home.ingest() as layer:
+        layer.write(tar + archive.END)
+        ids.append(layer.finish().diff_id)
+home.seal(ids)
+print(*ids)
+"""
+    command = [sys.executable, "-c", program]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.close()
+    results = set()
+    for process in running:
+        assert process.stdout is not None
+        results.add(process.stdout.read())
+        process.stdout.close()
+        assert process.wait() == 0
+    (text,) = results
+    with mounted(home, text.split(), tmp_path / "mnt") as root:
+        assert listing(root)[b"f"]["links"] == [b"f", b"g"]
+    assert [home.check(diff_id) for diff_id in text.split()] == [None, None]
+    assert os.listdir(f"{store.root}/tmp") == []
+    assert not [name for diff_id in text.split() for name in os.listdir(store.layer_path(diff_id)) if ".new-" in name]
+
+
 def test_what_a_crash_left_is_replaced(home: Any, ingest: Any, store: Store) -> None:
     diff_id = ingest(TAR)
     store.db.run("DELETE FROM layer")
@@ -205,7 +243,7 @@ def test_what_a_killed_seal_left_is_no_form(home: Any, ingest: Any, store: Store
     below, above = ingest(TAR), ingest(hard_link(b"g", b"d/f") + END)
     place = store.layer_path(above)
     for name in ("index", "extra", "tree"):
-        Path(f"{place}/{name}-0123456789abcdef0123.new-1-00000000").write_bytes(b"half")
+        Path(f"{place}/{name}-0123456789abcdef0123-00000000.new-999999").write_bytes(b"half")
     with mounted(home, [below, above], tmp_path / "mnt") as root:
         assert (root / "g").read_bytes() == b"content" * 100
     assert home.check(above) is None

@@ -17,6 +17,7 @@ from limpet.kernel import fs
 from limpet.layers import attributes, durable, erofs, stored
 from limpet.layers.contents import copy_range, expand, rescan
 from limpet.layers.tree import Below, Node, Tree
+from limpet.store import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,18 +50,20 @@ def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, w
         if suffix:
             tree.drop_stray_whiteouts()
         extra = f"{place}/extra{suffix}"
-        temporary = f"{extra}.new-{os.getpid()}-{os.urandom(4).hex()}"
+        temporary = stored.temporary(extra)
         try:
             end = _adopt(root, tree, temporary, expand(data, sparse, temporary))
             sizes = [os.fstat(data).st_size]
             if end:
                 os.rename(temporary, extra)
+                faults.reach("extra-renamed")
                 sizes.append(end)
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
         durable.unsettle(store, diff_ids[position])
         write(place, suffix, tree, sizes, data, False)
+        faults.reach("form-renamed")
     finally:
         os.close(data)
         if root >= 0:
@@ -69,7 +72,7 @@ def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, w
 
 def write_index(place: str, suffix: str, tree: Tree, sizes: list[int], data: int, durable: bool) -> None:
     """The erofs driver's form."""
-    temporary = f"{place}/index{suffix}.new-{os.getpid()}-{os.urandom(4).hex()}"
+    temporary = stored.temporary(f"{place}/index{suffix}")
     pieces = erofs.build(tree.root, sizes, data)
     with open(temporary, "wb") as file:
         file.writelines(pieces)

@@ -83,6 +83,11 @@ def open_stack(store: Store, diff_ids: Sequence[str], open_layer: Callable[[str,
     return opened
 
 
+def temporary(form: str) -> str:
+    """A name for a form that is being made; its writer's id is in it, so that nobody takes it for a leftover."""
+    return f"{form}-{os.urandom(4).hex()}.new-{os.getpid()}"
+
+
 def missing(diff_id: str) -> Corrupt:
     return Corrupt(f"layer {diff_id} is not in the store", "`limpet system check` finds what is missing")
 

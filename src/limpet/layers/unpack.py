@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
 from limpet.kernel import fs
+from limpet.layers import stored
 from limpet.layers.contents import copy_range
 from limpet.layers.tree import OPAQUE
 from limpet.store.files import remove_tree
@@ -25,7 +26,7 @@ _BENEATH = fs.RESOLVE_BENEATH | fs.RESOLVE_NO_SYMLINKS
 
 def unpack(place: str, suffix: str, tree: Tree, sizes: list[int], data: int, durable: bool) -> None:
     """The dir driver's form: `tree<suffix>` in a layer's directory, whole or not at all."""
-    temporary = f"{place}/tree{suffix}.new-{os.getpid()}-{os.urandom(4).hex()}"
+    temporary = stored.temporary(f"{place}/tree{suffix}")
     os.mkdir(temporary, 0o755)
     try:
         root = os.open(temporary, _DIRECTORY)
