@@ -76,6 +76,30 @@ def test_directories_that_are_not_in_the_tar_are_those_below(home: Any, ingest: 
     assert (found[b"etc/deep"]["mode"], found[b"etc/deep"]["mtime"]) == (0o755, 0)
 
 
+def test_one_layer_in_several_stacks(home: Any, ingest: Any, store: Store, tmp_path: Path) -> None:
+    """Its implied directories are those of each; where nothing else is to do, no tar is read for it."""
+    stacks = [
+        ingest(header(b"tmp", b"5", mode=0o1777, uid=7, gid=1 << 20, mtime=99) + directory(b"tmp/a", 0o700) + END),
+        ingest(pax({b"mtime": b"-5.75"}) + header(b"tmp", b"5", mode=0o2700) + file(b"tmp/a", b"no directory") + END),
+        ingest(directory(b"other") + symlink(b"tmp", b"other") + END),
+        ingest(file(b"nothing") + END),
+    ]
+    above = ingest(file(b"tmp/a/x", b"1" * 600) + file(b"tmp/a/y") + hard_link(b"tmp/z", b"tmp/a/x") + END)
+    found = [tree(home, tmp_path, below, above) for below in stacks]
+    tmp = [(f[b"tmp"]["mode"], f[b"tmp"]["owner"], f[b"tmp"].get("mtime")) for f in found]
+    assert tmp[0] == (0o1777, (7, 1 << 20), 99 * 10**9)
+    assert tmp[1] == (0o2700, (0, 0), -5_750_000_000)
+    assert tmp[3] == (0o755, (0, 0), 0)
+    assert (found[0][b"tmp/a"]["mode"], found[1][b"tmp/a"]["mode"]) == (0o700, 0o755)
+    assert b"other/a/x" in found[2]
+    assert found[0][b"tmp/z"]["links"] == [b"tmp/a/x", b"tmp/z"]
+    assert home.check(above) is None
+    if home.name == "erofs":
+        with open(f"{store.layer_path(above)}/data", "r+b") as data:
+            data.write(b"no header")  # a form for another stack is made without looking at it
+        assert b"tmp/a/x" in tree(home, tmp_path, stacks[0], stacks[3], above)
+
+
 def test_members_below_a_link_of_a_layer_below(home: Any, ingest: Any, tmp_path: Path) -> None:
     below = ingest(directory(b"usr/lib", 0o711) + symlink(b"lib", b"usr/lib") + symlink(b"abs", b"/usr") + END)
     above = ingest(file(b"lib/new", b"1") + file(b"abs/lib/newer", b"2") + file(b"lib/.wh.none") + END)

@@ -82,4 +82,4 @@ class DirDriver:
         from limpet.layers.seal import make
         from limpet.layers.unpack import unpack
 
-        make(self._store, self, diff_ids, position, unpack)
+        make(self._store, self.mount, diff_ids, position, unpack)

@@ -81,9 +81,27 @@ def build(root: Node, device_sizes: Sequence[int], data: int = -1) -> list[bytes
         *(data_at + len(blocks), 0, 0, b"", b"", _INCOMPAT_CHUNKED | _INCOMPAT_DEVICE_TABLE),
         *(0, len(device_sizes), _DEVICES_AT // 128, 0, 0, 0, 0),
     )
-    struct.pack_into("<I", image, 1028, _crc32c(image[1024:1536]))
+    sign(image)
     known.write(image, blocks, known.choose(directories, data) if data >= 0 else None)
     return [image, *blocks]
+
+
+def set_attributes(image: bytearray, position: int, of: Node) -> None:
+    """Mode, owner and time of the inode at a byte position, which stays as it is for the rest. Then `sign`."""
+    layout, count, _, reserved, size, union, number, _, _, _, _, links = _INODE.unpack_from(image, position)
+    _INODE.pack_into(
+        image,
+        position,
+        *(layout, count, of.mode, reserved, size, union, number),
+        *(of.uid, of.gid, of.mtime & 0xFFFFFFFFFFFFFFFF, of.nsec, links),
+    )
+
+
+def sign(image: bytearray) -> None:
+    """The superblock's checksum, and our digest of the whole image if it has one already."""
+    struct.pack_into("<I", image, 1028, 0)
+    struct.pack_into("<I", image, 1028, _crc32c(image[1024:1536]))
+    known.renew(image)
 
 
 def _place(root: Node, position: int) -> tuple[list[Node], list[Node], dict[int, bytes], int]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from limpet.layers.limits import Limits
     from limpet.store.store import Store
 
+_KEPT = 200  # mounts kept while a stack is sealed: with those of the stack itself they must not exceed 1024 descriptors
+
 
 class ErofsDriver:
     name = "erofs"
@@ -26,19 +28,22 @@ class ErofsDriver:
         self._store = store
 
     def ingest(self, limits: Limits | None = None) -> Ingest:
-        from limpet.layers import seal
+        from limpet.layers.index import write_index
         from limpet.layers.ingest import Ingest
 
-        return Ingest(self._store, self.name, seal.write_index, limits)
+        return Ingest(self._store, self.name, write_index, limits)
 
     def seal(self, diff_ids: Sequence[str]) -> None:
-        from limpet.layers import seal
-
-        for position in range(len(diff_ids)):
-            place = self._store.layer_path(diff_ids[position])
-            suffix = stored.suffix(place, stored.below(diff_ids, position))
-            if suffix and not os.path.exists(f"{place}/index{suffix}"):
-                seal.make(self._store, self, diff_ids, position, seal.write_index)
+        opened: dict[str, int] = {}
+        try:
+            for position in range(len(diff_ids)):
+                place = self._store.layer_path(diff_ids[position])
+                suffix = stored.suffix(place, stored.below(diff_ids, position))
+                if suffix and not os.path.exists(f"{place}/index{suffix}"):
+                    self._make(diff_ids, position, opened)
+        finally:
+            for fd in opened.values():
+                os.close(fd)
 
     def mount(
         self,
@@ -49,14 +54,29 @@ class ErofsDriver:
         volatile: bool = False,
     ) -> int:
         """Raises Corrupt for a layer that is not there, OSError with the kernel's words for the rest."""
+        return self._mount(diff_ids, upper, work, volatile=volatile)
+
+    def _mount(
+        self,
+        diff_ids: Sequence[str],
+        upper: str | None = None,
+        work: str | None = None,
+        *,
+        volatile: bool = False,
+        opened: dict[str, int] | None = None,
+    ) -> int:
+        """`opened` keeps the layers' own mounts for the next time, by the index."""
 
         def open_layer(place: str, suffix: str, position: int) -> int:
             index = f"{place}/index{suffix}"
+            if opened is not None and index in opened:
+                return os.dup(opened[index])
             if not os.path.exists(index):
-                from limpet.layers import seal
-
-                seal.make(self._store, self, diff_ids, position, seal.write_index)
-            return _mount(place, suffix)
+                self._make(diff_ids, position, opened)
+            fd = _mount_layer(place, suffix)
+            if opened is not None and len(opened) < _KEPT:
+                opened[index] = os.dup(fd)
+            return fd
 
         lowers = stored.open_stack(self._store, diff_ids, open_layer)
         try:
@@ -64,6 +84,12 @@ class ErofsDriver:
         finally:
             for fd in lowers:
                 os.close(fd)
+
+    def _make(self, diff_ids: Sequence[str], position: int, opened: dict[str, int] | None) -> None:
+        from limpet.layers.index import write_index
+        from limpet.layers.seal import make
+
+        make(self._store, lambda below: self._mount(below, opened=opened), diff_ids, position, write_index)
 
     def open_tar(self, diff_id: str) -> BinaryIO:
         return stored.open_tar(self._store, diff_id)
@@ -78,7 +104,7 @@ class ErofsDriver:
         return stored.check(self._store, diff_id)
 
 
-def _mount(place: str, suffix: str) -> int:
+def _mount_layer(place: str, suffix: str) -> int:
     devices = [f"{place}/data"]
     if os.path.exists(f"{place}/extra{suffix}"):
         devices.append(f"{place}/extra{suffix}")

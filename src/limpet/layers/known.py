@@ -64,6 +64,12 @@ def write(image: bytearray, rest: Iterable[bytes], what: Known | None) -> None:
     image[_FORM.size : _FORM.size + len(path)] = path
 
 
+def renew(image: bytearray) -> None:
+    """The digest again, after a change to a whole image; nothing for one that has none yet."""
+    if image[:8] == _MAGIC:
+        image[8:40] = blake2b(memoryview(image)[AREA:], digest_size=32).digest()
+
+
 def reads_right(index: str, root: int) -> bool:
     """Whether the mount `root` of an index gives the known byte. [hot]"""
     fd = os.open(index, os.O_RDONLY | os.O_CLOEXEC)

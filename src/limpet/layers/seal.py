@@ -14,25 +14,30 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt
 from limpet.kernel import fs
-from limpet.layers import attributes, durable, erofs, stored
+from limpet.layers import attributes, durable, stored
 from limpet.layers.contents import copy_range, expand, rescan
+from limpet.layers.index import patch, write_index
 from limpet.layers.tree import Below, Node, Tree
 from limpet.store import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from limpet.layers.driver import Driver
     from limpet.store.store import Store
 
     WriteForm = Callable[[str, str, Tree, list[int], int, bool], None]
     """(layer's directory, suffix, tree, device sizes, descriptor of the tar, durable)."""
 
+    MountBelow = Callable[[Sequence[str]], int]
+
 _BLOCK = 512
 
 
-def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, write: WriteForm) -> None:
-    """Makes the form of one layer of a stack. Raises Corrupt for hard links to what is in no layer."""
+def make(store: Store, mount: MountBelow, diff_ids: Sequence[str], position: int, write: WriteForm) -> None:
+    """Makes the form of one layer of a stack. Raises Corrupt for hard links to what is in no layer.
+
+    `mount` gives a descriptor of the layers below.
+    """
     place = store.layer_path(diff_ids[position])
     below = stored.below(diff_ids, position)
     suffix = stored.suffix(place, below)
@@ -42,8 +47,12 @@ def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, w
         raise stored.missing(diff_ids[position]) from None
     root = -1
     try:
-        root = driver.mount(below) if below and suffix else -1
-        tree = Tree(_Mounted(root) if root >= 0 else None)
+        root = mount(below) if below and suffix else -1
+        seen = Mounted(root) if root >= 0 else None
+        if seen is not None and write is write_index and patch(place, suffix, seen):
+            durable.unsettle(store, diff_ids[position])
+            return
+        tree = Tree(seen)
         sparse = rescan(data, tree)
         for name, target in tree.unresolved() if suffix else ():
             raise Corrupt(f"hard link {name[:200]!r} to {target[:200]!r}, which is in no layer", "the image is broken")
@@ -70,19 +79,7 @@ def make(store: Store, driver: Driver, diff_ids: Sequence[str], position: int, w
             os.close(root)
 
 
-def write_index(place: str, suffix: str, tree: Tree, sizes: list[int], data: int, durable: bool) -> None:
-    """The erofs driver's form."""
-    temporary = stored.temporary(f"{place}/index{suffix}")
-    pieces = erofs.build(tree.root, sizes, data)
-    with open(temporary, "wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    os.rename(temporary, f"{place}/index{suffix}")
-
-
-class _Mounted(Below):
+class Mounted(Below):
     """The layers below, mounted. A file gives the same node each time, whatever name it was asked for by."""
 
     def __init__(self, root: int) -> None:

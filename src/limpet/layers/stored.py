@@ -2,6 +2,7 @@
 
     data                          the tar, to the byte
     index, extra                  erofs: the index; contents of sparse files and of files linked from layers below
+    implied                       erofs: where the index has the directories that are not in the tar (`index.py`)
     tree                          dir: the unpacked files
     depends                       an empty mark: the form depends on the layers below, or on that there are none
     depends-above                 as `depends`, but the plain form will do for a bottom layer
@@ -32,7 +33,7 @@ else:
 MAX_LAYERS = 500
 """overlayfs's own limit (OVL_MAX_STACK)."""
 
-FORMS = ("index", "extra", "tree")
+FORMS = ("index", "implied", "extra", "tree")
 
 
 def below(diff_ids: Sequence[str], position: int) -> list[str]:

@@ -209,6 +209,12 @@ class Tree:
         """How many directories were made that have no entry of their own."""
         return len(self._implied)
 
+    def implied_directories(self) -> list[Node]:
+        """Those of them whose attributes are a matter of the layers below, and of nothing else."""
+        if any(node.opaque for node in self._directories.values()):
+            return []
+        return [node for node in self._implied if node.implied and node.nlink]
+
     def directory(self, path: bytes) -> Node:
         """The directory at a path; missing ones are made, symbolic links followed within the root."""
         node = self._directories.get(path)
@@ -234,9 +240,13 @@ class Tree:
             if kid is None or kid.kids is None:
                 link = kid.link if kid is not None else b""
                 if not link:
-                    if not make:
-                        return None
-                    kid, link = self._imply(node, part, kid, covered)
+                    path = _joined(node, part)
+                    below = self._below.entry(path) if kid is None and not covered else None
+                    link = below.link if below is not None else b""
+                    if not link:
+                        if not make:
+                            return None
+                        kid = self._imply(node, part, kid, below)
                 if link:
                     links += 1
                     self._followed += len(link) + 1
@@ -247,19 +257,16 @@ class Tree:
                         covered = node.opaque
                     parts += link.split(b"/")[::-1]
                     continue
-                assert kid is not None
+            assert kid is not None
             node = kid
             covered = covered or node.opaque
         return node
 
-    def _imply(self, parent: Node, name: bytes, old: Node | None, covered: bool) -> tuple[Node | None, bytes]:
-        """A directory in the place of nothing, or of something that is none; or the link that is there below."""
+    def _imply(self, parent: Node, name: bytes, old: Node | None, below: Node | None) -> Node:
+        """A directory in the place of nothing, or of something that is none; `below`: what the layers below have."""
         if len(name) > MAX_NAME:
             raise Invalid(f"the name {name[:80]!r}… is longer than {MAX_NAME} bytes")
         path = _joined(parent, name)
-        below = self._below.entry(path) if old is None and not covered else None
-        if below is not None and below.link:
-            return None, below.link
         node = Node(stat.S_IFDIR | 0o755)
         if below is not None and below.kids is not None:
             _take_attributes(node, below)
@@ -272,7 +279,7 @@ class Tree:
         self._links.pop(path, None)
         parent.kids[name] = node
         self._enter(path, node)
-        return node, b""
+        return node
 
     def _enter(self, path: bytes, node: Node) -> None:
         node.path = path
