@@ -63,6 +63,7 @@ def test_the_json_form_is_strict_json_or_it_is_the_shell_form(text: str, words: 
     [
         ("", "Dockerfile: no instructions"),
         ("FROM a\nCOPPY a b", "Dockerfile:2: unknown instruction COPPY >>> COPPY a b; did you mean COPY?"),
+        ("FROM a\nRUN <<EOF\necho\nEOF", "Dockerfile:2: heredocs are not supported yet"),
         ("FROM a\nRUN", "Dockerfile:2: RUN needs a value >>> RUN"),
         ("FROM a\nADD a b", "Dockerfile:2: ADD is not supported yet >>> ADD a b"),
         ("FROM a\nCOPY --from=x a b", "Dockerfile:2: COPY --from is not supported yet >>> COPY --from=x a b"),
@@ -93,7 +94,7 @@ def test_a_plan() -> None:
         COPY ["one file", "two"]
         RUN echo $NAME
         RUN ["true"]
-        EXPOSE 80 53/udp
+        EXPOSE 80 53/udp 90-92
         ENV OLD style ${DIR}
         ENTRYPOINT ["server"]
         CMD ["--help"]
@@ -111,7 +112,7 @@ def test_a_plan() -> None:
     assert made.config == plan.Config(
         env=(("PATH", "/bin"), ("DIR", "/srv"), ("NAME", "a b"), ("OLD", "style /srv")),
         workdir="/srv/sub",
-        exposed=("80/tcp", "53/udp"),
+        exposed=("80/tcp", "53/udp", "90/tcp", "91/tcp", "92/tcp"),
         entrypoint=("server",),
         command=("--help",),
     )

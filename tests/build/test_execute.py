@@ -126,7 +126,7 @@ def test_files_that_are_not_there_or_lead_out(limpet: Any, busybox: str, context
     out = build(limpet, context, f"FROM {busybox}\nCOPY out /\n", check=False)
     assert out.stderr.splitlines()[-1].startswith("limpet: out: leads out of the context")
     nowhere = limpet("build", context / "nope", check=False)
-    assert "no such Dockerfile" in nowhere.stderr
+    assert "no such directory" in nowhere.stderr
 
 
 def test_a_build_leaves_the_caller_s_standard_output_to_the_image_id(limpet: Any, busybox: str, context: Path) -> None:

@@ -249,7 +249,7 @@ def test_volumes(limpet: Any, busybox: str) -> None:
     assert result.stderr.splitlines()[0].startswith(f"limpet: remove data: volume is in use - [{web}]")
     assert "nothing: no such volume" in result.stderr
     limpet("rm", "web")
-    assert "This removes 1 unused volume" in limpet("volume", "prune", input="n\n").stdout
+    assert "This removes 2 unused volumes" in limpet("volume", "prune", input="n\n").stdout
     assert "Deleted Volumes:" in limpet("volume", "prune", "-f").stdout
     names = limpet("volume", "ls", "-q").stdout.split()
     assert "data" in names

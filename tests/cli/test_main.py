@@ -110,7 +110,7 @@ def test_a_store_that_cannot_be_made_is_one_line(limpet: Any, tmp_path: Any) -> 
     (tmp_path / "file").write_text("")
     result = limpet("--root", tmp_path / "file/x", "ps", check=False)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[0] == f"limpet: {tmp_path}/file/x: Not a directory"
+    assert result.stderr.splitlines()[0] == f"limpet: {tmp_path}/file/x: {tmp_path}/file is no directory"
 
 
 def test_debug_shows_where_an_error_comes_from(limpet: Any) -> None:

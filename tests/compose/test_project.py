@@ -177,3 +177,29 @@ def test_directories_that_cannot_be_projects(limpet: Any, tmp_path: Path) -> Non
     assert "no such Dockerfile" in empty.stderr
     bad = limpet("up", "-d", "-p", "Not Good", tmp_path / "empty", check=False)
     assert "can't be a project's name" in bad.stderr
+
+
+def test_a_project_whose_directory_is_gone_is_found_by_its_name(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, _ = hello
+    limpet("up", "-d", directory)
+    shutil.rmtree(directory)
+    limpet("down", "-p", "hello")
+    assert limpet("ps", "-aq").stdout == ""
+    assert limpet("images", "-aq").stdout == ""
+
+
+def test_two_directories_of_one_name_do_not_take_each_other_s(
+    limpet: Any, hello: tuple[Path, str], tmp_path: Path
+) -> None:
+    directory, _ = hello
+    other = tmp_path / "other/hello"
+    shutil.copytree(directory, other)
+    limpet("up", "-d", directory)
+    refused = limpet("up", "-d", other, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        f"limpet: the name hello-app-1 belongs to the project in {directory}",
+        "choose another with -p",
+    ]
+    assert len(limpet("images", "-aq").stdout.split()) == 2
+    limpet("down", directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +124,25 @@ def test_several_from_one_process(limpet: Limpet, box: str) -> None:
         [limpet.command[0], "-c", code, source], env=limpet.environment, capture_output=True, text=True, check=True
     )
     assert out.stdout == "[0, 1, 2, 3]\n"
+
+
+def test_no_file_of_the_host_is_handed_over(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    """By /proc/self/fd a program could open it again, with other rights than the caller's descriptor has."""
+    limpet("run", "-d", "--name", "web", busybox, "sleep", "1000")
+    secret = tmp_path / "secret"
+    secret.write_text("host-secret\n")
+    script = "stat -Lc %F /proc/self/fd/0 /proc/self/fd/1; cat; echo err >&2"
+    command = [*limpet.command, "exec", "-i", "web", "sh", "-c", script]
+    with open(secret) as stdin, open(tmp_path / "out", "a") as out, open(tmp_path / "err", "a") as err:
+        subprocess.run(command, stdin=stdin, stdout=out, stderr=err, env=limpet.environment, check=True)
+    assert (tmp_path / "out").read_text() == "fifo\nfifo\nhost-secret\n"
+    assert (tmp_path / "err").read_text() == "err\n"
+    left = [*limpet.command, "exec", "web", "sh", "-c", "sleep 1000 & echo started"]
+    with open(tmp_path / "out", "w") as out:
+        subprocess.run(left, stdout=out, env=limpet.environment, check=True, timeout=60)
+    assert (tmp_path / "out").read_text() == "started\n"
+    big = [*limpet.command, "exec", "-i", "web", "cat"]
+    (tmp_path / "big").write_bytes(os.urandom(5_000_000))
+    with open(tmp_path / "big", "rb") as stdin, open(tmp_path / "copy", "wb") as out:
+        subprocess.run(big, stdin=stdin, stdout=out, env=limpet.environment, check=True)
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "big").read_bytes()

@@ -17,11 +17,11 @@ from limpet.containers.state import Container, Status
 from limpet.errors import Invalid, NotFound
 from limpet.store.store import Store
 
-NOW = time.time()
-
 
 def add(store: Store, name: str, age: float = 0.0, status: dict[str, Any] | None = None, **options: Any) -> Container:
-    container = Container(os.urandom(32).hex(), name, None, "busybox:1", [], NOW - age, Options(name=name, **options))
+    container = Container(
+        os.urandom(32).hex(), name, None, "busybox:1", [], time.time() - age, Options(name=name, **options)
+    )
     with store.db.transaction():
         store.db.run(
             "INSERT INTO container (id, name, image_id, image_name, layers, created, options)"

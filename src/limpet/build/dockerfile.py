@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass, field
 
 from limpet.errors import Invalid
@@ -102,6 +103,8 @@ def _instruction(logical: str, number: int, path: str) -> Instruction:
         raise error(plain, path, f"unknown instruction {head}", f"did you mean {near[0]}?" if near else "")
     if not rest:
         raise error(plain, path, f"{name} needs a value")
+    if name in ("COPY", "RUN") and re.search(r"<<-?[\"']?[A-Za-z_]", rest):
+        raise error(plain, path, "heredocs are not supported yet", "join the lines with && \\")
     flags: dict[str, str] = {}
     while rest.startswith("--") and name in ("COPY", "RUN", "FROM"):
         flag, _, rest = rest.partition(" ")

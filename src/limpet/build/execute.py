@@ -18,7 +18,7 @@ from limpet.build import copy, dockerfile, plan
 from limpet.build.context import Context
 from limpet.containers import attach, changes, create, start, stop
 from limpet.containers.options import Options
-from limpet.errors import LimpetError, NotFound
+from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.images import catalog, ensure, importer
 from limpet.layers import driver
 from limpet.oci import reference
@@ -59,6 +59,10 @@ def build(
     progress: Progress,
 ) -> Image:
     """Builds `directory`'s Dockerfile (or `file`) and gives the image the `names`. Raises LimpetError."""
+    if directory == "-" or "://" in directory or directory.startswith("git@"):
+        raise Invalid(f"{directory}: a context from standard input or a URL is not supported yet", "give a directory")
+    if not os.path.isdir(directory):
+        raise NotFound(f"{directory}: no such directory", "the build context is a directory")
     path = file or os.path.join(directory, "Dockerfile")
     instructions = dockerfile.parse(_read(path), os.path.relpath(path))
     targets = [reference.parse(name) for name in names]
@@ -204,7 +208,7 @@ def _run_container(store: Store, layers: list[str], options: Options, base: Imag
     container = create.create(store, base, options, layers=layers)
     try:
         connection = start.launch(store, container, client=True)
-        code = attach.attach(store, container, connection=connection, stdin=False, stdout=2)
+        code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
         if code:
             raise LimpetError(f"the command of line {step.line} failed with exit code {code}: {step.text}", exit_code=1)
         diff_id = changes.write_layer(store, container, max_mtime=EPOCH, durable=True, empty=True)

@@ -92,7 +92,8 @@ def make(instructions: list[Instruction], base_config: Config, path: str = "Dock
                 place = posixpath.join(config.workdir or "/", expand(each.text, config.env))
                 config = replace(config, workdir=posixpath.normpath(place))
             case "EXPOSE":
-                ports = tuple(_port(port, each, path) for port in expand(each.text, config.env).split())
+                words = expand(each.text, config.env).split()
+                ports = tuple(port for word in words for port in _ports(word, each, path))
                 config = replace(config, exposed=tuple(dict.fromkeys(config.exposed + ports)))
             case "CMD":
                 command_set = True
@@ -187,6 +188,20 @@ def _env(each: Instruction, config: Config, path: str) -> tuple[tuple[str, str],
 
 def _with_env(old: tuple[tuple[str, str], ...], new: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     return tuple({**dict(old), **dict(new)}.items())
+
+
+def _ports(text: str, each: Instruction, path: str) -> list[str]:
+    """`80`, `53/udp`, `8000-8010/tcp`."""
+    numbers, slash, protocol = text.partition("/")
+    first, dash, last = numbers.partition("-")
+    low = _port(first + slash + protocol, each, path)
+    if not dash:
+        return [low]
+    high = _port(last + slash + protocol, each, path)
+    begin, end = int(low.partition("/")[0]), int(high.partition("/")[0])
+    if begin > end:
+        raise error(each, path, f"EXPOSE: {text!r} is a range that ends before it begins")
+    return [f"{number}/{low.partition('/')[2]}" for number in range(begin, end + 1)]
 
 
 def _port(text: str, each: Instruction, path: str) -> str:

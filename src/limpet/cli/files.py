@@ -90,6 +90,8 @@ def _split(text: str) -> tuple[str, str]:
     container, _, path = text.partition(":")
     if not container:
         return "", text
+    if not path:
+        raise Invalid(f"'{text}' has no path", f"{container}:/ is the whole root", exit_code=1)
     return container, path if path.startswith("/") else f"/{path}"
 
 

@@ -70,7 +70,7 @@ def _image_row(call: Call, image: Image, name: str) -> dict[str, str]:
     return {
         "Containers": "N/A",
         "CreatedAt": _local_time(made),
-        "CreatedSince": output.age(made) if image.config.get("created") else "N/A",
+        "CreatedSince": output.age(made),
         "Digest": digest,
         "ID": image.id if call["no-trunc"] else digests.short(image.id),
         "Repository": repository,

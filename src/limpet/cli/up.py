@@ -28,6 +28,8 @@ def up(call: Call) -> int:
     if not running:
         projects.launch(call.store, container)
         _say(call, f"Container {container.name}: started")
+    if projects.ports(call.store, container):
+        _say(call, f"Container {container.name}: waiting until its port answers")
     address = projects.wait_for_port(call.store, container)
     if address:
         print(address)
@@ -37,7 +39,10 @@ def up(call: Call) -> int:
 
 
 def down(call: Call) -> int:
-    project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
+    if call["project-name"] and not call.arguments:
+        project = projects.find(call.store, call["project-name"])
+    else:
+        project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
     projects.down(call.store, project, timeout=call["timeout"], say=lambda text: _say(call, text))
     return 0
 

@@ -21,7 +21,7 @@ def create(call: Call) -> int:
     labels = dict(text.partition("=")[::2] for text in call["label"])
     name = call.arguments[0] if call.arguments else call["name"]
     with call.store.lease():
-        volume = volumes.create(call.store, name, labels)
+        volume = volumes.create(call.store, name, labels, anonymous=not name)
     print(volume.name)
     return 0
 

@@ -19,6 +19,7 @@ from limpet.containers import create, listing, logs, start, state, stop
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.images import catalog, names
+from limpet.oci import reference
 
 if TYPE_CHECKING:
     import threading
@@ -79,6 +80,7 @@ def up(
     store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], progress: Progress
 ) -> tuple[Container, bool]:
     """Builds, and makes the container if need be; (container, whether it runs already). It is not started here."""
+    _check_name(store, project)
     image = build(
         store, project.directory, [project.image], labels=project.labels, no_cache=rebuild, say=say, progress=progress
     )
@@ -124,11 +126,27 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
         stop.remove(store, container, force=True, volumes=True)
         say(f"Container {container.name}: removed")
     images = _images(store, project)
+    implicit = _implicit(store)
     for image in images:
         names.remove(store, image.id, force=True)
+    if images:
         say(f"Image {project.image}: removed")
+    for base in sorted(implicit - _implicit(store)):
+        say(f"Image {reference.parse(base).familiar}: removed, it was here for this only")
     if not found and not images:
         raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
+
+
+def find(store: Store, name: str) -> Project:
+    """A project by its name: its directory may be gone. Raises NotFound, Conflict if two have the name."""
+    labels = [container.options.labels for container in state.all_containers(store)]
+    labels += [_labels(image) for image in catalog.all_images(store)]
+    places = {each.get(f"{_LABEL}project.working_dir", "") for each in labels if each.get(f"{_LABEL}project") == name}
+    if not places:
+        raise NotFound(f"nothing of project {name} is here", "`limpet up` makes it", exit_code=1)
+    if len(places) > 1:
+        raise Conflict(f"several projects are called {name}", f"name the directory: {', '.join(sorted(places))}")
+    return Project(name, places.pop())
 
 
 def containers(store: Store, project: Project) -> list[Container]:
@@ -196,11 +214,27 @@ def _check_ports(image: Image) -> None:
 
 
 def _images(store: Store, project: Project) -> list[Image]:
-    def labels(image: Image) -> dict[str, str]:
-        return (image.config.get("config") or {}).get("Labels") or {}
-
     return [
         image
         for image in catalog.all_images(store)
-        if all(labels(image).get(key) == value for key, value in project.labels.items())
+        if all(_labels(image).get(key) == value for key, value in project.labels.items())
     ]
+
+
+def _labels(image: Image) -> dict[str, str]:
+    return (image.config.get("config") or {}).get("Labels") or {}
+
+
+def _implicit(store: Store) -> set[str]:
+    return {name for (name,) in store.db.rows("SELECT reference FROM name WHERE implicit = 1")}
+
+
+def _check_name(store: Store, project: Project) -> None:
+    """Another directory's project of the same name would take this one's image and container names."""
+    for container in state.all_containers(store):
+        if container.name != project.container:
+            continue
+        place = container.options.labels.get(f"{_LABEL}project.working_dir")
+        if place != project.directory:
+            whose = f"the project in {place}" if place else "a container that `up` did not make"
+            raise Conflict(f"the name {project.container} belongs to {whose}", "choose another with -p", exit_code=1)

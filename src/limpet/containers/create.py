@@ -85,6 +85,8 @@ def check(options: Options, image: dict[str, Any]) -> None:
         raise Invalid(f"network '{options.network}' is not supported", "host (the default) and none are")
     if options.runtime not in ("limpet", "runc"):
         raise Invalid(f"unknown runtime '{options.runtime}'", "limpet (the default) and runc are known")
+    if options.init and options.runtime != "limpet":
+        raise Invalid(f"--init is not there with the runtime {options.runtime}", "leave out one of the two")
     if options.workdir and not options.workdir.startswith("/"):
         raise Invalid(f"the working directory '{options.workdir}' is invalid", "it needs to be an absolute path")
     if len(options.hostname) > 64 or any(c in options.hostname for c in "/ \t\n"):

@@ -11,6 +11,7 @@ import os
 from limpet import jsontext
 from limpet.containers import confinement, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
+from limpet.containers.relay import Relay
 from limpet.errors import Conflict
 from limpet.kernel import cgroup, signals
 from limpet.kernel import process as kernel
@@ -142,20 +143,20 @@ def _without_terminal(
     plan: Config, program: bytes | None, pidfd: int, group: int | None, interactive: bool, detach: bool
 ) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    stdio = (0 if interactive and not detach else null, null if detach else 1, null if detach else 2)
+    relay = Relay((0 if interactive and not detach else null, null if detach else 1, null if detach else 2))
     before = signals.block(signals.SIG_BLOCK, signals.DEADLY)  # until there is somebody to pass them on to
     try:
-        pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
+        pid, _ = _spawn(plan, program, pidfd, group, relay.stdio, detach)
+        relay.begin()
         for name in () if detach else _PASSED_ON:
             signals.set_handler(signals.number(name), lambda number, frame: os.kill(pid, number))
     finally:
         signals.block(signals.SIG_SETMASK, before)
         os.close(null)
-    if detach:
-        os.waitpid(pid, 0)
-        return 0
+    if not detach:
+        relay.finish(pid)
     _, status = os.waitpid(pid, 0)
-    return _code(status)
+    return 0 if detach else _code(status)
 
 
 def _with_terminal(

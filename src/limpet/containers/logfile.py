@@ -65,15 +65,16 @@ class LogFile:
         """Logs the lines that `data` completes; the rest waits for its newline, for 16 KiB, or for `flush`."""
         pending = self._pending[stream]
         pending += data
-        lines: list[str] = []
+        lines: list[bytes] = []
+        now = timestamp(time.time_ns())  # what came in one read came at one time
         start = 0
         while True:
             end = pending.find(b"\n", start, start + PART)
             if end >= 0:
-                lines.append(self._line(stream, pending[start : end + 1], last=True))
+                lines.append(self._line(stream, pending[start : end + 1], now, last=True))
                 start = end + 1
             elif len(pending) - start >= PART:
-                lines.append(self._line(stream, pending[start : start + PART], last=False))
+                lines.append(self._line(stream, pending[start : start + PART], now, last=False))
                 start += PART
             else:
                 break
@@ -85,7 +86,8 @@ class LogFile:
         """At the end of the streams: what has no newline is logged with one, as Docker does."""
         for stream, pending in self._pending.items():
             if pending:
-                self._put([self._line(stream, pending + b"\n", last=True)])
+                now = timestamp(time.time_ns())
+                self._put([self._line(stream, pending + b"\n", now, last=True)])
                 pending.clear()
 
     def close(self) -> None:
@@ -94,30 +96,40 @@ class LogFile:
             os.close(self._fd)
             self._fd = -1
 
-    def _line(self, stream: str, data: bytearray, *, last: bool) -> str:
-        moment = self._part_time.get(stream) or timestamp(time.time_ns())
-        if last:
-            self._part_time.pop(stream, None)
-        else:
+    def _line(self, stream: str, data: bytearray, now: str, *, last: bool) -> bytes:
+        moment = self._part_time.pop(stream, now) if self._part_time else now
+        if not last:
             self._part_time[stream] = moment
         text = _quote(data.decode("utf-8", "replace"))
         for plain, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # as Go's encoder
             if plain in text:
                 text = text.replace(plain, escaped)
-        return f'{{"log":{text},"stream":"{stream}","time":"{moment}"}}\n'
+        return f'{{"log":{text},"stream":"{stream}","time":"{moment}"}}\n'.encode()
 
-    def _put(self, lines: list[str]) -> None:
+    def _put(self, lines: list[bytes]) -> None:
+        """One write for as many lines as fit the file: a write a line would be most of the cost."""
+        batch: list[bytes] = []
+        size = 0
         for line in lines:
-            data = line.encode()
-            try:
-                if self._fd < 0 or self._size >= self._max_size > 0:
-                    self._open()
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._fd, view) :]
-            except OSError:  # a full disk must not stop the container: the line is lost
-                continue
-            self._size += len(data)
+            if self._size + size >= self._max_size > 0:
+                self._write(b"".join(batch))
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        self._write(b"".join(batch))
+
+    def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            if self._fd < 0 or self._size >= self._max_size > 0:
+                self._open()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:  # a full disk must not stop the container: the lines are lost
+            return
+        self._size += len(data)
 
     def _open(self) -> None:
         if self._fd >= 0:

@@ -56,7 +56,8 @@ def command(options: Options, image: Config) -> list[str]:
     else:
         args = [*entrypoint, *options.command]
     if not args:
-        raise Invalid("no command specified", "the image has none: write one after its name")
+        hint = "the image has none" if options.entrypoint is None else "--entrypoint takes the image's away"
+        raise Invalid("no command specified", f"{hint}: write one after its name")
     return args
 
 

@@ -240,6 +240,8 @@ def _walk(fd: int, title: str) -> Iterator[tuple[str, _Member]]:
             position = data + size + -size % _BLOCK
         extended = {}
         path = posixpath.normpath(name.decode(errors="surrogateescape"))
+        if position > os.fstat(fd).st_size:
+            raise Corrupt(f"{title} is cut off: it ends inside {path[:200]}", "get it again")
         if kind in b"0\x007":
             yield path, _Member(data, size)
         elif kind in b"12":

@@ -86,8 +86,12 @@ def has_label(present: dict[str, str], text: str) -> bool:
 
 
 def created(image: Image) -> float:
-    """Unix seconds at which the image was made, as its config says; 0 if it doesn't."""
-    return timestamp(str(image.config.get("created") or ""))
+    """Unix seconds at which the image was made, as its config says.
+
+    A reproducible image says 1970, or nothing: then it is when the image came into this store. An `until` that took the
+    former for an age would remove what was built a minute ago.
+    """
+    return timestamp(str(image.config.get("created") or "")) or float(image.created)
 
 
 def truth(text: str) -> bool:

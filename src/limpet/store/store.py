@@ -31,6 +31,11 @@ class Store:
         os.makedirs(self.run, mode=0o711, exist_ok=True)
 
     def _create(self) -> None:
+        above = os.path.dirname(self.root)
+        if not os.path.isdir(above):
+            raise LimpetError(
+                f"{self.root}: {above} is no directory", "choose another place with --root or LIMPET_ROOT"
+            )
         try:
             for name in ("", "blobs", "blobs/sha256", "layers", "containers", "volumes", "tmp"):
                 os.makedirs(f"{self.root}/{name}".rstrip("/"), mode=0o711 if name else 0o710, exist_ok=True)
