@@ -11,7 +11,6 @@ import os
 from limpet import jsontext
 from limpet.containers import confinement, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
-from limpet.containers.relay import Relay
 from limpet.errors import Conflict
 from limpet.kernel import cgroup, signals
 from limpet.kernel import process as kernel
@@ -143,20 +142,37 @@ def _without_terminal(
     plan: Config, program: bytes | None, pidfd: int, group: int | None, interactive: bool, detach: bool
 ) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    relay = Relay((0 if interactive and not detach else null, null if detach else 1, null if detach else 2))
+    stdio = (0 if interactive and not detach else null, null if detach else 1, null if detach else 2)
+    relay = None
+    if not all(map(_harmless, stdio)):
+        from limpet.containers.relay import Relay
+
+        relay = Relay(stdio, _harmless)
+        stdio = relay.stdio
     before = signals.block(signals.SIG_BLOCK, signals.DEADLY)  # until there is somebody to pass them on to
     try:
-        pid, _ = _spawn(plan, program, pidfd, group, relay.stdio, detach)
-        relay.begin()
+        pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
+        if relay is not None:
+            relay.begin()
         for name in () if detach else _PASSED_ON:
             signals.set_handler(signals.number(name), lambda number, frame: os.kill(pid, number))
     finally:
         signals.block(signals.SIG_SETMASK, before)
         os.close(null)
-    if not detach:
+    if relay is not None:
         relay.finish(pid)
     _, status = os.waitpid(pid, 0)
     return 0 if detach else _code(status)
+
+
+def _harmless(fd: int) -> bool:
+    """A pipe, a socket or /dev/null: what the program may have as it is (see `relay`)."""
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        return True
+    kind = info.st_mode & 0o170000
+    return kind in (0o010000, 0o140000) or (kind == 0o020000 and info.st_rdev == os.makedev(1, 3))
 
 
 def _with_terminal(

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 
 from limpet.containers.console import write_all
 from limpet.kernel import process, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PIECE = 1 << 16
 
@@ -20,16 +23,16 @@ _PIECE = 1 << 16
 class Relay:
     """`stdio` is for the program. After the fork call `begin`; `finish(pidfd)` copies until it has ended."""
 
-    def __init__(self, stdio: tuple[int, int, int]) -> None:
+    def __init__(self, stdio: tuple[int, int, int], harmless: Callable[[int], bool]) -> None:
         self._outputs: dict[int, int] = {}  # our end of a pipe → where it goes
         self._theirs: list[int] = []
         self._stdin = -1
         self._pump = 0
         fds = list(stdio)
-        if not _harmless(fds[0]):
+        if not harmless(fds[0]):
             fds[0], self._stdin = self._pipe()
         for i in (1, 2):
-            if not _harmless(fds[i]):
+            if not harmless(fds[i]):
                 end, write = os.pipe()
                 self._outputs[end] = fds[i]
                 self._theirs.append(write)
@@ -88,13 +91,3 @@ class Relay:
                     os.close(fd)
                     del self._outputs[fd]
         os.close(pidfd)
-
-
-def _harmless(fd: int) -> bool:
-    try:
-        info = os.fstat(fd)
-    except OSError:
-        return True
-    if stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode):
-        return True
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3)
