@@ -125,7 +125,7 @@ def remove(store: Store, container: Container, *, force: bool = False, volumes: 
         left = cgroup.path(container.id)
         if left is not None and os.path.isdir(left):
             cgroup.kill(left)
-            _remove_group(left)
+            cgroup.remove(left)
         removal.remove_container(store, container.id, with_volumes=volumes or container.options.auto_remove)
     finally:
         if lock >= 0:
@@ -321,13 +321,3 @@ def _deaf(pid: int, number: int, seconds: int) -> str:
         return ""
     then = f"it is killed after {seconds} s" if seconds >= 0 else "it goes on"
     return f"PID 1 does not handle {signals.name(number)}, so {then}; run it with --init, or set --stop-signal"
-
-
-def _remove_group(place: str) -> None:
-    """Killed processes leave their group when they are reaped: a few moments at most."""
-    for _ in range(500):
-        try:
-            cgroup.remove(place)
-            return
-        except OSError:
-            time.sleep(0.01)

@@ -7,9 +7,14 @@ Without version 2 `create` gives None, and a container is held by its PID namesp
 from __future__ import annotations
 
 import os
+import time
 
 PARENT = "limpet"
 _PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+
+
+_PAUSE, _PATIENCE = 0.002, 500
+"""Seconds between two tries to remove a group, and how many there are."""
 
 
 def root() -> str | None:
@@ -45,16 +50,27 @@ def create(name: str) -> str | None:
         return place
 
 
-def remove(place: str) -> None:
-    """Takes away an empty group, groups below it, and the parent if this was the last. Busy ones raise OSError."""
-    try:
-        _remove(place)
-    except FileNotFoundError:
-        pass
+def remove(place: str) -> bool:
+    """Takes away a group whose processes have ended or are just ending, groups below it, and the last one's parent.
+
+    What was killed counts for the group until the kernel has finished with it: up to a second is waited for that. False
+    if something goes on living in it.
+    """
+    for attempt in range(_PATIENCE):
+        try:
+            _remove(place)
+            break
+        except FileNotFoundError:
+            break
+        except OSError:
+            if attempt == _PATIENCE - 1:
+                return False
+            time.sleep(_PAUSE)
     try:
         os.rmdir(os.path.dirname(place))
     except OSError:
         pass  # other containers
+    return True
 
 
 def _remove(place: str) -> None:
