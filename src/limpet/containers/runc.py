@@ -10,7 +10,7 @@ import os
 
 from limpet.containers.outcome import StartFailed
 from limpet.containers.runtime import Started
-from limpet.kernel import mounts, process
+from limpet.kernel import cgroup, mounts, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def delete(run: str, bundle: str) -> None:
     if program is not None:
         pid = os.posix_spawn(program, [program, "--root", f"{run}/runc", "delete", "--force", name], os.environ)
         os.waitpid(pid, 0)
+        cgroup.remove_parents()
     mounts.umount(f"{bundle}/rootfs", mounts.MNT_DETACH)
 
 

@@ -11,8 +11,6 @@ import time
 
 PARENT = "limpet"
 _PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-
-
 _PAUSE, _PATIENCE = 0.002, 500
 """Seconds between two tries to remove a group, and how many there are."""
 
@@ -71,6 +69,15 @@ def remove(place: str) -> bool:
     except OSError:
         pass  # other containers
     return True
+
+
+def remove_parents() -> None:
+    """Takes away `limpet` where it is empty, in every hierarchy: runc makes it in those of version 1 and leaves it."""
+    for name in os.listdir(_PLACES[0]):
+        try:
+            os.rmdir(f"{_PLACES[0]}/{name}/{PARENT}")
+        except OSError:
+            pass  # not there, or other containers
 
 
 def _remove(place: str) -> None:
