@@ -83,11 +83,11 @@ def test_pids_of_groups_below_too(group: str, sleeper: subprocess.Popen[bytes]) 
 def test_kill_reaches_everything(group: str, sleeper: subprocess.Popen[bytes]) -> None:
     os.mkdir(f"{group}/below")
     # It forks without end: a list of pids would always be too old.
-    forker = subprocess.Popen(
-        [sys.executable, "-S", "-I", "-c", "import os\nwhile True:\n  if os.fork(): os._exit(0)"],
-        start_new_session=True,
-    )
+    # It starts only when it is in the group, so that none of its line is born outside.
+    program = "import os, sys\nsys.stdin.readline()\nwhile True:\n  if os.fork(): os._exit(0)"
+    forker = subprocess.Popen([sys.executable, "-S", "-I", "-c", program], stdin=subprocess.PIPE)
     cgroup.enter(f"{group}/below", forker.pid)
+    forker.communicate(b"\n")
     cgroup.kill(group)
     forker.wait()
     assert sleeper.wait() == -9
