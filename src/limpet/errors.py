@@ -31,6 +31,15 @@ class LimpetError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
+def reason(error: OSError) -> str:
+    """`path: what is wrong`, without Python's `[Errno 28]`."""
+    text = error.strerror or str(error)
+    name = error.filename
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "surrogateescape")
+    return f"{name}: {text}" if name else text
+
+
 class NotFound(LimpetError):
     pass
 

@@ -265,37 +265,3 @@ def test_killed_at_system_calls(bench: Bench, tmp_path: Path) -> None:
         killed += traced("-e", f"inject={name}:signal=KILL:when={number}").returncode != 0
         bench.afterwards(f"{name} number {number}", prune_first=bool(i % 2))
     assert killed >= len(samples) // 2
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """16 MB of ext4 on a loop device, or of tmpfs where there are none (an overlay and an index can't be there)."""
-    image, place = tmp_path / "disk.img", tmp_path / "small"
-    place.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(16 << 20)
-    made = shutil.which("mkfs.ext4") and subprocess.run(["mkfs.ext4", "-q", image]).returncode == 0
-    if not made or subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode != 0:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", "-R", place], check=True)
-
-
-def test_a_full_disk_costs_an_error_and_nothing_else(limpet: Any, busybox_tar: Path, small_disk: Path) -> None:
-    limpet.environment |= {"LIMPET_ROOT": str(small_disk / "store"), "LIMPET_RUN": str(small_disk.parent / "run")}
-    limpet("import", busybox_tar, "busybox:test")
-    before = limpet("images", "--no-trunc", "-q").stdout
-    (small_disk.parent / "big").write_bytes(bytes(40_000_000))
-    big = small_disk.parent / "big.tar"
-    subprocess.run(["tar", "-C", small_disk.parent, "-cf", big, "big"], check=True)
-    for command in (["capture", "-q", "too/large"], ["import", big, "too/large"]):
-        result = limpet(*command, check=False)
-        assert result.returncode in (1, 125)
-        assert "No space left on device" in result.stderr
-        assert len(result.stderr.splitlines()) <= 2, result.stderr
-        assert limpet("system", "check").stdout == "nothing is wrong\n"
-        assert limpet("images", "--no-trunc", "-q").stdout == before
-    # When something was removed, there is room again
-    limpet("rmi", "busybox:test")
-    limpet("import", busybox_tar, "busybox:again")
-    assert os.listdir(small_disk / "store/tmp") == []

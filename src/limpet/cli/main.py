@@ -6,12 +6,13 @@ connection would checkpoint and sync for nothing (`store/db.py`), and tearing th
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 from limpet.cli.commands import ALIASES, COMMANDS, GROUPS
 from limpet.cli.table import Call, Option
-from limpet.errors import Exit, LimpetError
+from limpet.errors import Exit, LimpetError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ GLOBAL_OPTIONS = (
 _OWN_FAILURE = ("run", "create")
 """Docker keeps 125 for these two: their other codes are the container's. Elsewhere a failure is 1, a bad flag 125."""
 
+_FULL = (28, 122)  # ENOSPC, EDQUOT (the module `errno` is not loaded by then)
+
 
 def entry() -> NoReturn:
     """The program."""
@@ -45,7 +48,7 @@ def entry() -> NoReturn:
     except BrokenPipeError:
         code = 141  # what a shell shows for SIGPIPE
     except OSError as e:  # a flush: a full disk behind `> file`
-        print(f"limpet: standard output: {e.strerror}", file=sys.stderr)
+        print(f"limpet: {reason(e)}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         code = 130
@@ -73,8 +76,12 @@ def main(words: list[str]) -> int:
         code = 1 if call is not None and e.exit_code == 125 and call.command.name not in _OWN_FAILURE else e.exit_code
         return _report(e.message, e.hint, code)
     except OSError as e:
-        reason = e.strerror or str(e)
-        return _report(f"{os.fsdecode(e.filename)}: {reason}" if e.filename else reason, "", 125 if call is None else 1)
+        code = 125 if call is None or call.command.name in _OWN_FAILURE else 1
+        if e.errno in _FULL:
+            from limpet.cli import full
+
+            return _report(*full.explain(e, call), code)
+        return _report(reason(e), "", code)
     except Exception as e:
         text = f"internal error: {type(e).__name__}: {e}".replace("\n", " ")
         return _report(
@@ -208,4 +215,19 @@ def _standard_streams() -> None:
             os.open("/dev/null", os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(number, True)
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
-    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_StandardOutput(1, "wb", closefd=False)),
+        encoding="utf-8",
+        errors="surrogateescape",
+        line_buffering=bool(sys.stdout.line_buffering),
+    )
+
+
+class _StandardOutput(io.FileIO):
+    """Its errors say whose they are: a full disk behind `> file` is not the store's."""
+
+    def write(self, data: Any, /) -> Any:
+        try:
+            return super().write(data)
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, "standard output") from None

@@ -123,10 +123,17 @@ class Call:
             self._store = Store(self._root, self._run)
         return self._store
 
-    def has_store(self) -> bool:
-        """Whether there is one already: for those who only look."""
+    @property
+    def root(self) -> str:
+        """Where the store is, or would be."""
         import os
 
         from limpet.store.store import DEFAULT_ROOT
 
-        return os.path.exists(f"{self._root or os.environ.get('LIMPET_ROOT') or DEFAULT_ROOT}/state.db")
+        return os.path.abspath(self._root or os.environ.get("LIMPET_ROOT") or DEFAULT_ROOT)
+
+    def has_store(self) -> bool:
+        """Whether there is one already: for those who only look."""
+        import os
+
+        return os.path.exists(f"{self.root}/state.db")

@@ -11,6 +11,7 @@ from limpet import jsontext
 from limpet.containers import confinement, hostfiles, spec, users
 from limpet.errors import LimpetError
 from limpet.layers import driver
+from limpet.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,9 +57,5 @@ def prepare(store: Store, container: Container, root: int, size: tuple[int, int]
     section, program = confinement.seccomp(store, container.options, config)
     if section:  # kept as text, since encoding 400 names costs more than all the rest: "linux" is the last key
         text = f'{text[:-2]},"seccomp":{section}}}}}'
-    fd = os.open(f"{directory}/config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
+    files.put(f"{directory}/config.json", text.encode())
     return config, program

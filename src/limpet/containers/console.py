@@ -130,6 +130,8 @@ def write_all(fd: int, data: bytes) -> None:
             poll = select.poll()
             poll.register(fd, select.POLLOUT)
             poll.poll()
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, {1: "standard output", 2: "standard error"}.get(fd)) from None
 
 
 def _resize(master: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from limpet.errors import Invalid
+from limpet.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def hostname(options: Options, container_id: str) -> str:
 def write(directory: str, options: Options, container_id: str) -> None:
     """Writes the three files; a file that is there keeps its inode, so that a running container sees the change."""
     name = hostname(options, container_id)
-    _put(f"{directory}/hostname", f"{name}\n".encode())
+    files.put(f"{directory}/hostname", f"{name}\n".encode(), 0o644)
     if options.network == "host" and not options.add_host:
         hosts = _read("/etc/hosts") or _LOCAL.encode()
     else:
@@ -46,8 +47,8 @@ def write(directory: str, options: Options, container_id: str) -> None:
             full = f"{name}.{options.domainname} {name}" if options.domainname else name
             own = f"127.0.0.1\t{full}\n"
         hosts = f"{_LOCAL}{extra}{own}".encode()
-    _put(f"{directory}/hosts", hosts)
-    _put(f"{directory}/resolv.conf", _read("/etc/resolv.conf"))
+    files.put(f"{directory}/hosts", hosts, 0o644)
+    files.put(f"{directory}/resolv.conf", _read("/etc/resolv.conf"), 0o644)
 
 
 def host_entry(text: str) -> tuple[str, str]:
@@ -84,11 +85,3 @@ def _read(path: str) -> bytes:
             return file.read(1 << 20)
     except OSError:
         return b""
-
-
-def _put(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)

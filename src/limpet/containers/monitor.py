@@ -7,6 +7,7 @@ with `--rm` the first client removes what is left, or, when that one is gone, a 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -16,8 +17,8 @@ from limpet.containers import bundle, clients, frames, logfile, runtime, title
 from limpet.containers.options import restart_policy
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
-from limpet.errors import LimpetError
-from limpet.kernel import cgroup, devices, process
+from limpet.errors import LimpetError, reason
+from limpet.kernel import cgroup, devices, process, signals
 from limpet.store import files
 
 TYPE_CHECKING = False
@@ -67,7 +68,8 @@ def _report_crash(store: Store, container: Container, outcome: int, error: BaseE
 
     text = "".join(traceback.format_exception(error))
     try:
-        os.write(outcome, pack(128, f"the monitor failed: {error!r}"))
+        what = reason(error) if isinstance(error, OSError) else repr(error)
+        os.write(outcome, pack(128, f"container {container.name}: its monitor failed: {what}"))
     except OSError:
         pass
     try:
@@ -125,9 +127,14 @@ class Monitor:
             except LimpetError as e:
                 return self._failed(e, outcome)
             except (OSError, ValueError, RecursionError) as e:
-                return self._failed(LimpetError(f"container {self._container.name}: {e}"), outcome)
+                text = reason(e) if isinstance(e, OSError) else str(e)
+                return self._failed(LimpetError(f"container {self._container.name}: {text}"), outcome)
             began = time.monotonic()
-            self._record(durable=False)
+            try:
+                self._record(durable=False)
+            except OSError as e:  # what runs without a record could not be stopped
+                self._end_now()
+                return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
             if outcome >= 0:
                 os.write(outcome, STARTED)
                 os.close(outcome)
@@ -192,12 +199,21 @@ class Monitor:
         code = error.code if isinstance(error, StartFailed) else 128
         state = "exited" if self._status["restarts"] else "created"
         moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
-        self._record(state=state, pid=0, exit_code=code, error=str(error), finished_at=moment)
+        try:
+            self._record(state=state, pid=0, pid_start=0, exit_code=code, error=str(error), finished_at=moment)
+        except OSError:
+            pass  # the starter hears it
         if outcome >= 0:
             os.write(outcome, pack(code, error.message, error.hint))
             os.close(outcome)
         self._clients.close()
         return 0
+
+    def _end_now(self) -> None:
+        assert self._started is not None
+        process.pidfd_send_signal(self._started.pidfd, signals.SIGKILL)
+        os.waitpid(self._started.pid, 0)
+        self._put_away()
 
     # While it runs
 
@@ -255,14 +271,8 @@ class Monitor:
 
     def _over(self, code: int, again: bool) -> None:
         """Puts away what belonged to this run, records the exit and tells the clients."""
-        assert self._started is not None
-        os.close(self._started.pidfd)
-        self._started = None
+        self._put_away()
         oom = False
-        if self._container.options.runtime == "runc":
-            from limpet.containers import runc
-
-            runc.delete(self._run, self._directory)
         if self._cgroup is not None:
             oom = _oom_killed(self._cgroup)
             cgroup.remove(self._cgroup)
@@ -275,8 +285,20 @@ class Monitor:
             oom_killed=oom,
         )
         if not self._container.options.auto_remove:
-            self._record(durable=True)
+            try:
+                self._record(durable=True)
+            except OSError:
+                pass  # whoever waits shall hear the exit code all the same
         self._clients.finish(code)
+
+    def _put_away(self) -> None:
+        assert self._started is not None
+        os.close(self._started.pidfd)
+        self._started = None
+        if self._container.options.runtime == "runc":
+            from limpet.containers import runc
+
+            runc.delete(self._run, self._directory)
 
     def _again(self, policy: str, most: int, code: int) -> bool:
         if policy == "no" or os.path.exists(f"{self._run}/stopped"):
@@ -311,7 +333,16 @@ class Monitor:
 
     def _record(self, *, durable: bool = True, **changes: object) -> None:
         self._status.update(changes)
-        files.write_file(f"{self._directory}/status", jsontext.dumps(self._status).encode(), 0o644, durable=durable)
+        path, data = f"{self._directory}/status", jsontext.dumps(self._status).encode()
+        try:
+            files.write_file(path, data, 0o644, durable=durable)
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            try:
+                files.overwrite(path, data)
+            except OSError:
+                raise e from None
 
 
 def _oom_killed(group: str) -> bool:

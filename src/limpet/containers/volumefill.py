@@ -67,8 +67,11 @@ def _copy_entry(source: int, place: int, name: str, found: os.stat_result) -> No
         inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
         outer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place)
         try:
-            while os.sendfile(outer, inner, None, BLOCK):
-                pass
+            try:
+                while os.sendfile(outer, inner, None, BLOCK):
+                    pass
+            except OSError as e:
+                raise OSError(e.errno, e.strerror, os.readlink(f"/proc/self/fd/{outer}")) from None
             _copy_metadata(inner, outer, found)
         finally:
             os.close(inner)

@@ -13,7 +13,9 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 
 _OPENAT2 = 437
-_SYNCFS, _RENAMEAT2 = by_machine(306, 267), by_machine(316, 276)
+FALLOC_FL_KEEP_SIZE = 1
+
+_SYNCFS, _RENAMEAT2, _FALLOCATE = by_machine(306, 267), by_machine(316, 276), by_machine(285, 47)
 
 
 def openat2(path: str | bytes, flags: int, mode: int = 0, *, dirfd: int = AT_FDCWD, resolve: int = 0) -> int:
@@ -36,6 +38,12 @@ def openat2(path: str | bytes, flags: int, mode: int = 0, *, dirfd: int = AT_FDC
 def syncfs(fd: int) -> None:
     """Everything of the file system that `fd` is on is on disk when this returns."""
     syscall(_SYNCFS, fd)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Blocks for the first `size` bytes, so that writing them can't fail for want of space; the file stays as long as
+    it is (fallocate(2), KEEP_SIZE). Raises OSError where the file system can't, or is full."""
+    syscall(_FALLOCATE, fd, FALLOC_FL_KEEP_SIZE, 0, size)
 
 
 def renameat2(old: str, new: str, flags: int = 0, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD) -> None:

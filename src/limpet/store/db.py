@@ -9,6 +9,8 @@ sync it, some milliseconds for nothing. The log stays small by `wal_autocheckpoi
 
 from __future__ import annotations
 
+import os
+
 from limpet.errors import Conflict, LimpetError
 
 TYPE_CHECKING = False
@@ -33,6 +35,7 @@ else:
         del sys.modules["functools"]
 
 VERSION = 1
+RESERVE = 1_000_000  # bytes, of the database and of its log each: an autocheckpoint comes after 200 pages of 4 KiB
 
 SCHEMA = """
 -- A file in blobs/. `boot` is the id of the boot during which it was written without a sync, NULL once it is durable.
@@ -122,6 +125,12 @@ class Database:
     """One connection. Threads must not share it; a forked child must not use it."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            # Never again: a close of any descriptor of the file drops SQLite's locks on it (fcntl(2), F_SETLK).
+            _reserve(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except OSError:
+            pass  # it is here, or SQLite says what is wrong
         try:
             self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
             self._open()
@@ -133,6 +142,7 @@ class Database:
         (version,) = run("PRAGMA user_version").fetchone()
         run("PRAGMA foreign_keys=ON")
         if version == VERSION:
+            self._reserve_log()
             return
         if version > VERSION:
             raise LimpetError(f"the store was written by a newer limpet (schema {version}, this one knows {VERSION})")
@@ -142,14 +152,30 @@ class Database:
                 for statement in SCHEMA.split(";\n"):
                     run(statement)
                 run(f"PRAGMA user_version={VERSION}")
+        self._reserve_log()
+
+    def _reserve_log(self) -> None:
+        """A log's frames overwrite those that were checkpointed, so this is done once, until a last close."""
+        path = f"{self._path}-wal"
+        try:
+            if os.stat(path).st_blocks * 512 < RESERVE:
+                _reserve(path, os.O_WRONLY)
+        except OSError:
+            pass  # gone again, or full already: what needs space will say so
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """All rows of a query, as tuples."""
-        return self._connection.execute(query, values).fetchall()
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as e:
+            raise _failed(e) from e
 
     def row(self, query: str, *values: object) -> Any:
         """The first row of a query as a tuple, or None."""
-        return self._connection.execute(query, values).fetchone()
+        try:
+            return self._connection.execute(query, values).fetchone()
+        except sqlite3.OperationalError as e:
+            raise _failed(e) from e
 
     def run(self, statement: str, *values: object) -> int:
         """Executes one statement, gives the number of rows changed. Raises Conflict on a broken constraint."""
@@ -166,6 +192,17 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _reserve(path: str, flags: int) -> None:
+    """Space for some changes: things can be removed, and an end be recorded, on a disk that is full."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    try:
+        from limpet.kernel import fs
+
+        fs.reserve(fd, RESERVE)
+    finally:
+        os.close(fd)
 
 
 class Transaction:

@@ -20,8 +20,10 @@ def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = Tru
             view = view[os.write(fd, view) :]
         if durable:
             os.fsync(fd)
-    except BaseException:
+    except BaseException as e:
         os.unlink(temporary)
+        if isinstance(e, OSError):
+            raise OSError(e.errno, e.strerror, path) from None
         raise
     finally:
         os.close(fd)
@@ -30,6 +32,31 @@ def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = Tru
     if durable:
         sync_directory(os.path.dirname(path) or ".")
     faults.reach("file-renamed")
+
+
+def put(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Writes a file that is made anew before each use: neither atomic nor durable. Raises OSError with the path."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def overwrite(path: str, data: bytes) -> None:
+    """Replaces a small file in place, where the disk is too full for a new one: its blocks are there already.
+
+    Not atomic for a crash. A shorter text is filled up with blanks. Raises OSError if it is missing or too small.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, data.ljust(os.fstat(fd).st_size), 0)
+    finally:
+        os.close(fd)
 
 
 def sync_directory(path: str) -> None:
