@@ -94,12 +94,13 @@ def test_without_a_status_it_was_created(store: Store) -> None:
 @pytest.mark.parametrize("written", ["running", "restarting"])
 def test_it_runs_only_while_its_monitor_lives(store: Store, written: str) -> None:
     container = add(store, "web")
-    write(store, container, state=written, pid=1, monitor=1)
+    write(store, container, state=written, pid=1, monitor=1, exit_code=7)
     lock = hold_lock(store, container)
     assert state.status(store, container).state == written
     os.close(lock)
     status = state.status(store, container)
-    assert (status.state, status.exit_code, status.pid) == ("exited", 137, 0)
+    code = 137 if written == "running" else 7  # while it waited for the next try it had ended already
+    assert (status.state, status.exit_code, status.pid, status.lost) == ("exited", code, 0, True)
     assert status.error
 
 

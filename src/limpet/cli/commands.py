@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "system check": ("limpet.cli.system_store", "Check everything in the store"),
     "system df": ("limpet.cli.system_store", "Show what uses how much disk"),
     "system prune": ("limpet.cli.system_store", "Remove what nothing uses"),
+    "system recover": ("limpet.cli.system_store", "Bring back what a crash or a boot ended"),
     "tag": ("limpet.cli.images_local", "Give an image one more name"),
     "top": ("limpet.cli.containers", "Show the processes of a container"),
     "version": ("limpet.cli.system", "Show the version"),

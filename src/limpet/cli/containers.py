@@ -143,11 +143,16 @@ _WHERE = "a container on the host's network answers at the host's own addresses,
 
 
 def prune(call: Call) -> int:
+    from limpet.containers import recovery
     from limpet.containers import stop as stopping
     from limpet.images.leftovers import tree_bytes
 
     matches = _prune_filter(call["filter"])
-    rows = [row for row in listing.rows(call.store, all=True) if _is_stopped(row) and matches(row)]
+    rows = [
+        row
+        for row in listing.rows(call.store, all=True)
+        if _is_stopped(row) and not recovery.due(call.store, row.container, row.status) and matches(row)
+    ]
     sizes = {row.container.id: tree_bytes(call.store.container_path(row.container.id)) for row in rows}
     if rows and not call["force"]:
         total = output.size_decimal(sum(sizes.values()))
@@ -165,6 +170,7 @@ def prune(call: Call) -> int:
             print(f"limpet: {e}", file=sys.stderr)
         else:
             gone.append(row.container.id)
+    recovery.collect_groups(call.store)
     if gone:
         print("Deleted Containers:", *gone, "", sep="\n")
     print(f"Total reclaimed space: {output.size_decimal(sum(sizes[identity] for identity in gone))}")

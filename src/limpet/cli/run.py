@@ -43,13 +43,20 @@ def run(call: Call) -> int:
     from limpet.containers import attach as attaching
     from limpet.containers import removal
 
-    code = attaching.attach(
-        call.store,
-        container,
-        connection=connection,
-        detach_keys=call["detach-keys"],
-        proxy_signals=call["sig-proxy"],
-    )
+    try:
+        code = attaching.attach(
+            call.store,
+            container,
+            connection=connection,
+            detach_keys=call["detach-keys"],
+            proxy_signals=call["sig-proxy"],
+        )
+    except LimpetError:
+        if options.auto_remove:  # its monitor is gone, and can't see to it
+            from limpet.containers import stop as stopping
+
+            stopping.remove(call.store, container, force=True, volumes=True)
+        raise
     if code == attaching.DETACHED:
         return 0
     if options.auto_remove:

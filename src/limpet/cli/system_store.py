@@ -7,9 +7,10 @@ import sys
 from limpet import jsontext
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import state, stop, volumes
+from limpet.containers import recovery, state, stop, volumes
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import collect, filters, inspect, leftovers, prune, usage
+from limpet.kernel import cgroup
 from limpet.oci import digest as digests
 from limpet.oci import reference
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 KINDS = ("containers", "images", "volumes", "garbage")
+_GROUP = "a control group of a container that no row names"
 
 
 def df(call: Call) -> int:
@@ -163,6 +165,9 @@ def prune_(call: Call) -> int:
         plan = prune.plan(store, everything=call["all"], wanted=wanted, without=ids)
     loose = _loose_volumes(store, ids) if "volumes" in kinds else []
     rubbish = leftovers.find(store) if "garbage" in kinds and not wanted else []
+    if "garbage" in kinds and not wanted:
+        groups = [leftovers.Leftover(path, _GROUP, 0) for path in recovery.orphaned_groups(store)]
+        rubbish = [*rubbish, *groups]
     if not call["force"] and (gone or plan.images or loose or rubbish):
         output.confirm(_announcement(store, gone, plan, loose, rubbish))
     total = 0
@@ -194,6 +199,9 @@ def prune_(call: Call) -> int:
             print(f"deleted leftover: {path}")
         if swept.waiting:
             print("limpet: something is being added right now: leftovers stay until the next prune", file=sys.stderr)
+        for place in recovery.orphaned_groups(store):
+            if cgroup.remove(place):
+                print(f"deleted leftover: {place}")
     print(f"Total reclaimed space: {output.size_decimal(total)}")
     return 0
 
@@ -222,7 +230,8 @@ def _announcement(store: Store, gone: list[Container], plan: Plan, loose: list[s
 
 
 def _removable(store: Store, container: Container) -> bool:
-    return state.status(store, container).state not in ("running", "paused", "restarting")
+    status = state.status(store, container)
+    return status.state not in ("running", "paused", "restarting") and not recovery.due(store, container, status)
 
 
 def _stopped(store: Store, wanted: dict[str, list[str]]) -> list[Container]:
@@ -263,6 +272,13 @@ def check(call: Call) -> int:
     return 1 if any(not one.repaired for one in damage) else 0
 
 
+def recover(call: Call) -> int:
+    failed = recovery.recover(call.store, lambda line: print(line, flush=True))
+    for error in failed:
+        print(f"limpet: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 COMMANDS: dict[str, Command] = {
     "system df": Command(
         "system df",
@@ -300,6 +316,14 @@ COMMANDS: dict[str, Command] = {
             Option("quiet", "q", help="Only findings"),
         ],
         examples=("limpet system check", "limpet system check --repair"),
+        max_args=0,
+    ),
+    "system recover": Command(
+        "system recover",
+        recover,
+        "",
+        "After a crash or a boot: start what has a restart policy, remove --rm containers whose monitor is gone",
+        examples=("limpet system recover",),
         max_args=0,
     ),
 }

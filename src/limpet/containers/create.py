@@ -51,6 +51,8 @@ def create(store: Store, image: Image, options: Options, *, layers: list[str] | 
     container_id = names.container_id()
     durable = not options.auto_remove
     directory = store.container_path(container_id)
+    if wanted:
+        _free(store, wanted)
     with store.lease():
         try:
             _make_directory(store, directory, image.config, mounts, durable)
@@ -168,6 +170,20 @@ def _insert(
             db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
     faults.reach("container-row")
     return Container(container_id, name, image.id, options.image, layers, created, options)
+
+
+def _free(store: Store, name: str) -> None:
+    """A container made with `--rm` whose monitor was killed should be gone: it does not keep its name from others."""
+    if store.db.row("SELECT 1 FROM container WHERE name = ?", name) is None:
+        return
+    from limpet.containers import state, stop
+
+    try:
+        other = state.find(store, name)
+        if other.name == name and other.options.auto_remove and state.status(store, other).lost:
+            stop.remove(store, other)
+    except (NotFound, Conflict):
+        pass  # somebody else took it, or started it
 
 
 def _free_name(store: Store, container_id: str) -> str:

@@ -157,7 +157,7 @@ class Monitor:
     def _start(self, root: int) -> None:
         options = self._container.options
         self._streams = self._new_streams()
-        self._cgroup = cgroup.create(self._container.id)
+        self._cgroup = cgroup.create(self._container.id, self._store.root)
         group = None
         theirs: list[int] = []
         try:

@@ -1,16 +1,19 @@
 """`--runtime runc`: the same bundle, executed by /usr/sbin/runc in place of `runtime`.
 
 The monitor enters a mount namespace of its own, in which alone the container's root is mounted at the bundle's
-`rootfs`; it becomes the reaper of what runc leaves behind, which is the container's PID 1.
+`rootfs`; it becomes the reaper of what runc leaves behind, which is the container's PID 1. That one does not die with
+the monitor as a container of ours does, so a guard, a child of the monitor's, ends it when the monitor is killed.
 """
 
 from __future__ import annotations
 
 import os
+import select
 
+from limpet.containers import title
 from limpet.containers.outcome import StartFailed
 from limpet.containers.runtime import Started
-from limpet.kernel import cgroup, mounts, process
+from limpet.kernel import cgroup, mounts, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def start(config: Config, bundle: str, run: str, root: int, stdio: tuple[int, in
         with open(f"{run}/runc.pid", "rb") as file:
             pid = int(file.read())
         pidfd = os.pidfd_open(pid)
+        _guard(pidfd)
         try:
             _call([program, *state, "start", name], stdio, run)
         except StartFailed:
@@ -70,6 +74,35 @@ def delete(run: str, bundle: str) -> None:
         os.waitpid(pid, 0)
         cgroup.remove_parents()
     mounts.umount(f"{bundle}/rootfs", mounts.MNT_DETACH)
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass  # the guard, what runc left
+    except ChildProcessError:
+        pass
+
+
+def _guard(pidfd: int) -> None:
+    """Forks the process that kills the container when the monitor, our process, has ended before it."""
+    monitor = os.pidfd_open(os.getpid())
+    try:
+        if os.fork() == 0:
+            try:
+                title.set_title("limpet guard")
+                process.set_name(b"limpet-guard")
+                low, high = sorted((pidfd, monitor))
+                process.close_range(0, low - 1)  # above all the monitor's lock
+                if low + 1 < high:
+                    process.close_range(low + 1, high - 1)
+                process.close_range(high + 1, 0xFFFFFFFF)
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                poll.register(monitor, select.POLLIN)
+                if all(fd != pidfd for fd, _ in poll.poll()):
+                    process.pidfd_send_signal(pidfd, signals.SIGKILL)
+            finally:
+                os._exit(0)
+    finally:
+        os.close(monitor)
 
 
 def _call(arguments: list[str], stdio: tuple[int, int, int], run: str) -> None:

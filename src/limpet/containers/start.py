@@ -104,10 +104,9 @@ def _clear(store: Store, container: Container) -> None:
             os.unlink(f"{run}/{name}")
         except FileNotFoundError:
             pass
-    left = cgroup.path(container.id)
-    if left is not None and os.path.isdir(left):
-        cgroup.kill(left)
-        cgroup.remove(left)
+    cgroup.clear(container.id)
+    if os.path.isdir(f"{run}/runc"):
+        remove_tree(f"{run}/runc")  # runc's own record of it
     if os.path.isdir(f"{store.container_path(container.id)}/work/work/incompat"):
         # A volatile mount that was not unmounted refuses to be mounted again (overlayfs.rst, "Volatile mount").
         remove_tree(f"{store.container_path(container.id)}/work/work/incompat")

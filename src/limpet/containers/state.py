@@ -7,8 +7,12 @@ killed took its container along (PDEATHSIG), and whoever looks next sees it exit
     no file                         created
     "running" and locked            running
     "restarting" and locked         restarting: the policy waits for the next try
-    "running" and not locked        exited (137): the monitor died
+    "running" and not locked        exited (137), lost: the monitor died
+    "restarting" and not locked     exited with the code of its last run, lost
     "exited", "created"             as it says
+
+Nobody saw when a lost one ended. Its finished_at is the last sign of life: when its status, its log or the top of its
+file system changed last. `recovery` is for what is to happen to lost containers.
 """
 
 from __future__ import annotations
@@ -60,12 +64,16 @@ class Container:
 
 
 class Status:
-    """`state`: created, running, paused, restarting, exited. Times: RFC 3339, NEVER if it did not happen."""
+    """`state`: created, running, paused, restarting, exited. Times: RFC 3339, NEVER if it did not happen.
+
+    `lost`: its last run ended with its monitor, so that nobody removed or restarted it.
+    """
 
     __slots__ = (
         "error",
         "exit_code",
         "finished_at",
+        "lost",
         "monitor",
         "oom_killed",
         "pid",
@@ -86,6 +94,7 @@ class Status:
         self.error: str = values.get("error") or ""
         self.restarts: int = values.get("restarts") or 0
         self.oom_killed: bool = bool(values.get("oom_killed"))
+        self.lost: bool = bool(values.get("lost"))
 
     @property
     def running(self) -> bool:
@@ -118,13 +127,14 @@ def all_containers(store: Store) -> list[Container]:
 
 def status(store: Store, container: Container) -> Status:
     """The state as it is now."""
-    found = Status(_read(f"{store.container_path(container.id)}/status"))
+    directory = store.container_path(container.id)
+    found = Status(_read(f"{directory}/status"))
     if found.state in ("running", "restarting") and not monitored(store, container.id):
         # The monitor may have ended properly in between: what it wrote last counts then.
-        found = Status(_read(f"{store.container_path(container.id)}/status"))
-        if found.state in ("running", "restarting"):
-            found.state, found.pid = "exited", 0
-            found.exit_code, found.error = KILLED, _MONITOR_GONE
+        values = _read(f"{directory}/status")
+        if values.get("state") in ("running", "restarting"):
+            values.update(_lost(directory, container.id, values))
+        found = Status(values)
     return found
 
 
@@ -164,9 +174,25 @@ def try_lock(store: Store, container: Container) -> int:
     path = f"{store.container_path(container.id)}/status"
     values = _read(path)
     if values.get("state") in ("running", "restarting"):
-        values.update(state="exited", pid=0, pid_start=0, exit_code=KILLED, error=_MONITOR_GONE)
+        values.update(_lost(store.container_path(container.id), container.id, values))
         write_file(path, jsontext.dumps(values).encode(), 0o644, durable=False)
     return lock
+
+
+def _lost(directory: str, container_id: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What is to be said of a container whose monitor died, in place of the monitor's last word."""
+    found = {"state": "exited", "pid": 0, "pid_start": 0, "error": _MONITOR_GONE, "lost": True}
+    if values["state"] == "running":
+        from limpet.containers import logfile
+
+        last = 0
+        for name in ("status", f"{container_id}-json.log", "upper"):
+            try:
+                last = max(last, os.stat(f"{directory}/{name}").st_mtime_ns)
+            except OSError:
+                pass
+        found.update(exit_code=KILLED, finished_at=logfile.timestamp(last) if last else NEVER)
+    return found
 
 
 def _container(row: Any) -> Container:

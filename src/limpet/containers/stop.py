@@ -122,10 +122,7 @@ def remove(store: Store, container: Container, *, force: bool = False, volumes: 
         if lock < 0 and time.monotonic() > deadline + PATIENCE:
             break  # somebody holds it who is no monitor: what he does will fail
     try:
-        left = cgroup.path(container.id)
-        if left is not None and os.path.isdir(left):
-            cgroup.kill(left)
-            cgroup.remove(left)
+        cgroup.clear(container.id)
         removal.remove_container(store, container.id, with_volumes=volumes or container.options.auto_remove)
     finally:
         if lock >= 0:

@@ -10,6 +10,9 @@ import os
 import time
 
 PARENT = "limpet"
+_OWNER = "user.limpet.store"
+"""The extended attribute that says whose a group is: several stores have theirs below the one parent."""
+
 _PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _PAUSE, _PATIENCE = 0.002, 500
 """Seconds between two tries to remove a group, and how many there are."""
@@ -29,23 +32,55 @@ def path(name: str) -> str | None:
     return base and f"{base}/{PARENT}/{name}"
 
 
-def create(name: str) -> str | None:
-    """A new group's path; one that a dead container left is taken over. None without cgroup2."""
+def create(name: str, owner: str = "") -> str | None:
+    """A new group's path; one that a dead container left is taken over. None without cgroup2.
+
+    `owner`: the store's root, by which `owned` finds the group again.
+    """
     place = path(name)
     if place is None:
         return None
+    _make(place)
+    if owner:
+        try:
+            os.setxattr(place, _OWNER, os.fsencode(owner))
+        except OSError:
+            pass  # before Linux 5.7: nobody will find it by its owner
+    return place
+
+
+def _make(place: str) -> None:
     while True:
         try:
             os.mkdir(place, 0o755)
         except FileExistsError:
-            return place
+            return
         except FileNotFoundError:
             try:
                 os.mkdir(os.path.dirname(place), 0o755)
             except FileExistsError:
                 pass  # another container's start was first, or its end took the parent away again
             continue
-        return place
+        return
+
+
+def owned(owner: str) -> list[str]:
+    """The paths of all groups that were created for that owner, whether something lives in them or not."""
+    base = root()
+    if base is None:
+        return []
+    found = []
+    try:
+        names = sorted(os.listdir(f"{base}/{PARENT}"))
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            if os.getxattr(f"{base}/{PARENT}/{name}", _OWNER) == os.fsencode(owner):
+                found.append(f"{base}/{PARENT}/{name}")
+        except OSError:
+            pass  # a file, a group of somebody else, or one that went just now
+    return found
 
 
 def remove(place: str) -> bool:
@@ -69,6 +104,20 @@ def remove(place: str) -> bool:
     except OSError:
         pass  # other containers
     return True
+
+
+def clear(name: str) -> None:
+    """Kills what lives in the group of that name and takes it away, in the hierarchies of version 1 too (runc's)."""
+    place = path(name)
+    if place is not None and os.path.isdir(place):
+        kill(place)
+        remove(place)
+    if root() == _PLACES[0]:
+        return
+    for hierarchy in os.listdir(_PLACES[0]) if os.path.isdir(_PLACES[0]) else ():
+        place = f"{_PLACES[0]}/{hierarchy}/{PARENT}/{name}"
+        if os.path.isdir(place):
+            remove(place)
 
 
 def remove_parents() -> None:

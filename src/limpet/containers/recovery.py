@@ -1,0 +1,74 @@
+"""What becomes of containers that were lost: their monitor was killed, or the machine went down.
+
+A monitor takes its container along, and nobody is there to do what it would have done at the end: remove a container
+that was made with `--rm`, start one again that has a restart policy. There is no daemon that would notice, so this is
+a step of its own, `limpet system recover`: by hand, at boot, or from time to time. It asks nobody's leave to change
+anything that a user did: what was stopped by hand stays stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from limpet.containers import start, state, stop
+from limpet.containers.options import restart_policy
+from limpet.errors import Conflict, LimpetError, NotFound
+from limpet.kernel import cgroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.containers.state import Container, Status
+    from limpet.store.store import Store
+
+
+def due(store: Store, container: Container, status: Status) -> bool:
+    """Whether its restart policy wants a container started again that ended with its monitor."""
+    if not status.lost or os.path.exists(f"{store.run_path(container.id)}/stopped"):
+        return False
+    policy, most = restart_policy(container.options.restart)
+    if policy == "on-failure":
+        return status.exit_code != 0 and (most == 0 or status.restarts < most)
+    return policy != "no"
+
+
+def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
+    """Removes lost `--rm` containers, starts those that are due, the oldest first, and takes empty groups away.
+
+    `say` gets a line for each. The result: what could not be done. Two at once are fine.
+    """
+    failed = []
+    for container in reversed(state.all_containers(store)):
+        status = state.status(store, container)
+        if not status.lost:
+            continue
+        try:
+            if container.options.auto_remove:
+                stop.remove(store, container)
+                say(f"{container.name}: removed (--rm)")
+            elif due(store, container, status):
+                start.start(store, container)
+                say(f"{container.name}: started (--restart {container.options.restart})")
+        except (NotFound, Conflict):
+            pass  # somebody else was faster
+        except LimpetError as e:
+            failed.append(e)
+    groups = collect_groups(store)
+    if groups:
+        say(f"{groups} empty control group{'' if groups == 1 else 's'} removed")
+    return failed
+
+
+def collect_groups(store: Store) -> int:
+    """Takes away the control groups of this store's containers that are no more; how many there were."""
+    return sum(cgroup.remove(place) for place in orphaned_groups(store))
+
+
+def orphaned_groups(store: Store) -> list[str]:
+    """Paths. Nobody can be just making one of these: the row is there before the group, and goes after it."""
+    return [
+        place
+        for place in cgroup.owned(store.root)
+        if store.db.row("SELECT 1 FROM container WHERE id = ?", os.path.basename(place)) is None
+    ]
