@@ -64,13 +64,13 @@ def build(
     if not os.path.isdir(directory):
         raise NotFound(f"{directory}: no such directory", "the build context is a directory")
     path = file or os.path.join(directory, "Dockerfile")
-    instructions = dockerfile.parse(_read(path), os.path.relpath(path))
+    parsed = dockerfile.parse(_read(path), os.path.relpath(path))
     targets = [reference.parse(name) for name in names]
     context = Context(directory)
     try:
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            base = ensure.ensure(store, plan.base_name(instructions, path), progress=progress, implicit=True)
-            made = plan.make(instructions, base_config(base.config), os.path.relpath(path))
+            base = ensure.ensure(store, plan.base_name(parsed), progress=progress, implicit=True)
+            made = plan.make(parsed, base_config(base.config))
             state = _Building(catalog.layers(store, base.id), base.id)
             for number, step in enumerate(made.steps, 1):
                 head = f"[{number}/{len(made.steps)}] "
@@ -127,7 +127,7 @@ def image_config(
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read(dockerfile.MAX_SIZE + 1)
     except FileNotFoundError as e:
         raise NotFound(f"{path}: no such Dockerfile", "name another one with -f") from e

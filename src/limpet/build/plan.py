@@ -6,15 +6,16 @@ on but for the contents of the base and of the context.
 
 from __future__ import annotations
 
+import difflib
 import posixpath
-import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from limpet.build.dockerfile import error
+from limpet.build import words as shell
+from limpet.build.dockerfile import INSTRUCTIONS, error
 
 if TYPE_CHECKING:
-    from limpet.build.dockerfile import Instruction
+    from limpet.build.dockerfile import Dockerfile, Instruction
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -68,32 +69,33 @@ class Plan:
     config: Config
 
 
-def make(instructions: list[Instruction], base_config: Config, path: str = "Dockerfile") -> Plan:
+def make(file: Dockerfile, base_config: Config) -> Plan:
     """`base_config` is what the base image sets (its ENV and WORKDIR take part in expansion). Raises Invalid."""
-    base = base_name(instructions, path)
+    base = base_name(file)
     config = base_config
     command_set = False
     steps: list[Step] = []
-    for each in instructions[1:]:
+    for each in file.instructions[1:]:
+        _refuse(each)
         text = f"{each.name} {each.text}"
         match each.name:
             case "FROM":
-                raise error(each, path, "more than one stage is not supported yet")
+                raise error(each, "more than one stage is not supported yet")
             case "COPY":
-                steps.append(_copy(each, config, path))
+                steps.append(_copy(each, config, file.escape))
                 continue
             case "RUN":
-                argv = each.words or ("/bin/sh", "-c", each.text)
+                argv = _argv(each)
                 steps.append(Run(argv, config, each.line, text))
                 continue
             case "ENV":
-                config = replace(config, env=_with_env(config.env, _env(each, config, path)))
+                config = replace(config, env=_with_env(config.env, _env(each, config, file.escape)))
             case "WORKDIR":
-                place = posixpath.join(config.workdir or "/", expand(each.text, config.env))
+                place = posixpath.join(config.workdir or "/", expand(each, each.text, config.env, file.escape))
                 config = replace(config, workdir=posixpath.normpath(place))
             case "EXPOSE":
-                words = expand(each.text, config.env).split()
-                ports = tuple(port for word in words for port in _ports(word, each, path))
+                words = expand(each, each.text, config.env, file.escape).split()
+                ports = tuple(port for word in words for port in _ports(word, each))
                 config = replace(config, exposed=tuple(dict.fromkeys(config.exposed + ports)))
             case "CMD":
                 command_set = True
@@ -106,105 +108,97 @@ def make(instructions: list[Instruction], base_config: Config, path: str = "Dock
     return Plan(base, tuple(steps), config)
 
 
-def base_name(instructions: list[Instruction], path: str = "Dockerfile") -> str:
+_LATER = frozenset(
+    {"ADD", "ARG", "LABEL", "USER", "VOLUME", "STOPSIGNAL", "HEALTHCHECK", "SHELL", "ONBUILD", "MAINTAINER"}
+)
+
+
+def _refuse(each: Instruction) -> None:
+    """What is parsed and can't be built yet."""
+    if each.name in _LATER:
+        raise error(each, f"{each.name} is not supported yet")
+    if each.name not in INSTRUCTIONS:
+        near = difflib.get_close_matches(each.name, INSTRUCTIONS, 1)
+        raise error(each, f"unknown instruction: {each.keyword.text}", f"did you mean {near[0]}?" if near else "")
+    if not each.text:
+        raise error(each, f"{each.name} needs a value")
+    if each.heredocs:
+        raise error(each, "heredocs are not supported yet", "join the lines with && \\")
+    if each.flags:
+        raise error(each, f"{each.name} {each.flags[0].text.partition('=')[0]} is not supported yet", at=each.flags[0])
+
+
+def base_name(file: Dockerfile) -> str:
     """The image that FROM names."""
-    first = instructions[0]
+    first = file.instructions[0]
     words = first.text.split()
     if first.name != "FROM":
-        raise error(first, path, "the first instruction must be FROM")
+        raise error(first, "the first instruction must be FROM")
     if len(words) == 3 and words[1].upper() == "AS":
         words = words[:1]
     if len(words) != 1:
-        raise error(first, path, "FROM takes one image", "FROM IMAGE [AS NAME]")
+        raise error(first, "FROM takes one image", "FROM IMAGE [AS NAME]")
     return words[0]
 
 
-def expand(text: str, env: tuple[tuple[str, str], ...]) -> str:
-    """`$NAME` and `${NAME}` by the environment; a backslash keeps a dollar as it is; an unknown name is empty."""
-    values = dict(env)
-    out: list[str] = []
-    i = 0
-    while i < len(text):
-        char = text[i]
-        if char == "\\" and text[i + 1 : i + 2] == "$":
-            out.append("$")
-            i += 2
-            continue
-        if char != "$":
-            out.append(char)
-            i += 1
-            continue
-        end = i + 1
-        if text[end : end + 1] == "{" and "}" in text[end:]:
-            close = text.index("}", end)
-            out.append(values.get(text[end + 1 : close], ""))
-            i = close + 1
-            continue
-        while end < len(text) and ((text[end].isascii() and text[end].isalnum()) or text[end] == "_"):
-            end += 1
-        out.append(values.get(text[i + 1 : end], "") if end > i + 1 else "$")
-        i = max(end, i + 1)
-    return "".join(out)
+def expand(each: Instruction, text: str, env: tuple[tuple[str, str], ...], escape: str) -> str:
+    """One word, its quotes and variables by the environment. Raises Invalid."""
+    try:
+        return shell.expand(text, dict(env), escape).text
+    except shell.WordError as e:
+        raise error(each, e.message) from e
 
 
 def _argv(each: Instruction) -> tuple[str, ...]:
-    return each.words if each.words is not None else ("/bin/sh", "-c", each.text)
+    return _words(each) if each.json else ("/bin/sh", "-c", each.text)
 
 
-def _copy(each: Instruction, config: Config, path: str) -> Copy:
-    words = list(each.words) if each.words is not None else each.text.split()
-    words = [expand(word, config.env) for word in words]
+def _words(each: Instruction) -> tuple[str, ...]:
+    return tuple(word.text for word in each.words)
+
+
+def _copy(each: Instruction, config: Config, escape: str) -> Copy:
+    words = [expand(each, word, config.env, escape) for word in _words(each)]
     if len(words) < 2:
-        raise error(each, path, "COPY needs a source and a destination")
+        raise error(each, "COPY needs a source and a destination")
     *sources, target = words
     slash = target.endswith(("/", "/.")) or target == "." or len(sources) > 1
     absolute = posixpath.normpath(posixpath.join(config.workdir or "/", target))
     clean = [posixpath.normpath(source.lstrip("/") or ".") for source in sources]
     for source, normal in zip(sources, clean, strict=True):
         if normal.startswith(".."):
-            raise error(each, path, f"{source} lies outside the build context", "copy it into the directory first")
+            raise error(each, f"{source} lies outside the build context", "copy it into the directory first")
     return Copy(tuple(clean), absolute.rstrip("/") + ("/" if slash else "") or "/", each.line, f"COPY {each.text}")
 
 
-def _env(each: Instruction, config: Config, path: str) -> tuple[tuple[str, str], ...]:
-    """`KEY=value …`, or the old `KEY the rest of the line`."""
-    first = each.text.split(maxsplit=1)
-    if "=" not in first[0]:
-        if len(first) < 2:
-            raise error(each, path, "ENV needs a value", "ENV KEY=VALUE")
-        return ((first[0], expand(first[1], config.env)),)
-    try:
-        words = shlex.split(each.text.replace("\\$", "\\\\$"))
-    except ValueError as e:
-        raise error(each, path, f"ENV: {str(e).lower()}") from e
-    pairs = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise error(each, path, f"ENV: {word!r} is not KEY=VALUE")
-        pairs.append((key, expand(value, config.env)))
-    return tuple(pairs)
+def _env(each: Instruction, config: Config, escape: str) -> tuple[tuple[str, str], ...]:
+    if any(not pair.key.text for pair in each.pairs):
+        raise error(each, "ENV names can not be blank")
+    return tuple(
+        (expand(each, pair.key.text, config.env, escape), expand(each, pair.value.text, config.env, escape))
+        for pair in each.pairs
+    )
 
 
 def _with_env(old: tuple[tuple[str, str], ...], new: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     return tuple({**dict(old), **dict(new)}.items())
 
 
-def _ports(text: str, each: Instruction, path: str) -> list[str]:
+def _ports(text: str, each: Instruction) -> list[str]:
     """`80`, `53/udp`, `8000-8010/tcp`."""
     numbers, slash, protocol = text.partition("/")
     first, dash, last = numbers.partition("-")
-    low = _port(first + slash + protocol, each, path)
+    low = _port(first + slash + protocol, each)
     if not dash:
         return [low]
-    high = _port(last + slash + protocol, each, path)
+    high = _port(last + slash + protocol, each)
     begin, end = int(low.partition("/")[0]), int(high.partition("/")[0])
     if begin > end:
-        raise error(each, path, f"EXPOSE: {text!r} is a range that ends before it begins")
+        raise error(each, f"EXPOSE: {text!r} is a range that ends before it begins")
     return [f"{number}/{low.partition('/')[2]}" for number in range(begin, end + 1)]
 
 
-def _port(text: str, each: Instruction, path: str) -> str:
+def _port(text: str, each: Instruction) -> str:
     number, _, protocol = text.partition("/")
     protocol = protocol or "tcp"
     if (
@@ -213,5 +207,5 @@ def _port(text: str, each: Instruction, path: str) -> str:
         or not 0 < int(number) < 65536
         or protocol not in ("tcp", "udp", "sctp")
     ):
-        raise error(each, path, f"EXPOSE: {text!r} is not a port", "EXPOSE 8080 or 53/udp")
+        raise error(each, f"EXPOSE: {text!r} is not a port", "EXPOSE 8080 or 53/udp")
     return f"{int(number)}/{protocol}"
