@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import pytest
@@ -306,3 +308,15 @@ def test_a_broken_login_file(fake: server.Scripted, no_login: Path, text: str) -
 )
 def test_challenges(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
     assert [(one.scheme, one.parameters) for one in challenge.parse(header)] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("3", 3.0), ("", 0.0), ("soon", 0.0), ("-1", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("9" * 400, 1e9)],
+)
+def test_retry_after(value: str, seconds: float) -> None:
+    assert connection.retry_after(value) == pytest.approx(seconds, rel=0.01)
+
+
+def test_retry_after_as_a_date() -> None:
+    assert 5 < connection.retry_after(formatdate(time.time() + 10, usegmt=True)) < 11

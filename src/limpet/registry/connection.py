@@ -7,8 +7,10 @@ server that it names, over TLS or to this machine; a redirect to another host ne
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -42,6 +44,8 @@ MAX_TRIES = 5
 FIRST_WAIT = 0.2
 """Seconds before the second try; doubled for each further one."""
 
+MAX_WAIT = 30.0
+
 _MAX_DOCUMENT = 1 << 20
 _HUB_HOST = "registry-1.docker.io"
 _TIMEOUT = urllib3.Timeout(connect=15.0, read=60.0)
@@ -49,7 +53,11 @@ _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class TransferError(LimpetError):
-    """The connection broke, or the registry has trouble: another try may succeed."""
+    """The connection broke, or the registry has trouble: another try may succeed, after `wait` seconds."""
+
+    def __init__(self, message: str, hint: str = "", *, wait: float = 0.0) -> None:
+        super().__init__(message, hint)
+        self.wait = wait
 
 
 class Connection:
@@ -86,8 +94,8 @@ class Connection:
             if authorization is not None:
                 response = self._send(method, address, authorization, headers, body)
         if response.status in _RETRIED:
-            wait = response.headers.get("Retry-After", "")
-            raise TransferError(f"{self.domain}: {words(response)}", wait if wait.isdecimal() else "")
+            wait = retry_after(response.headers.get("Retry-After", ""))
+            raise TransferError(f"{self.domain}: {words(response)}", wait=wait)
         return response
 
     def _send(
@@ -174,9 +182,22 @@ class Connection:
 
 
 def patiently(attempt: int, error: TransferError) -> None:
-    """Waits before the next try, longer each time, or as long as the registry asks for; up to 30 s."""
-    asked = int(error.hint) if error.hint.isdecimal() else 0
-    time.sleep(min(30.0, max(FIRST_WAIT * 2**attempt, asked)))
+    """Waits before the next try, longer each time, or as long as the registry asks for; up to MAX_WAIT.
+
+    Half of it is random, so that the many who were turned away together don't come back together.
+    """
+    usual = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
+    time.sleep(min(MAX_WAIT, max(usual, error.wait)))
+
+
+def retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, section 10.2.3); 0 for neither."""
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def document(response: BaseHTTPResponse, limit: int) -> bytes:
