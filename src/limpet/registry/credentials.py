@@ -1,34 +1,41 @@
-"""Who the user is to a registry: `auths` of ~/.docker/config.json, which `docker login` and `podman login` write.
+"""Who the user is to a registry: the files that `limpet login`, `docker login` and `podman login` write.
 
-Credential helpers (`credsStore`, `credHelpers`) are programs and are not run.
+Asked in this order; the first that has something for the repository decides:
+
+1. `$REGISTRY_AUTH_FILE`; if that is set, no other file is read;
+2. `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`;
+3. `$XDG_RUNTIME_DIR/containers/auth.json`, else `/run/containers/UID/auth.json`;
+4. `$XDG_CONFIG_HOME/containers/auth.json`, else `~/.config/containers/auth.json`.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from limpet.errors import Invalid
-
-if TYPE_CHECKING:
-    from typing import Any
+from limpet.registry import redact
 
 DOCKER_HUB = "docker.io"
-_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
-_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user and a password, or an identity token that is exchanged for access tokens (OAuth2 refresh token)."""
+    """A user and a password, or an identity token that is exchanged for access tokens (OAuth2 refresh token).
+
+    `source` says where it comes from, for messages. What is secret is hidden from all error messages from now on.
+    """
 
     username: str
-    password: str
-    identity_token: str = ""
+    password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        redact.conceal(self.password)
+        redact.conceal(self.identity_token)
+        if self.password:
+            redact.conceal(f"{self.username}:{self.password}")
 
     @property
     def basic(self) -> str:
@@ -36,43 +43,33 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-def find(domain: str) -> Credentials | None:
-    """What the user's file says for a registry, None if nothing. Raises Invalid for a file that can't be read."""
-    path = os.path.join(os.environ.get("DOCKER_CONFIG", "") or os.path.expanduser("~/.docker"), "config.json")
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES)
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        raise Invalid(f"{path}: {e.strerror}") from None
-    try:
-        auths = json.loads(data).get("auths") or {}
-        entries = {key: value for key, value in auths.items() if isinstance(value, dict)}
-    except (ValueError, AttributeError, RecursionError):
-        raise Invalid(f"{path}: not the JSON that `docker login` writes", "mend it, or move it away") from None
-    for key, entry in entries.items():
-        if key in _HUB_KEYS if domain == DOCKER_HUB else _host(key) == domain:
-            return _credentials(entry, path)
+def find(domain: str, repository: str = "") -> Credentials | None:
+    """What the user's files say for a repository, None if nothing. Raises Invalid for a file that can't be read."""
+    from limpet.registry.authfile import AuthFile
+
+    for path in paths():
+        found = AuthFile(path).find(domain, repository)
+        if found is not None:
+            return found
     return None
 
 
-def _host(key: str) -> str:
-    """Old files have whole addresses as keys."""
-    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+def paths() -> list[str]:
+    """The files that are asked, in order; not all of them exist."""
+    chosen = os.environ.get("REGISTRY_AUTH_FILE")
+    if chosen:
+        return [chosen]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    containers = f"{runtime}/containers" if runtime else f"/run/containers/{os.getuid()}"
+    return [docker_config(), f"{containers}/auth.json", f"{config}/containers/auth.json"]
 
 
-def _credentials(entry: dict[str, Any], path: str) -> Credentials | None:
-    username, password = entry.get("username"), entry.get("password")
-    if isinstance(entry.get("auth"), str) and entry["auth"]:
-        try:
-            username, _, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            raise Invalid(f"{path}: an `auth` is not base64", "log in again") from None
-        password = password.strip("\0")
-    token = entry.get("identitytoken")
-    if not isinstance(token, str):
-        token = ""
-    if not token and not (isinstance(username, str) and isinstance(password, str)):
-        return None
-    return Credentials(str(username or ""), str(password or ""), token)
+def docker_config() -> str:
+    """Where `docker login` writes, and `limpet login` unless told otherwise."""
+    return os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"), "config.json")
+
+
+def target() -> str:
+    """The file that a login is written to."""
+    return os.environ.get("REGISTRY_AUTH_FILE") or docker_config()
