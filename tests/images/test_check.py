@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from limpet.images import catalog, check
 from limpet.images.check import Finding
 from limpet.layers.driver import driver
@@ -17,7 +19,7 @@ from limpet.store import blobs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
+    from tests.conftest import Runner
 
     from limpet.images.catalog import Image
     from limpet.store.store import Store
@@ -142,7 +144,15 @@ def test_what_only_exists_here_is_never_dropped(
     built = make_image("built:1", layers=[{"a": b"1"}])
     (layer,) = catalog.layers(store, built.id)
     damage(f"{store.layer_path(layer)}/data")
-    assert only(check.check(store, repair=True)).repaired == ""
+    assert only(check.check(store)).advice == (
+        "used by image built:1; `limpet system check --repair` makes it again if it can"
+    )
+    finding = only(check.check(store, repair=True))
+    assert finding.repaired == ""
+    assert finding.advice == (
+        "used by image built:1; nothing here can make it again:"
+        " `limpet rmi -f built:1`, and load, import or build it again"
+    )
     assert catalog.find(store, "built:1").id == built.id
     pulled = make_image("pulled:1", layers=[{"b": b"1"}])
     _, (blob,) = fetched(store, pulled)
@@ -150,8 +160,13 @@ def test_what_only_exists_here_is_never_dropped(
     (other,) = catalog.layers(store, pulled.id)
     os.unlink(store.blob_path(blob))
     damage(f"{store.layer_path(other)}/data")
-    unrepaired = {finding.what for finding in check.check(store, repair=True) if not finding.repaired}
-    assert unrepaired == {f"layer {layer}", f"layer {other}"}
+    unrepaired = {finding.what: finding.advice for finding in check.check(store, repair=True) if not finding.repaired}
+    assert unrepaired.keys() == {f"layer {layer}", f"layer {other}"}
+    assert unrepaired[f"layer {other}"] == (
+        "used by image pulled:1, container one; nothing here can make it again, copy what you need out of it"
+        " (`limpet cp`): `limpet rm one`, then `limpet system check --repair` (which drops the image),"
+        " and pull it again"
+    )
     assert catalog.find(store, "pulled:1").id == pulled.id
 
 
@@ -190,3 +205,58 @@ def test_garbage_is_not_told_while_something_is_added(store: Store, capsys: pyte
         pass
     with store.lease():
         assert check.check(store) == []
+
+
+FORMS = (
+    ("mode", lambda place: os.chmod(f"{place}/etc/motd", 0o600), "/etc/motd: has the mode 600 instead of 644"),
+    ("content", lambda place: damage(f"{place}/etc/motd"), "/etc/motd: has another"),
+    ("size", lambda place: os.truncate(f"{place}/etc/motd", 3), "/etc/motd: has "),
+    ("time", lambda place: os.utime(f"{place}/etc/motd", (5, 5)), "/etc/motd: has another time"),
+    ("owner", lambda place: os.chown(f"{place}/etc/motd", 7, 8), "/etc/motd: belongs to 7:8 instead of 0:0"),
+    ("attribute", lambda place: os.setxattr(f"{place}/etc/motd", "user.a", b""), "has other extended attributes"),
+    ("missing", lambda place: os.unlink(f"{place}/etc/motd"), "/etc/motd: is missing"),
+    ("kind", lambda place: (os.unlink(f"{place}/a"), os.symlink("etc", f"{place}/a")), "/a: is of another kind"),
+)
+
+
+@pytest.mark.parametrize(("spoil", "said"), [case[1:] for case in FORMS], ids=[case[0] for case in FORMS])
+def test_a_tree_of_the_dir_driver_is_compared_with_its_tar(
+    store: Store, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[str], object], said: str
+) -> None:
+    monkeypatch.setenv("LIMPET_DRIVER", "dir")
+    image = make_image("a:1", layers=[{"etc/motd": b"hello\n", "a": b"1"}])
+    (layer,) = catalog.layers(store, image.id)
+    os.close(driver(store).mount([layer]))
+    (tree,) = [name for name in os.listdir(store.layer_path(layer)) if name.startswith("tree")]
+    assert check.check(store) == []
+    spoil(f"{store.layer_path(layer)}/{tree}")
+    finding = only(check.check(store))
+    assert finding.problem.startswith(f"its {tree} is not what the tar says: ")
+    assert said in finding.problem
+    assert only(check.check(store, repair=True)).repaired == "made again from its tar"
+    assert check.check(store) == []
+
+
+def test_the_tree_of_a_layer_that_a_running_container_reads_is_left_alone(limpet: Runner, busybox_tar: Path) -> None:
+    limpet.environment["LIMPET_DRIVER"] = "dir"
+    limpet("import", busybox_tar, "busybox:test")
+    limpet("run", "-d", "--name", "one", "busybox:test", "sleep", "1000")
+    (passwd,) = limpet.root.glob("layers/*/tree*/etc/passwd")
+    times = passwd.stat()
+    damage(str(passwd))
+    os.utime(passwd, ns=(times.st_atime_ns, times.st_mtime_ns))
+    found = limpet("system", "check", "-q", "--repair", check=False)
+    assert found.returncode == 1
+    assert "/etc/passwd: has another content; used by image busybox:test, container one; " in found.stdout
+    assert found.stdout.endswith("`limpet stop one`, then try again\n")
+    limpet("stop", "-t", "0", "one")
+    assert "(repaired: made again from its tar)" in limpet("system", "check", "-q", "--repair").stdout
+    assert limpet("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_a_damaged_index_is_made_again_from_the_tar(store: Store, make_image: MakeImage) -> None:
+    image = make_image("a:1", layers=[{"a": b"1"}])
+    (layer,) = catalog.layers(store, image.id)
+    damage(f"{store.layer_path(layer)}/index")
+    assert only(check.check(store, repair=True)).repaired == "made again from its tar"
+    assert check.check(store) == []

@@ -263,7 +263,8 @@ def check(call: Call) -> int:
         findings = checking.check(call.store, call["repair"], shown)
     damage = [one for one in findings if not one.garbage]
     for one in damage:
-        print(f"damaged: {one.what}: {one.problem}" + (f" (repaired: {one.repaired})" if one.repaired else ""))
+        more = f" (repaired: {one.repaired})" if one.repaired else f"; {one.advice}" if one.advice else ""
+        print(f"damaged: {one.what}: {one.problem}{more}")
     for one in findings:
         if one.garbage:
             print(f"garbage: {one.what}: {one.problem}")

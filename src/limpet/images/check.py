@@ -2,7 +2,8 @@
 
 A finding is *garbage* (no row names it: `prune` takes it, nothing is wrong) or *damage*. `repair` puts right what can
 be: a config blob is written again from its row, a layer is made again from the blob that it came from, and what a
-registry still has (manifests, compressed layers, images) is dropped, to be pulled again. What only exists
+registry still has (manifests, compressed layers, images) is dropped, to be pulled again. A layer's index or unpacked
+tree is made again from its tar. What only exists
 here (a container, a volume, a built layer without its blob) is never dropped: the finding stays.
 """
 
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 
 from limpet import jsontext
 from limpet.errors import LimpetError
-from limpet.images import catalog, leftovers
-from limpet.layers import compression
+from limpet.images import catalog, leftovers, names
+from limpet.layers import compression, durable, stored
 from limpet.layers.driver import driver
 from limpet.oci import digest as digests
 from limpet.oci import media, reference
@@ -37,6 +38,7 @@ class Finding:
     problem: str
     garbage: bool = False
     repaired: str = ""  # what was done about it; "" if nothing could be, or nothing was to be
+    advice: str = ""  # who is concerned, and what to do next; of layers
 
 
 def check(store: Store, repair: bool = False, progress: Progress | None = None) -> list[Finding]:
@@ -121,31 +123,96 @@ def _layers(store: Store, repair: bool, progress: Progress) -> Iterator[Finding]
             problem = str(e)
         progress.advance("layers", size)
         if problem and store.db.row("SELECT 1 FROM layer WHERE diff_id = ?", diff_id):
-            yield Finding(f"layer {diff_id}", problem, repaired=_repair_layer(store, diff_id, kind) if repair else "")
+            done = _repair_layer(store, diff_id, kind) if repair else ""
+            advice = "" if done else _advice(store, diff_id, kind, tried=repair)
+            yield Finding(f"layer {diff_id}", problem, repaired=done, advice=advice)
     progress.finish("layers", f"{len(rows)} read")
 
 
+def _advice(store: Store, diff_id: str, kind: str, *, tried: bool) -> str:
+    """Whose layer it is, and the next step: after a repair that had nothing to make it from, or before one."""
+    images, containers = _users(store, diff_id)
+    shown = [
+        *(f"image {_shown(store, image_id)}" for image_id in images),
+        *(f"container {name}" for name, _ in containers),
+    ]
+    used = f"used by {', '.join(shown)}" if shown else "used by nothing"
+    running = [name for name, busy in containers if busy]
+    if not tried:
+        return f"{used}; `limpet system check --repair` makes it again if it can"
+    if running and kind == "dir":
+        return f"{used}; `limpet stop {' '.join(running)}`, then try again"
+    removals = []
+    if containers:
+        removals.append(f"`limpet rm {'-f ' if running else ''}{' '.join(name for name, _ in containers)}`")
+    fetched = images and all(_is_fetched(store, image_id) for image_id in images)
+    if fetched:
+        removals.append("`limpet system check --repair` (which drops the image)")
+    elif images:
+        removals.append(f"`limpet rmi -f {' '.join(_shown(store, image_id) for image_id in images)}`")
+    again = "pull it again" if fetched else "load, import or build it again"
+    copies = ", copy what you need out of it (`limpet cp`)" if containers else ""
+    return f"{used}; nothing here can make it again{copies}: {', then '.join(removals)}, and {again}"
+
+
+def _users(store: Store, diff_id: str) -> tuple[list[str], list[tuple[str, bool]]]:
+    """Ids of the images, and the containers' names with whether they run."""
+    images = [row[0] for row in store.db.rows("SELECT image_id FROM image_layer WHERE diff_id = ?", diff_id)]
+    containers = [
+        (name, names.runs(store, container_id))
+        for container_id, name, layers in store.db.rows("SELECT id, name, layers FROM container ORDER BY name")
+        if diff_id in jsontext.loads(layers)
+    ]
+    return list(dict.fromkeys(images)), containers
+
+
+def _is_fetched(store: Store, image_id: str) -> bool:
+    """Whether a registry has it."""
+    return store.db.row("SELECT 1 FROM name WHERE image_id = ? AND manifest IS NOT NULL", image_id) is not None
+
+
 def _repair_layer(store: Store, diff_id: str, kind: str) -> str:
-    images = store.db.rows("SELECT image_id FROM image_layer WHERE diff_id = ?", diff_id)
+    images, containers = _users(store, diff_id)
+    if kind == "dir" and any(busy for _, busy in containers):
+        return ""  # its files are what the container reads
+    if _make_forms_again(store, diff_id, kind):
+        return "made again from its tar"
     for digest, media_type, size in store.db.rows(
         "SELECT digest, media_type, size FROM layer_blob JOIN blob USING (digest) WHERE diff_id = ?", diff_id
     ):
         if not _blob_problem(store, digest, size) and _make_again(store, diff_id, kind, digest, media_type):
             return f"made again from blob {digest}"
-    stacks = store.db.rows("SELECT layers FROM container")
-    if any(diff_id in jsontext.loads(text) for (text,) in stacks):
-        return ""
     # Only what a registry still has may go: every image on this layer came from one.
-    for (image_id,) in images:
-        if store.db.row("SELECT 1 FROM name WHERE image_id = ? AND manifest IS NOT NULL", image_id) is None:
-            return ""
-    dropped = [_shown(store, image_id) for (image_id,) in images]
+    if containers or not all(_is_fetched(store, image_id) for image_id in images):
+        return ""
+    dropped = [_shown(store, image_id) for image_id in images]
     with store.db.transaction():
-        for (image_id,) in images:
+        for image_id in images:
             store.db.run("DELETE FROM image WHERE id = ?", image_id)
         store.db.run("DELETE FROM layer WHERE diff_id = ?", diff_id)
     driver(store, kind).remove(diff_id)
     return f"dropped with {', '.join(dropped) or 'no image'}; a pull fetches it again"
+
+
+def _make_forms_again(store: Store, diff_id: str, kind: str) -> bool:
+    """From the layer's tar, if that is intact: what is damaged is only what the kernel mounts."""
+    if stored.check_tar(store, diff_id) is not None:
+        return False
+    home = driver(store, kind)
+    durable.drop_forms(store.layer_path(diff_id))
+    try:
+        for stack in _stacks(store, diff_id):
+            os.close(home.mount(stack))  # makes what is missing
+    except (OSError, LimpetError):
+        return False
+    return home.check(diff_id) is None
+
+
+def _stacks(store: Store, diff_id: str) -> list[list[str]]:
+    """All stacks of layers that have this one: of images and of containers."""
+    stacks = [catalog.layers(store, image.id) for image in catalog.all_images(store)]
+    stacks += [jsontext.loads(text) for (text,) in store.db.rows("SELECT layers FROM container")]
+    return [stack for stack in stacks if diff_id in stack]
 
 
 def _make_again(store: Store, diff_id: str, kind: str, digest: str, media_type: str) -> bool:
@@ -164,11 +231,8 @@ def _make_again(store: Store, diff_id: str, kind: str, digest: str, media_type: 
         home.remove(diff_id)
         os.rename(scratch.layer_path(diff_id), store.layer_path(diff_id))
         sync_directory(f"{store.root}/layers")
-        stacks = [catalog.layers(store, image.id) for image in catalog.all_images(store)]
-        stacks += [jsontext.loads(text) for (text,) in store.db.rows("SELECT layers FROM container")]
-        for stack in stacks:
-            if diff_id in stack:
-                home.seal(stack)
+        for stack in _stacks(store, diff_id):
+            home.seal(stack)
         return home.check(diff_id) is None
     except (OSError, LimpetError):
         return False

@@ -149,14 +149,21 @@ def _user(store: Store, image_id: str) -> str:
 def _running(store: Store, image_id: str) -> str:
     """The id of a container of this image whose monitor lives: it holds the lock in the run directory."""
     for (container_id,) in store.db.rows("SELECT id FROM container WHERE image_id = ? ORDER BY created", image_id):
-        try:
-            fd = os.open(f"{store.run_path(container_id)}/lock", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if runs(store, container_id):
             return str(container_id)
-        finally:
-            os.close(fd)
     return ""
+
+
+def runs(store: Store, container_id: str) -> bool:
+    """Whether somebody holds the lock in the container's run directory: its monitor."""
+    try:
+        fd = os.open(f"{store.run_path(container_id)}/lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

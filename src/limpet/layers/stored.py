@@ -147,19 +147,34 @@ def usage(store: Store, diff_id: str) -> int:
     return total
 
 
-def check(store: Store, diff_id: str) -> str | None:
-    """What is wrong with a layer's tar or with an index of it, or None."""
+def check_tar(store: Store, diff_id: str) -> str | None:
+    """What is wrong with a layer's tar, or None."""
     import hashlib
 
-    place = store.layer_path(diff_id)
     try:
-        with open(f"{place}/data", "rb", buffering=0) as file:
+        with open(f"{store.layer_path(diff_id)}/data", "rb", buffering=0) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as e:
         return f"its tar cannot be read: {e.strerror}"
-    if f"sha256:{found}" != diff_id:
-        return f"its tar has the digest sha256:{found}"
+    return None if f"sha256:{found}" == diff_id else f"its tar has the digest sha256:{found}"
+
+
+def check(store: Store, diff_id: str) -> str | None:
+    """What is wrong with a layer's tar, an index of it or a tree of it, or None."""
+    problem = check_tar(store, diff_id)
+    if problem is not None:
+        return problem
+    place = store.layer_path(diff_id)
     for name in sorted(os.listdir(place)):
         if name.startswith("index") and ".new-" not in name and not known.is_whole(f"{place}/{name}"):
             return f"its {name} is damaged"
+        if name.startswith("tree") and ".new-" not in name:
+            from limpet.layers import compare
+
+            try:
+                differs = compare.difference(place, name)
+            except OSError as e:
+                differs = f"cannot be read: {e.strerror}"
+            if differs:
+                return f"its {name} is not what the tar says: {differs}"
     return None
