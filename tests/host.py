@@ -111,7 +111,7 @@ class Session:
         root = cgroup.root()
         parent = Path(f"{root}/{cgroup.PARENT}")
         things, foreign = [], []
-        for path in sorted(parent.glob("**/")) if root and parent.exists() else []:
+        for path in sorted(Path(name) for name, _, _ in os.walk(parent)) if root else []:  # others' may end meanwhile
             if path == parent:
                 continue
             pids = cgroup.pids(str(path)) if path.exists() else []

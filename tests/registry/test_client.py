@@ -66,7 +66,7 @@ def test_a_real_registry(tmp_path: Path) -> None:
 
 def test_a_real_registry_with_a_login(tmp_path: Path, no_login: Path) -> None:
     with server.docker_registry(tmp_path / "registry", login=True) as real:
-        with pytest.raises(NotFound, match=r"pull access denied .* docker login"):
+        with pytest.raises(NotFound, match=r"pull access denied .* limpet login"):
             Registry(real.domain).manifest("app", "1")
         _login(no_login, real.domain)
         with pytest.raises(NotFound, match=r"unknown|denied"):  # let in, but there is no such image

@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("limpet.cli.inspect", "Show all that is known about containers and images"),
     "kill": ("limpet.cli.containers", "Send a signal to running containers"),
     "load": ("limpet.cli.images", "Load images from an archive"),
+    "login": ("limpet.cli.login", "Log in to a registry"),
+    "logout": ("limpet.cli.login", "Forget the login of a registry"),
     "port": ("limpet.cli.containers", "Show where a container's ports answer"),
     "rename": ("limpet.cli.containers", "Rename a container"),
     "restart": ("limpet.cli.containers", "Restart containers"),

@@ -98,11 +98,17 @@ def _report(message: str, hint: str, code: int) -> int:
     if _debugging:
         import traceback
 
-        traceback.print_exc()
-    print(f"limpet: {message}", file=sys.stderr)
+        print(_without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+    print(f"limpet: {_without_secrets(message)}", file=sys.stderr)
     if hint:
-        print(hint, file=sys.stderr)
+        print(_without_secrets(hint), file=sys.stderr)
     return code
+
+
+def _without_secrets(text: str) -> str:
+    """Where a login was in play, it is in no message, whoever wrote that."""
+    loaded = sys.modules.get("limpet.registry.redact")
+    return text if loaded is None else str(loaded.clean(text))
 
 
 def _call(words: list[str]) -> Call | None:

@@ -62,6 +62,12 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "history": (("platform", _LATER),),
     "image inspect": (("platform", _LATER),),
     "rmi": (("platform", _LATER),),
+    "login": (
+        (
+            "password p",
+            "everybody on this machine could read it in the list of processes: pipe it in, --password-stdin",
+        ),
+    ),
     "save": (("platform", _LATER),),
     "rm": (("link l", "there are no links between containers"),),
     "start": (("checkpoint checkpoint-dir", _LATER),),
@@ -81,8 +87,6 @@ _LATER_COMMAND = "limpet has no such command yet"
 
 _COMMANDS: Mapping[str, str] = {
     "push": f"{_LATER_COMMAND}: `limpet save` and `skopeo copy docker-archive:… docker://…` do it",
-    "login": "`docker login` or `podman login` writes the file that limpet reads (~/.docker/config.json)",
-    "logout": "`docker logout` or `podman logout` writes the file that limpet reads (~/.docker/config.json)",
     "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
     "export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "network": "containers have the host's network, or with --network none one of their own with nothing in it",

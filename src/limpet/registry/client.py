@@ -129,9 +129,10 @@ class Registry:
                 f"{what} for {name} not found: {what} unknown", "check the tag; the registry has no such image"
             )
         if status in (401, 403, 404):
+            source = self._connection.login_source(repository)
             return NotFound(
                 f"pull access denied for {self.domain}/{repository}, repository does not exist or may require a login",
-                f"check the name, or log in: docker login {self.domain} (its file is read)",
+                f"check the name, or log in: limpet login {self.domain}" + (f" (used: {source})" if source else ""),
             )
         if status == 400 and self._connection.plain and "HTTPS" in said:
             return Refused(f"{self.domain} speaks TLS", "registries on this machine are spoken to in plain HTTP")

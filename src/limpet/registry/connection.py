@@ -89,6 +89,11 @@ class Connection:
         """Where the login comes from that the registry was last shown; "" if there was none."""
         return self._own(repository).authorization.source
 
+    @property
+    def refresh_token(self) -> str:
+        """The identity token that the registry gave for a login that was being tried; "" if none."""
+        return self._own("").authorization.refresh_token
+
     def request(
         self,
         method: str,
