@@ -157,6 +157,31 @@ def test_a_service_that_dies_says_its_last_words(limpet: Any, hello: tuple[Path,
     limpet("down", directory)
 
 
+@pytest.mark.parametrize("code", [3, 0])
+def test_a_service_without_a_port_that_ends_at_once(limpet: Any, tmp_path: Path, code: int) -> None:
+    directory = tmp_path / "job"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text(f"FROM limpet/host\nCMD echo no config; sleep 0.2; exit {code}\n")
+    result = limpet("up", "-d", directory, check=False)
+    last = result.stderr.splitlines()[-1]
+    if code:
+        assert (result.returncode, last) == (1, "limpet: container job-app-1 ended with exit code 3: no config")
+    else:
+        assert (result.returncode, last) == (0, "Container job-app-1: ended with exit code 0")
+    assert "started" not in result.stderr
+    again = limpet("up", "-d", directory, check=False)  # the container is there: it is started again, and watched
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (result.returncode, last)
+    limpet("down", directory)
+
+
+def test_a_service_without_a_port_that_stays_up(limpet: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "job"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text("FROM limpet/host\nCMD sleep 1000\n")
+    assert limpet("up", "-d", directory).stderr.splitlines()[-1] == "Container job-app-1: started"
+    limpet("down", directory)
+
+
 def test_a_port_in_use_is_said_before_anything_starts(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, address = hello
     with socket.socket() as other:

@@ -26,8 +26,10 @@ def up(call: Call) -> int:
     if not call["detach"]:
         return _foreground(call, container, running)
     if not running:
-        projects.launch(call.store, container)
-        _say(call, f"Container {container.name}: started")
+        code = projects.launch(call.store, container)
+        _say(call, f"Container {container.name}: {'started' if code is None else f'ended with exit code {code}'}")
+        if code is not None:
+            return 0
     if projects.ports(call.store, container):
         _say(call, f"Container {container.name}: waiting until its port answers")
     address = projects.wait_for_port(call.store, container)

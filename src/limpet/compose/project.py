@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.execute import build
-from limpet.containers import create, listing, logs, start, state, stop
+from limpet.containers import create, listing, start, state, stop, watch
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.images import catalog, names
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SERVICE = "app"
 PATIENCE = 30.0
 """Seconds that `up` waits for a port to answer before it says that none does."""
+
+SETTLED = 2.0
+"""Seconds that a program without a port has to stay up to be taken for started."""
 
 _LABEL = "com.docker.compose."
 _MAX_NAME = 63
@@ -108,9 +111,18 @@ def up(
     return container, False
 
 
-def launch(store: Store, container: Container) -> None:
-    """Starts it in the background."""
+def launch(store: Store, container: Container) -> int | None:
+    """Starts it in the background. Without a port that tells that it is well, it is watched for `SETTLED` seconds.
+
+    None if it runs, 0 if it has done its work by then. Raises LimpetError with its last words if it failed.
+    """
     start.start(store, container)
+    if ports(store, container):
+        return None
+    code = watch.ended(store, container, SETTLED)
+    if code:
+        raise LimpetError(watch.last_words(store, container, code), exit_code=1)
+    return code
 
 
 def down(store: Store, project: Project, *, timeout: int | None = None, say: Callable[[str], None]) -> None:
@@ -173,15 +185,9 @@ def wait_for_port(store: Store, container: Container, stopped: threading.Event |
                 return f"http://127.0.0.1:{port}"
         status = state.status(store, container)
         if not status.running:
-            raise LimpetError(_last_words(store, container, status.exit_code), exit_code=1)
+            raise LimpetError(watch.last_words(store, container, status.exit_code), exit_code=1)
         time.sleep(0.02)
     return ""
-
-
-def _last_words(store: Store, container: Container, code: int) -> str:
-    lines = [entry.text.strip() for entry in logs.read(store, container, tail=5)]
-    said = f": {' | '.join(line for line in lines if line)}" if lines else ", without a word"
-    return f"container {container.name} ended with exit code {code}{said}"
 
 
 def _exposed(config: dict[str, object]) -> list[int]:

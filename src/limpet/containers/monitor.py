@@ -263,8 +263,8 @@ class Monitor:
                 pass
 
     def _on_leave(self, client: Client) -> None:
-        """As Docker's StdinOnce: the input of `run -i` ends with its client."""
-        if client.first:
+        """As Docker's StdinOnce: the input of `run -i` ends with its client; that of `run -d -i` only looked on."""
+        if client.first and not self._container.options.detach:
             self._streams.end_input()
 
     # The end

@@ -9,13 +9,13 @@ anything that a user did: what was stopped by hand stays stopped.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from limpet.containers import start, state, stop
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import cgroup
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
