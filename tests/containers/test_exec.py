@@ -102,6 +102,31 @@ def test_signals_reach_it(limpet: Limpet, box: str) -> None:
     client.stdout.close()
 
 
+NEVER_STARTED = [
+    (("-u", "nouser"), "true", 126, "unable to find user nouser: no matching entries in passwd file"),
+    (("-u", "0:nogroup"), "true", 126, "unable to find group nogroup: no matching entries in group file"),
+    (("-u", "99999999999"), "true", 126, "99999999999"),
+    (("-w", "/nope"), "true", 127, 'chdir to cwd "/nope": no such file or directory'),
+    (("-w", "/etc/passwd"), "true", 127, 'chdir to cwd "/etc/passwd": not a directory'),
+    (("-w", "tmp"), "true", 126, "the working directory 'tmp' is invalid"),
+    (("-w", "/closed", "-u", "user"), "true", 126, 'chdir to cwd "/closed": permission denied'),
+    ((), "nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
+    ((), "/nope/nosuch", 127, 'exec: "/nope/nosuch": no such file or directory'),
+    ((), "/etc/passwd", 126, 'exec: "/etc/passwd": permission denied'),
+    ((), "/etc", 126, 'exec: "/etc": permission denied'),
+]
+
+
+@pytest.mark.parametrize("how", [(), ("-td",)])
+def test_a_program_that_never_started(limpet: Limpet, box: str, how: tuple[str, ...]) -> None:
+    """126 or 127: 1 would be the program's own."""
+    limpet("exec", box, "mkdir", "-m", "700", "/closed")
+    for options, command, code, said in NEVER_STARTED:
+        result = limpet("exec", *how, *options, box, command, check=False)
+        assert (result.returncode, result.stdout) == (code, ""), said
+        assert said in result.stderr
+
+
 def test_only_in_a_running_one(limpet: Limpet, busybox: str) -> None:
     limpet("create", "--name", "box", busybox, "true")
     result = limpet("exec", "box", "true", check=False)

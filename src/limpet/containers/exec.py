@@ -11,7 +11,7 @@ import os
 from limpet import jsontext
 from limpet.containers import confinement, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
-from limpet.errors import Conflict
+from limpet.errors import Conflict, Invalid, LimpetError
 from limpet.kernel import cgroup, signals
 from limpet.kernel import process as kernel
 
@@ -47,7 +47,11 @@ def exec_(
     privileged: bool = False,
     detach_keys: str = "",
 ) -> int:
-    """The program's exit code (0 at once with `detach`). Raises Conflict, or StartFailed with 126 or 127."""
+    """The program's exit code (0 at once with `detach`). Raises Conflict if the container does not run.
+
+    Raises StartFailed for whatever keeps the program from starting: 127 for what is not there, the directory included,
+    126 for the rest (moby `daemon/exec.go`), never a code that says that it was the program that failed.
+    """
     keys = b""
     if tty:
         from limpet.containers.attach import DETACH_KEYS, parse_keys
@@ -55,11 +59,20 @@ def exec_(
         keys = parse_keys(detach_keys or DETACH_KEYS)
     pid, pidfd = _running(store, container)
     try:
-        plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
-        group = _open_cgroup(container.id)
+        try:
+            plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
+            group = _open_cgroup(container.id)
+        except LimpetError as e:
+            raise StartFailed(e.message, e.hint, 126) from e
+        except OSError as e:
+            raise StartFailed(f"container {container.name}: {e}", "", 126) from e
         if not tty:
             return _without_terminal(plan, program, pidfd, group, interactive, detach)
         return _with_terminal(plan, program, pidfd, group, interactive, detach, keys)
+    except StartFailed as e:
+        if e.code not in (126, 127):
+            e.exit_code = 126
+        raise
     finally:
         os.close(pidfd)
 
@@ -96,6 +109,8 @@ def _plan(
     plan: Config = config["process"]
     plan["args"] = command
     plan["terminal"] = tty
+    if workdir and not workdir.startswith("/"):
+        raise Invalid(f"the working directory '{workdir}' is invalid", "it needs to be an absolute path")
     if workdir:
         plan["cwd"] = workdir
     environment = dict(text.split("=", 1) for text in plan["env"])
