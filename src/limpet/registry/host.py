@@ -65,19 +65,26 @@ class Host:
         if not own or not (body is None or isinstance(body, bytes)):
             return response
         for _ in range(2):  # the second is for a token whose scope was not enough
-            if response.status == 401:
-                header = response.headers.get("WWW-Authenticate", "")
-            elif response.status in (403, 404) and value is None and self._has_login(scope):
-                header = self._challenge()  # some hide from strangers what they would show to us
-            else:
-                break
-            answer = self.authorization.answer(header, scope, value, plain=self.plain) if header else None
+            try:
+                answer = self._answer(response, scope, value)
+            except LimpetError:
+                response.close()
+                raise
             if answer is None or answer == value:
                 break
             finish(response)
             value = answer
             response = self.send(method, urljoin(self.base, path), value, headers, body)
         return response
+
+    def _answer(self, response: BaseHTTPResponse, scope: str, value: str | None) -> str | None:
+        """The Authorization to try next after `value`; None where there is no other."""
+        header = ""
+        if response.status == 401:
+            header = response.headers.get("WWW-Authenticate", "")
+        elif response.status in (403, 404) and value is None and self.authorization.credentials(scope) is not None:
+            header = self._challenge()  # some hide from strangers what they would show to us
+        return self.authorization.answer(header, scope, value, plain=self.plain) if header else None
 
     def send(
         self,
@@ -156,9 +163,6 @@ class Host:
         except LimpetError as e:
             return "certificate" in e.message  # TLS is there: the error is worth seeing
         return True
-
-    def _has_login(self, scope: str) -> bool:
-        return self.authorization.credentials(scope) is not None
 
     def _challenge(self) -> str:
         response = self.send("GET", f"{self.base}/v2/", None, None, None)
