@@ -45,12 +45,16 @@ class Clients:
         first: socket.socket | None,
         on_frame: Callable[[Client, int, bytes], None],
         on_leave: Callable[[Client], None],
+        listener: int = -1,
     ) -> None:
         self._on_frame = on_frame
         self._on_leave = on_leave
         self._clients: dict[int, Client] = {}
         self._path = path
         self.paused = False  # the container does not read its standard input: don't read the clients' either
+        if listener >= 0:  # it listens already
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listener)
+            return
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.unlink(path)
@@ -73,6 +77,14 @@ class Clients:
         if len(self._clients) < MOST:
             wanted.append((self._listener.fileno(), True, False))
         return wanted
+
+    @property
+    def nobody(self) -> bool:
+        return not self._clients
+
+    @property
+    def listener(self) -> int:
+        return self._listener.fileno()
 
     def waiting(self) -> bool:
         """The first client is behind: the container's output has to wait."""

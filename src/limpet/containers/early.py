@@ -43,9 +43,7 @@ class Early:
 
         False if the process is gone: somebody killed it.
         """
-        row = [container.id, container.name, container.image_id, container.image_name, container.layers]
-        order = [store.root, store.run, [*row, container.created, container.options.to_json()], size]
-        text = jsontext.dumps(order).encode()
+        text = jsontext.dumps([store.root, store.run, container.to_list(), size]).encode()
         rights = b"".join(fd.to_bytes(4, "little") for fd in descriptors)
         try:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
@@ -102,7 +100,6 @@ def _wait(channel: socket.socket) -> NoReturn:
     try:
         isolate([channel.fileno()])
         from limpet.containers import monitor
-        from limpet.containers.options import Options
         from limpet.containers.state import Container
         from limpet.store.store import Store
 
@@ -113,10 +110,8 @@ def _wait(channel: socket.socket) -> NoReturn:
                 whole += more
             channel.close()
             root, run, row, size = jsontext.loads(bytes(whole))
-            identity, name, image_id, image_name, layers, created, options = row
-            container = Container(identity, name, image_id, image_name, layers, created, Options.from_json(options))
             packed = rights[0][2]
             descriptors = [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)]
-            monitor.main(Store(root, run), container, size and tuple(size), descriptors)
+            monitor.main(Store(root, run), Container.from_list(row), size and tuple(size), descriptors)
     finally:
         os._exit(1)

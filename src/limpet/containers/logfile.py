@@ -15,6 +15,7 @@ from limpet.errors import Invalid
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from json.encoder import py_encode_basestring as _quote
+    from typing import Any
 else:
     try:
         from _json import encode_basestring as _quote
@@ -82,6 +83,15 @@ class LogFile:
         if lines:
             self._put(lines)
 
+    def saved(self) -> list[Any]:
+        """Lines that have begun and not ended, for `restore` in another process; the file is closed."""
+        self._close()
+        return [{name: data.decode("latin-1") for name, data in self._pending.items()}, self._part_time]
+
+    def restore(self, saved: list[Any]) -> None:
+        pending, self._part_time = saved
+        self._pending = {name: bytearray(text, "latin-1") for name, text in pending.items()}
+
     def flush(self) -> None:
         """At the end of the streams: what has no newline is logged with one, as Docker does."""
         for stream, pending in self._pending.items():
@@ -92,6 +102,9 @@ class LogFile:
 
     def close(self) -> None:
         self.flush()
+        self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -13,7 +13,7 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import bundle, clients, frames, logfile, runtime, title
+from limpet.containers import bundle, clients, frames, hibernation, logfile, runtime, title
 from limpet.containers.options import restart_policy
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
@@ -38,6 +38,8 @@ NEVER = "0001-01-01T00:00:00Z"
 FIRST_DELAY = 0.1  # seconds; moby `restartmanager.go`
 LONGEST_DELAY = 60.0
 LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
+FIRST_IDLE = 2.0  # seconds of silence before the monitor gives its memory back
+LONGEST_IDLE = 300.0
 PATIENCE = 10.0  # for clients that do not read the end
 
 
@@ -62,6 +64,27 @@ def main(
         os._exit(code)
 
 
+def wake(program: int, memory: int) -> NoReturn:
+    """Goes on where `Monitor._sleep` stopped: the first call of the process that `hibernation` executes."""
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+
+    saved = hibernation.state(program, memory)
+    container = Container.from_list(saved["container"])
+    store = Store(saved["root"], saved["run"])
+    code = 1
+    try:
+        title.set_title(f"limpet monitor {container.name}")
+        process.set_name(b"limpet-monitor")
+        monitor = Monitor(store, container, saved["lock"], None, saved["listener"])
+        monitor.restore(saved)
+        code = monitor.run(None, -1, -1)
+    except BaseException as e:
+        _report_crash(store, container, -1, e)
+    finally:
+        os._exit(code)
+
+
 def _report_crash(store: Store, container: Container, outcome: int, error: BaseException) -> None:
     """A fault of ours: the container dies with its monitor; what happened is told to the starter or kept in a file."""
     import traceback
@@ -79,7 +102,9 @@ def _report_crash(store: Store, container: Container, outcome: int, error: BaseE
 
 
 class Monitor:
-    def __init__(self, store: Store, container: Container, lock: int, first: socket.socket | None) -> None:
+    def __init__(
+        self, store: Store, container: Container, lock: int, first: socket.socket | None, listener: int = -1
+    ) -> None:
         self._store = store
         self._container = container
         self._config: Config = {}
@@ -90,7 +115,7 @@ class Monitor:
         options = container.options
         max_size, max_file = logfile.limits(options.log_opts)
         self._log = logfile.LogFile(f"{self._directory}/{container.id}-json.log", max_size, max_file)
-        self._clients = clients.Clients(f"{self._run}/attach.sock", first, self._on_frame, self._on_leave)
+        self._clients = clients.Clients(f"{self._run}/attach.sock", first, self._on_frame, self._on_leave, listener)
         self._status: Config = {
             "state": "created",
             "pid": 0,
@@ -106,7 +131,18 @@ class Monitor:
         self._cgroup: str | None = None
         self._started: runtime.Started | None = None
         self._ended = False
+        self._began = 0.0
+        self._delay = FIRST_DELAY
+        self._idle = FIRST_IDLE
         self._streams = self._new_streams()
+
+    def restore(self, saved: Config) -> None:
+        """Of a monitor that slept; see `_sleep`."""
+        self._status = saved["status"]
+        self._cgroup = saved["cgroup"]
+        self._started = runtime.Started(*saved["started"])
+        self._began, self._delay, self._idle = saved["began"], saved["delay"], saved["idle"]
+        self._streams.restore(saved["streams"])
 
     def _new_streams(self) -> Streams:
         options = self._container.options
@@ -114,38 +150,34 @@ class Monitor:
 
     def run(self, size: tuple[int, int] | None, outcome: int, root: int) -> int:
         policy, most = restart_policy(self._container.options.restart)
-        delay = FIRST_DELAY
         while True:
-            try:
-                if root < 0:
-                    root = bundle.mount(self._store, self._container)
-                    self._store.close()  # opened only if layers had to be verified
-                if not self._config:
-                    self._config, self._program = bundle.prepare(self._store, self._container, root, size)
-                self._start(root)
+            if self._started is None:
+                try:
+                    self._start(size, root)
+                except LimpetError as e:
+                    return self._failed(e, outcome)
+                except (OSError, ValueError, RecursionError) as e:
+                    text = reason(e) if isinstance(e, OSError) else str(e)
+                    return self._failed(LimpetError(f"container {self._container.name}: {text}"), outcome)
                 root = -1
-            except LimpetError as e:
-                return self._failed(e, outcome)
-            except (OSError, ValueError, RecursionError) as e:
-                text = reason(e) if isinstance(e, OSError) else str(e)
-                return self._failed(LimpetError(f"container {self._container.name}: {text}"), outcome)
-            began = time.monotonic()
-            try:
-                self._record(durable=False)
-            except OSError as e:  # what runs without a record could not be stopped
-                self._end_now()
-                return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
-            if outcome >= 0:
-                os.write(outcome, STARTED)
-                os.close(outcome)
-                outcome = -1
+                self._began = time.monotonic()
+                try:
+                    self._record(durable=False)
+                except OSError as e:  # what runs without a record could not be stopped
+                    self._end_now()
+                    return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
+                if outcome >= 0:
+                    os.write(outcome, STARTED)
+                    os.close(outcome)
+                    outcome = -1
             code = self._live()
             again = self._again(policy, most, code)
             self._over(code, again)
             if not again:
                 break
-            delay = FIRST_DELAY if time.monotonic() - began >= LONG_ENOUGH else min(delay * 2, LONGEST_DELAY)
-            if not self._pause(delay if self._status["restarts"] else FIRST_DELAY):
+            stable = time.monotonic() - self._began >= LONG_ENOUGH
+            self._delay = FIRST_DELAY if stable else min(self._delay * 2, LONGEST_DELAY)
+            if not self._pause(self._delay if self._status["restarts"] else FIRST_DELAY):
                 self._record(state="exited")
                 break
             self._status["restarts"] += 1
@@ -154,7 +186,12 @@ class Monitor:
 
     # The start
 
-    def _start(self, root: int) -> None:
+    def _start(self, size: tuple[int, int] | None, root: int) -> None:
+        if root < 0:
+            root = bundle.mount(self._store, self._container)
+            self._store.close()  # opened only if layers had to be verified
+        if not self._config:
+            self._config, self._program = bundle.prepare(self._store, self._container, root, size)
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.id, self._store.root)
@@ -221,14 +258,44 @@ class Monitor:
         """Serves until the container has ended; its exit code, 128 + n for a signal."""
         assert self._started is not None
         while not self._ended:
-            self._serve(None)
+            if not self._serve(self._idle if self._clients.nobody and hibernation.possible() else None):
+                self._sleep()
         _, status = os.waitpid(self._started.pid, 0)
         self._streams.finish()
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
-    def _serve(self, timeout: float | None) -> None:
-        """One turn of the event loop; `timeout` in seconds."""
+    def _sleep(self) -> None:
+        """Gives the memory back until something happens; returns at once if that can't be now.
+
+        Each sleep wants twice the silence of the one before, so that a container with a line a minute keeps its Python.
+        """
+        assert self._started is not None
+        streams = self._streams.saved()
+        if streams is None:
+            return
+        self._idle = min(self._idle * 2, LONGEST_IDLE)
+        started, listener = self._started, self._clients.listener
+        state = {
+            "root": self._store.root,
+            "run": self._store.run,
+            "container": self._container.to_list(),
+            "lock": self._lock,
+            "listener": listener,
+            "status": self._status,
+            "cgroup": self._cgroup,
+            "started": [started.pid, started.pidfd, started.terminal],
+            "began": self._began,
+            "delay": self._delay,
+            "idle": self._idle,
+            "streams": streams,
+        }
+        watched = {**self._streams.interests(), started.pidfd: select.POLLIN, listener: select.POLLIN}
+        kept = [self._lock, *self._streams.descriptors]
+        hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
+
+    def _serve(self, timeout: float | None) -> bool:
+        """One turn of the event loop; `timeout` in seconds. False if nothing happened."""
         poll = select.poll()
         started = self._started
         if started is not None and not self._ended:
@@ -238,12 +305,14 @@ class Monitor:
             wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         for fd, events in wanted.items():
             poll.register(fd, events)
-        for fd, events in poll.poll(None if timeout is None else timeout * 1000):
+        happened = poll.poll(None if timeout is None else timeout * 1000)
+        for fd, events in happened:
             if started is not None and fd == started.pidfd:
                 self._ended = True
             elif not self._streams.handle(fd, events):
                 readable = bool(events & (select.POLLIN | select.POLLHUP | select.POLLERR))
                 self._clients.handle(fd, readable, bool(events & select.POLLOUT))
+        return bool(happened)
 
     def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
         if kind == frames.STDIN:

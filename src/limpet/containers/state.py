@@ -62,6 +62,16 @@ class Container:
         self.created = created
         self.options = options
 
+    def to_list(self) -> list[Any]:
+        """As JSON can hold it, for another process."""
+        row = [self.id, self.name, self.image_id, self.image_name, self.layers]
+        return [*row, self.created, self.options.to_json()]
+
+    @classmethod
+    def from_list(cls, row: list[Any]) -> Container:
+        id, name, image_id, image_name, layers, created, options = row
+        return cls(id, name, image_id, image_name, layers, created, Options.from_json(options))
+
 
 class Status:
     """`state`: created, running, paused, restarting, exited. Times: RFC 3339, NEVER if it did not happen.
@@ -197,7 +207,7 @@ def _lost(directory: str, container_id: str, values: dict[str, Any]) -> dict[str
 
 def _container(row: Any) -> Container:
     id, name, image_id, image_name, layers, created, options = row
-    return Container(id, name, image_id, image_name, jsontext.loads(layers), created, Options.from_json(options))
+    return Container.from_list([id, name, image_id, image_name, jsontext.loads(layers), created, options])
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from limpet.containers import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from limpet.containers.clients import Clients
     from limpet.containers.logfile import LogFile
 
@@ -56,6 +58,22 @@ class Streams:
         self.terminal = master
         self._outputs = {master: ("stdout", frames.STDOUT)}
         self._stdin = master
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [fd for fd in {*self._outputs, self._stdin} if fd >= 0]
+
+    def saved(self) -> list[Any] | None:
+        """What `restore` needs in another process with the same descriptors; None while input waits."""
+        if self._input:
+            return None
+        outputs = [[fd, name, kind] for fd, (name, kind) in self._outputs.items()]
+        return [outputs, self._stdin, self._input_ends, self.terminal, self._log.saved()]
+
+    def restore(self, saved: list[Any]) -> None:
+        outputs, self._stdin, self._input_ends, self.terminal, lines = saved
+        self._log.restore(lines)
+        self._outputs = {fd: (name, kind) for fd, name, kind in outputs}
 
     def interests(self) -> dict[int, int]:
         """Descriptor → events for poll(2)."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from limpet.kernel import machinecode
+
 _X86_64 = """
                     ; _start:
 488b742410          ;     mov 16(%rsp), %rsi  # argv[1]: the pid of the program, in decimal
@@ -73,21 +75,10 @@ b8e7000000          ;     mov $231, %eax      # exit_group
 0f05                ;     syscall
 """
 
-_BASE = 0x400000
-
 
 def image(machine: str) -> bytes | None:
     """A static ELF executable for that machine, or None. Its arguments are a name and the program's pid."""
-    if machine != "x86_64":
-        return None
-    code = bytes.fromhex("".join(line.partition(";")[0] for line in _X86_64.splitlines()))
-    size = 64 + 2 * 56 + len(code)
-    entry = _BASE + size - len(code)
-    head = b"\x7fELF\2\1\1" + bytes(9) + _numbers((2, 2), (62, 2), (1, 4), (entry, 8), (64, 8), (0, 8), (0, 4))
-    head += _numbers((64, 2), (56, 2), (2, 2), (0, 2), (0, 2), (0, 2))
-    text = _numbers((1, 4), (5, 4), (0, 8), (_BASE, 8), (_BASE, 8), (size, 8), (size, 8), (0x1000, 8))  # PT_LOAD, r-x
-    stack = _numbers((0x6474E551, 4), (6, 4), *((0, 8),) * 5, (16, 8))  # PT_GNU_STACK, not executable
-    return head + text + stack + code
+    return machinecode.elf_x86_64(machinecode.from_listing(_X86_64)) if machine == "x86_64" else None
 
 
 def become(program: int) -> None:
@@ -95,13 +86,8 @@ def become(program: int) -> None:
     data = image(os.uname().machine)
     if data is None:
         return
-    fd = os.memfd_create("limpet-init", os.MFD_CLOEXEC)
+    fd = machinecode.in_memory("limpet-init", data)
     try:
-        os.write(fd, data)
         os.execve(fd, ["limpet-init", str(program)], {})
     except OSError:
         os.close(fd)
-
-
-def _numbers(*fields: tuple[int, int]) -> bytes:
-    return b"".join(value.to_bytes(size, "little") for value, size in fields)
