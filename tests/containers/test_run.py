@@ -287,3 +287,32 @@ def test_the_config_is_valid_against_the_published_schema(limpet: Limpet, busybo
     schema = json.loads((Path(__file__).parent / "runtime-spec.schema.json").read_text())
     jsonschema.validate(config, schema, cls=jsonschema.Draft4Validator)
     assert config["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+@pytest.mark.parametrize("options", [(), ("-u", "1000"), ("-u", "www", "--cap-drop", "ALL"), ("-t",)])
+def test_output_through_the_descriptors_of_pid_1(limpet: Any, busybox: str, options: tuple[str, ...]) -> None:
+    """What cron jobs and log links of images do."""
+    script = "echo out >/proc/1/fd/1; echo err >/proc/1/fd/2; cat /proc/1/comm"
+    limpet("run", "--name", "talker", *options, busybox, "sh", "-c", script)
+    logged = limpet("logs", "talker")
+    assert sorted((logged.stdout + logged.stderr).split()) == ["err", "limpet-init", "out"]
+
+
+def test_pid_1_has_no_more_rights_than_the_program(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    fields = "'^(Uid|Gid|Groups|Cap.*|NoNewPrivs|Seccomp):'"
+    script = f"for i in 1 self; do grep -E {fields} /proc/$i/status; done"
+    for options in (
+        [],
+        ["-u", "1000:33"],
+        ["--privileged"],
+        ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"],
+    ):
+        lines = limpet("run", "--rm", *options, busybox, "sh", "-c", script).stdout.splitlines()
+        half = len(lines) // 2
+        assert half == 10
+        assert lines[:half] == lines[half:]
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    script = "grep CapPrm /proc/1/status; readlink /proc/1/exe || echo closed"
+    shown = limpet("run", "--rm", "--security-opt", f"seccomp={profile}", busybox, "sh", "-c", script).stdout.split()
+    assert shown == ["CapPrm:", f"{1 << 5:016x}", "closed"]

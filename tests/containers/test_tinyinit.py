@@ -27,7 +27,7 @@ def test_the_bytes_are_the_listing(tmp_path: Path) -> None:
     assert image is not None
     code = (tmp_path / "init.bin").read_bytes()
     assert image.endswith(code)
-    assert len(code) == 171
+    assert len(code) == 157
 
 
 def test_no_code_for_other_machines() -> None:

@@ -1,8 +1,11 @@
 """PID 1 of a container: reaps orphans, passes signals on, and ends as the program does.
 
-On x86-64 the forked child becomes a program of 171 bytes (`tinyinit`); elsewhere it stays the Python process it is.
-It holds no descriptor and one capability (CAP_KILL, to signal a program that changed its user), can't be traced or
-read through /proc by the container (not dumpable), imports nothing any more (see `rootfs`), and dies with the monitor.
+On x86-64 the forked child becomes a program of a few bytes (`tinyinit`); elsewhere it stays the Python process it is.
+It has the program's user, capabilities and seccomp filter, so that the container may see of it what it may see of the
+program, and the output streams, so that `echo >/proc/1/fd/1` reaches the log as elsewhere. It dies with the monitor.
+
+Under a seccomp profile of the user's, which may forbid what an init has to do, it stands *apart*: no filter, no
+descriptor, one capability (CAP_KILL), and not dumpable: the container can't trace it or read it through /proc.
 """
 
 from __future__ import annotations
@@ -10,30 +13,52 @@ from __future__ import annotations
 import os
 
 from limpet.containers import tinyinit, title
+from limpet.containers.process import become
 from limpet.kernel import capabilities, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from typing import NoReturn
+    from typing import Any, NoReturn
+
+    Config = dict[str, Any]
 else:
     import _signal
 
 
-def block_signals() -> None:
-    """Before the fork of the program: what arrives in between waits for `run`."""
-    signals.block(signals.SIG_BLOCK, signals.valid())
+def fork(section: Config, filter: bytes | None, terminal: str, *, apart: bool) -> None:
+    """Returns in the child, which is to become the program, when this process has become the init.
+
+    `section`: `process` of config.json; `filter`: seccomp's program; `terminal`: its path, or "".
+    """
+    signals.block(signals.SIG_BLOCK, signals.valid())  # what arrives in between waits for the init
+    ready, held = os.pipe()
+    child = os.fork()
+    if child:
+        _run(child, section, filter, terminal, apart=apart)
+    os.close(held)
+    os.read(ready, 1)  # its end: the exec closed it
+    os.close(ready)
 
 
-def run(program: int) -> NoReturn:
+def _run(program: int, section: Config, filter: bytes | None, terminal: str, *, apart: bool) -> NoReturn:
     """The rest of PID 1's life. `program` is the child whose exit code becomes ours (128 + n for a signal)."""
     try:
-        process.close_range(0, 0xFFFFFFFF)
-        process.set_no_new_privileges()
-        capabilities.drop_bounding(("CAP_KILL",))
-        capabilities.set_thread(("CAP_KILL",), ("CAP_KILL",), ())
+        if apart:
+            process.close_range(0, 2)
+            process.set_no_new_privileges()
+            capabilities.drop_bounding(("CAP_KILL",))
+            capabilities.set_thread(("CAP_KILL",), ("CAP_KILL",), ())
+        else:
+            if terminal:
+                fd = os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)  # the program's session will own it
+                os.dup2(fd, 1)
+                os.dup2(fd, 2)
+            become(section, filter)
+            os.close(0)  # whoever feeds the program shall notice when it stops reading
         process.set_death_signal(signals.SIGKILL)
-        tinyinit.become(program)
+        tinyinit.become(program, readable=not apart)
+        process.close_range(3, 0xFFFFFFFF)
         title.set_title("limpet init")
         process.set_name(b"limpet-init")
         process.set_dumpable(False)

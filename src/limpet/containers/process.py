@@ -56,7 +56,7 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
     """Becomes the program. Descriptors 0, 1, 2 are its own; all others are closed by the exec. Raises Failure."""
     user = process["user"]
     try:
-        _become(process, user, program)
+        become(process, program)
         if die_with_parent:
             kernel.set_death_signal(signals.SIGKILL)  # last: a change of user clears it (prctl(2))
         os.umask(user.get("umask", 0o022))
@@ -69,7 +69,9 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
     _exec(process["args"], environment)
 
 
-def _become(process: Config, user: Config, program: bytes | None) -> None:
+def become(process: Config, program: bytes | None) -> None:
+    """Limits, seccomp's `program`, user, capabilities. Raises OSError."""
+    user = process["user"]
     uid, gid = user["uid"], user["gid"]
     for limit in process.get("rlimits", ()):
         kernel.set_limit(limit["type"], limit["soft"], limit["hard"])

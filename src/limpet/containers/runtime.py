@@ -106,11 +106,9 @@ def _child(
             rootfs.bind_file(slave, "/dev/console")
         _make_directory(config["process"]["cwd"])
         rootfs.protect(config)
-        if config.get("annotations", {}).get("org.limpet.init") == "true":
-            init.block_signals()
-            pid = os.fork()
-            if pid:
-                init.run(pid)
+        kind = config.get("annotations", {}).get("org.limpet.init", "false")
+        if kind != "false":
+            init.fork(config["process"], program, slave, apart=kind == "apart")
         if slave:
             handshake.take_terminal(slave)
         if not handshake.parent_lives(channel):

@@ -161,7 +161,7 @@ def make(
         "root": {"path": "rootfs", "readonly": options.read_only},
         "hostname": name,
         "mounts": [*_system_mounts(options), *_files(directory, mounts), *(_mount(mount) for mount in mounts)],
-        "annotations": {"org.limpet.init": "true" if wants_init(options, process["args"]) else "false"},
+        "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
     if options.domainname:
         config["domainname"] = options.domainname
@@ -207,6 +207,13 @@ def wants_init(options: Options, args: list[str]) -> bool:
     if options.init is not None:
         return options.init
     return args[0].rpartition("/")[2] not in _INITS
+
+
+def _init(options: Options, args: list[str]) -> str:
+    """The annotation that `runtime` reads; see `init` for what they mean."""
+    if not wants_init(options, args):
+        return "false"
+    return "true" if security(options)["seccomp"] in ("", "unconfined") else "apart"
 
 
 def _system_mounts(options: Options) -> list[Config]:

@@ -1,4 +1,4 @@
-"""The init of a container as 171 bytes of machine code, in place of a Python process of 3 MB beside every container.
+"""The init of a container as 157 bytes of machine code, in place of a Python process of 3 MB beside every container.
 
 `init` is the same loop in Python, for machines that have no code here: wait for any signal; SIGCHLD reaps, and ends
 with the program's own code; every other signal goes to the program. `tests/containers/test_tinyinit.py` assembles the
@@ -24,10 +24,6 @@ _X86_64 = """
 4101c4              ;     add %eax, %r12d
 ebec                ;     jmp digit
                     ; settle:
-b89d000000          ;     mov $157, %eax      # prctl: nobody in the container may read us
-bf04000000          ;     mov $4, %edi        # PR_SET_DUMPABLE
-31f6                ;     xor %esi, %esi
-0f05                ;     syscall
 b89d000000          ;     mov $157, %eax      # prctl
 bf0f000000          ;     mov $15, %edi       # PR_SET_NAME
 488b742408          ;     mov 8(%rsp), %rsi   # argv[0]
@@ -81,12 +77,18 @@ def image(machine: str) -> bytes | None:
     return machinecode.elf_x86_64(machinecode.from_listing(_X86_64)) if machine == "x86_64" else None
 
 
-def become(program: int) -> None:
-    """Replaces this process by the init; returns only when that can't be. All signals must be blocked."""
+def become(program: int, *, readable: bool = True) -> None:
+    """Replaces this process by the init; returns only when that can't be. All signals must be blocked.
+
+    `readable`: for those with the same rights, through /proc and ptrace. Else it is not dumpable, since it may not read
+    its own image (`would_dump` of the kernel's fs/exec.c); the caller must have no capability that overrides that.
+    """
     data = image(os.uname().machine)
     if data is None:
         return
     fd = machinecode.in_memory("limpet-init", data)
+    if not readable:
+        os.fchmod(fd, 0o111)
     try:
         os.execve(fd, ["limpet-init", str(program)], {})
     except OSError:
