@@ -198,20 +198,6 @@ def test_inspect_finds_all_kinds(limpet: Any, busybox: str) -> None:
     assert (result.returncode, result.stdout) == (1, "[]\n")
 
 
-def test_port(limpet: Any, busybox: str) -> None:
-    limpet("create", "--name", "base", busybox, "true")
-    limpet("commit", "-c", "EXPOSE 8080 53/udp 9", "base", "exposed:1")
-    limpet("run", "-d", "--name", "web", "exposed:1", "sleep", "1000")
-    assert limpet("port", "web").stdout == "9/tcp -> 0.0.0.0:9\n53/udp -> 0.0.0.0:53\n8080/tcp -> 0.0.0.0:8080\n"
-    assert limpet("port", "web", "8080").stdout == "0.0.0.0:8080\n"
-    assert limpet("port", "web", "53/udp").stdout == "0.0.0.0:53\n"
-    result = limpet("port", "web", "53", check=False)
-    assert (result.returncode, result.stderr) == (1, "limpet: No public port '53/tcp' published for web\n")
-    assert limpet("ps", "--format", "{{.Ports}}").stdout == "9/tcp, 53/udp, 8080/tcp\n"
-    limpet("kill", "web")
-    assert limpet("port", "web").stdout == ""
-
-
 def test_prune_shows_before_it_takes(limpet: Any, busybox: str) -> None:
     limpet("run", "-d", "--name", "up", busybox, "sleep", "1000")
     limpet("run", "--name", "done", busybox, "true")

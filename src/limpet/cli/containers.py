@@ -115,31 +115,27 @@ def top(call: Call) -> int:
 
 
 def port(call: Call) -> int:
-    """On the host's network nothing is published: what the image exposes answers where the program binds it."""
+    """On the host's network nothing is published: a port answers where its program binds it."""
+    from limpet.containers import listening
+
     container = state.find(call.store, call.arguments[0])
-    config = listing.image_config(call.store, container).get("config") or {}
-    ports = listing.ports(config.get("ExposedPorts") or {})
     wanted = call.arguments[1] if len(call.arguments) > 1 else ""
     if wanted and "/" not in wanted:
         wanted += "/tcp"
-    if container.options.network != "host" or not state.status(call.store, container).running:
-        ports = []
-    if wanted and wanted not in ports:
+    found = []
+    if container.options.network == "host" and state.status(call.store, container).running:
+        found = listening.sockets(call.store, container)
+    lines = [
+        f"{'' if wanted else f'{number}/{protocol} -> '}{listening.shown(address, number)}"
+        for protocol, number, address in found
+        if wanted in ("", f"{number}/{protocol}")
+    ]
+    if wanted and not lines:
         raise LimpetError(
-            f"No public port '{wanted}' published for {container.name}", _WHERE if not ports else "", exit_code=1
+            f"No public port '{wanted}' published for {container.name}", "nothing in it listens there", exit_code=1
         )
-    for each in ports:
-        number = each.partition("/")[0]
-        if not wanted:
-            print(f"{each} -> 0.0.0.0:{number}")
-        elif wanted == each:
-            print(f"0.0.0.0:{number}")
-    if not wanted and container.options.network == "host":
-        print(f"limpet: {container.name}: {_WHERE}", file=sys.stderr)
+    output.say("\n".join(lines))
     return 0
-
-
-_WHERE = "a container on the host's network answers at the host's own addresses, at whatever port it listens on"
 
 
 def prune(call: Call) -> int:
@@ -343,7 +339,7 @@ COMMANDS = {
         name="port",
         handler=port,
         usage="CONTAINER [PORT[/PROTOCOL]]",
-        summary="Show where a container's ports answer",
+        summary="Show where a container's programs listen",
         examples=("limpet port web", "limpet port web 80"),
         min_args=1,
         max_args=2,

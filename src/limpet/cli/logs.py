@@ -8,7 +8,7 @@ import time
 from limpet.cli.table import Command, Option
 from limpet.containers import logs as reading
 from limpet.containers import state
-from limpet.errors import Invalid
+from limpet.errors import Invalid, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
 
 def logs(call: Call) -> int:
     container = state.find(call.store, call.arguments[0])
+    if container.options.log_driver == "none":
+        raise Refused(
+            "configured logging driver does not support reading", f"{container.name} has --log-driver none", exit_code=1
+        )
     entries = reading.read(
         call.store,
         container,

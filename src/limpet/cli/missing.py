@@ -12,37 +12,38 @@ if TYPE_CHECKING:
 
 _LATER = "limpet has no such option yet"
 
+# The parts that docs/docker.md lists: what is planned, and where.
+_LIMITS = f"{_LATER}: resource limits come with part 4 (--ulimit is there)"
+_HEALTH = f"{_LATER}: health checks come with part 4"
+_ISOLATION = f"{_LATER}: more kinds of isolation come with part 4"
+_NETWORK = "the container has the host's network and addresses (--add-host gives names); others come with part 5"
+
 _CREATE: Sequence[tuple[str, str]] = (
     (
-        "publish p publish-all P expose",
-        "nothing has to be published: the container has the host's network, its ports answer where it binds them",
+        "publish p publish-all P",
+        "nothing has to be published: the container has the host's network, its ports answer where it binds them"
+        " (`limpet port`); publishing comes with part 5",
     ),
-    (
-        "ip ip6 link link-local-ip mac-address network-alias",
-        "the container has the host's network and addresses (--add-host gives names)",
-    ),
-    (
-        "dns dns-option dns-search",
-        "the container gets the host's /etc/resolv.conf; mount another: -v ./resolv.conf:/etc/resolv.conf:ro",
-    ),
+    ("ip ip6 link link-local-ip mac-address network-alias", _NETWORK),
     (
         "memory m memory-reservation memory-swap memory-swappiness kernel-memory oom-kill-disable pids-limit cpus"
         " cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares c cpuset-cpus cpuset-mems"
         " blkio-weight blkio-weight-device device-read-bps device-read-iops device-write-bps device-write-iops"
         " io-maxbandwidth io-maxiops cgroup-parent",
-        f"{_LATER}: resource limits are not in this release (--ulimit is)",
+        _LIMITS,
     ),
     (
         "health-cmd health-interval health-retries health-start-interval health-start-period health-timeout"
         " no-healthcheck",
-        f"{_LATER}: health checks are not in this release",
+        _HEALTH,
     ),
-    ("pid ipc uts cgroupns userns", "the container always has its own PID, IPC, UTS and cgroup namespace, no user one"),
-    ("volumes-from", "name the same volumes with -v"),
-    ("volume-driver storage-opt", "there is one kind of volume: a directory in the store"),
-    ("log-driver", "the log is always json-file (--log-opt sets its size)"),
-    ("attach a", "attached is the default; -d runs it in the background, -i keeps standard input open"),
-    ("disable-content-trust isolation annotation use-api-socket gpus device-cgroup-rule", _LATER),
+    ("pid", "the container always has its own PID namespace, by which it is ended; --pid comes with part 4"),
+    ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers come with part 4"),
+    ("gpus device-cgroup-rule", _ISOLATION),
+    ("use-api-socket", f"{_LATER}: the Engine API comes with part 8"),
+    ("annotation", f"{_LATER}: --label is there"),
+    ("isolation", "it is for Windows"),
+    ("disable-content-trust", "there is no content trust to disable: leave it out"),
 )
 
 _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from limpet.cli.create_options import ENVIRONMENT, OPTIONS, USER, WORKDIR, wanted
 from limpet.cli.table import Command, Option
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from limpet.cli.table import Call
     from limpet.containers.early import Early
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def create(call: Call) -> int:
-    container = _create(call, _options(call))
+    container = _create(call, wanted(call))
     print(container.id)
     return 0
 
@@ -30,11 +32,12 @@ def run(call: Call) -> int:
     from limpet.containers import early
 
     waiting = early.Early()  # first of all: it gets ready while we do
-    options = _options(call)
+    options = wanted(call)
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise Invalid(
             "the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1
         )
+    streams = _attached(call)
     container = _create(call, options)
     connection = _launch(call.store, container, waiting, client=not options.detach or options.auto_remove)
     if options.detach:
@@ -45,13 +48,19 @@ def run(call: Call) -> int:
     from limpet.containers import attach as attaching
     from limpet.containers import removal
 
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) if len(streams) < len(_STREAMS) else -1
+    if "stdout" not in streams and "stderr" not in streams:
+        print(container.id, flush=True)  # as Docker
     try:
         code = attaching.attach(
             call.store,
             container,
             connection=connection,
+            stdin="stdin" in streams,
             detach_keys=call["detach-keys"],
             proxy_signals=call["sig-proxy"],
+            stdout=1 if "stdout" in streams else null,
+            stderr=2 if "stderr" in streams else null,
         )
     except LimpetError:
         if options.auto_remove:  # its monitor is gone, and can't see to it
@@ -221,138 +230,35 @@ def _warn_of_platform(image: Image, options: Options) -> None:
         print(f"WARNING: {text}", file=sys.stderr)
 
 
-def _options(call: Call) -> Options:
-    from limpet.cli import keyvalues
-    from limpet.containers import options as wanted
-
-    image, *command = call.arguments
-    entrypoint = call["entrypoint"]
-    init = False if call["no-init"] else None if call["init"] == _UNSAID else call["init"]
-    return wanted.Options(
-        image=image,
-        command=command,
-        # `--entrypoint ""` takes the image's away; it is one word, as in Docker.
-        entrypoint=None if entrypoint is None else [entrypoint] if entrypoint else [],
-        name=call["name"],
-        env=keyvalues.environment(call["env"], call["env-file"]),
-        workdir=call["workdir"],
-        user=call["user"],
-        group_add=call["group-add"],
-        volumes=call["volume"],
-        mounts=call["mount"],
-        tmpfs=call["tmpfs"],
-        mkdir=call["mkdir"],
-        read_only=call["read-only"],
-        hostname=call["hostname"],
-        domainname=call["domainname"],
-        labels=keyvalues.pairs([*keyvalues.label_files(call["label-file"]), *call["label"]]),
-        init=init,
-        stop_signal=call["stop-signal"],
-        stop_timeout=call["stop-timeout"],
-        privileged=call["privileged"],
-        cap_add=call["cap-add"],
-        cap_drop=call["cap-drop"],
-        security_opt=keyvalues.security(call["security-opt"]),
-        add_host=call["add-host"],
-        tty=call["tty"],
-        interactive=call["interactive"],
-        detach=bool(call.get("detach")),
-        auto_remove=call["rm"],
-        restart=call["restart"] or "no",
-        network=call["network"] or "host",
-        runtime=call["runtime"] or "limpet",
-        devices=call["device"],
-        shm_size=wanted.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else wanted.SHM_SIZE,
-        ulimits=call["ulimit"],
-        sysctls=keyvalues.pairs(call["sysctl"]),
-        log_opts=keyvalues.pairs(call["log-opt"]),
-        platform=call["platform"],
-        oom_score_adj=call["oom-score-adj"] or 0,
-    )
+_STREAMS = ("stdin", "stdout", "stderr")
 
 
 _GLANCE, _BLINK = 0.25, 0.01
 """Seconds for which a container that was started in the background is looked at, with a terminal and without."""
 
-_UNSAID = ""
-"""The value of --init where neither it nor --init=false was given."""
+
+def _attached(call: Call) -> Sequence[str]:
+    """The streams that `-a` names, or all."""
+    found = [text.lower() for text in call["attach"]]
+    for text in found:
+        if text not in _STREAMS:
+            raise Invalid(
+                f'invalid argument "{text}" for "-a, --attach" flag', "valid streams are STDIN, STDOUT and STDERR"
+            )
+    if found and call.get("detach"):
+        raise Invalid("conflicting options: cannot specify both --attach and --detach")
+    return found or _STREAMS
+
 
 _KEYS = Option("detach-keys", kind="string", default="", metavar="KEYS", help="Keys that detach from the container")
 _PROXY = Option("sig-proxy", default=True, help="Pass signals on to the program")
-_ENV = (
-    Option("env", "e", kind="list", metavar="KEY=VALUE", help="Set an environment variable (KEY alone: the caller's)"),
-    Option("env-file", kind="list", metavar="FILE", help="Read environment variables from a file"),
-)
-_USER = Option("user", "u", kind="string", default="", metavar="USER[:GROUP]", help="User, by name or number")
-_WORKDIR = Option("workdir", "w", kind="string", default="", metavar="DIR", help="Working directory in the container")
-
-_CREATE = (
-    Option("add-host", kind="list", metavar="NAME:ADDRESS", help="Add a line to /etc/hosts"),
-    Option("cap-add", kind="list", metavar="NAME", help="Add a capability (ALL for every one)"),
-    Option("cap-drop", kind="list", metavar="NAME", help="Drop a capability (ALL for every one)"),
-    Option("cidfile", kind="string", default="", metavar="FILE", help="Write the container's id to a file"),
-    Option("device", kind="list", metavar="DEVICE", help="Add a device of the host: /dev/a[:/dev/b][:rwm]"),
-    Option("domainname", kind="string", default="", metavar="NAME", help="NIS domain name"),
-    Option("entrypoint", kind="string", metavar="COMMAND", help="Run this in place of the image's entry point"),
-    *_ENV,
-    Option("group-add", kind="list", metavar="GROUP", help="Add a supplementary group"),
-    Option("hostname", "h", kind="string", default="", metavar="NAME", help="Host name of the container"),
-    Option("init", default=_UNSAID, help="Run an init as PID 1 (the default, unless the command is an init)"),
-    Option("interactive", "i", help="Keep standard input open"),
-    Option("label", "l", kind="list", metavar="KEY=VALUE", help="Set a label"),
-    Option("label-file", kind="list", metavar="FILE", help="Read labels from a file"),
-    Option("log-opt", kind="list", metavar="KEY=VALUE", help="max-size (10m), max-file (3) of the log"),
-    Option("mkdir", help="Make missing directories for bind mounts"),
-    Option("mount", kind="list", metavar="SPEC", help="Mount: type=bind|volume|tmpfs,source=...,target=...,readonly"),
-    Option("name", kind="string", default="", metavar="NAME", help="Name of the container"),
-    Option(
-        "network",
-        kind="string",
-        default="host",
-        metavar="MODE",
-        help="host or none",
-        choices=("host", "none"),
-        aliases=("net",),
-    ),
-    Option("no-init", help="Run the command itself as PID 1"),
-    Option("oom-score-adj", kind="int", default=0, metavar="N", help="Preference of the out-of-memory killer"),
-    Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of an image to pull"),
-    Option("privileged", help="All capabilities, all devices, nothing masked"),
-    Option(
-        "pull",
-        kind="string",
-        default="missing",
-        metavar="WHEN",
-        help="Pull the image: always, missing, never",
-        choices=("always", "missing", "never"),
-    ),
-    Option("quiet", "q", help="No progress of a pull"),
-    Option("read-only", help="Mount the container's root read-only"),
-    Option("restart", kind="string", default="no", metavar="POLICY", help="no, on-failure[:N], always, unless-stopped"),
-    Option("rm", help="Remove the container, and its anonymous volumes, when it ends"),
-    Option(
-        "runtime", kind="string", default="limpet", metavar="NAME", help="limpet or runc", choices=("limpet", "runc")
-    ),
-    Option("security-opt", kind="list", metavar="OPTION", help="no-new-privileges, seccomp=unconfined|FILE"),
-    Option("shm-size", kind="string", default="", metavar="SIZE", help="Size of /dev/shm (64m)"),
-    Option("stop-signal", kind="string", default="", metavar="SIGNAL", help="Signal that stops the container"),
-    Option("stop-timeout", kind="int", metavar="SECONDS", help="Seconds until a stop kills (10)"),
-    Option("sysctl", kind="list", metavar="KEY=VALUE", help="Set a kernel parameter"),
-    Option("tmpfs", kind="list", metavar="DIR[:OPTIONS]", help="Mount a tmpfs"),
-    Option("tty", "t", help="Give the container a terminal"),
-    Option("ulimit", kind="list", metavar="NAME=SOFT[:HARD]", help="Set a resource limit"),
-    _USER,
-    Option("volume", "v", kind="list", metavar="SOURCE:DIR[:ro]", help="Mount a volume or a directory of the host"),
-    _WORKDIR,
-)
-
 COMMANDS = {
     "create": Command(
         name="create",
         handler=create,
         usage="[OPTIONS] IMAGE [COMMAND] [ARG...]",
         summary="Create a new container",
-        options=_CREATE,
+        options=OPTIONS,
         examples=("limpet create --name web -v data:/data debian:12 sleep 1000",),
         interspersed=False,
         min_args=1,
@@ -364,7 +270,7 @@ COMMANDS = {
         usage="[OPTIONS] IMAGE [COMMAND] [ARG...]",
         summary="Create and run a new container from an image",
         options=(
-            *_CREATE,
+            *OPTIONS,
             Option("detach", "d", help="Run in the background and print the container's id"),
             _KEYS,
             _PROXY,
@@ -400,12 +306,12 @@ COMMANDS = {
         options=(
             Option("detach", "d", help="Leave it running in the background"),
             _KEYS,
-            *_ENV,
+            *ENVIRONMENT,
             Option("interactive", "i", help="Keep standard input open"),
             Option("privileged", help="All capabilities"),
             Option("tty", "t", help="Give it a terminal"),
-            _USER,
-            _WORKDIR,
+            USER,
+            WORKDIR,
         ),
         examples=("limpet exec -it web sh", "limpet exec -u 1000 -e A=1 web env"),
         interspersed=False,

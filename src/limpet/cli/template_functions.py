@@ -30,6 +30,8 @@ def show(value: Any) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict) and type(value).__str__ is not dict.__str__:
+        return str(value)  # Go's Stringer: it has a text of its own
     if isinstance(value, dict):
         return "map[" + " ".join(f"{key}:{show(item)}" for key, item in sorted(value.items())) + "]"
     if isinstance(value, list | tuple):

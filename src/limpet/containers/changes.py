@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from limpet import jsontext
-from limpet.containers import listing, mountplan, state
+from limpet.containers import listing, mountplan, ports, state
 from limpet.containers.inspect import merged_environment
 from limpet.images import importer, instructions
 from limpet.kernel import cgroup
@@ -121,6 +121,11 @@ def _merge_options(config: dict[str, Any], container: Container) -> None:
             config["Entrypoint"] = options.entrypoint
     if options.command:
         config["Cmd"] = options.command
+    if options.expose:
+        config["ExposedPorts"] = {
+            **(config.get("ExposedPorts") or {}),
+            **{port: {} for port in ports.parse_all(options.expose)},
+        }
     if options.workdir:
         config["WorkingDir"] = options.workdir
     if options.user:

@@ -13,7 +13,7 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import hostfiles, logfile, names, spec
+from limpet.containers import hostfiles, logfile, names, ports, sharing, spec
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
@@ -44,7 +44,7 @@ def create(store: Store, image: Image, options: Options, *, layers: list[str] | 
     wanted = names.check(options.name) if options.name else ""
     declared = (image.config.get("config") or {}).get("Volumes") or {}
     mounts: list[Mount] = []
-    if declared or options.volumes or options.mounts or options.tmpfs:
+    if declared or options.volumes or options.mounts or options.tmpfs or options.volumes_from:
         from limpet.containers import mountplan
 
         mounts = mountplan.plan(store, options, list(declared))
@@ -72,6 +72,15 @@ def check(options: Options, image: dict[str, Any]) -> None:
 
         seccomp.compile(seccomp.from_docker_json(profile, spec.bounding(options)))
     logfile.limits(options.log_opts)
+    if options.log_driver not in ("json-file", "none"):
+        raise Invalid(
+            f"log driver '{options.log_driver}' is not supported", "json-file and none are; others come with part 4"
+        )
+    if options.log_driver == "none" and options.log_opts:
+        raise Invalid("--log-opt with --log-driver none: there is no log", "leave out one of the two")
+    ports.parse_all(options.expose)
+    hostfiles.resolver(b"", options)
+    sharing.check(options)
     policy, _ = restart_policy(options.restart)
     if options.auto_remove and policy != "no":
         raise Invalid("conflicting options: cannot specify both --restart and --rm")

@@ -28,10 +28,10 @@ _LOCAL = (
 
 
 def hostname(options: Options, container_id: str) -> str:
-    """What the user gave, the host's name on the host's network, else the short id."""
+    """What the user gave, the host's name on the host's network or with its UTS namespace, else the short id."""
     if options.hostname:
         return options.hostname
-    return os.uname().nodename if options.network == "host" else container_id[:12]
+    return os.uname().nodename if "host" in (options.network, options.uts) else container_id[:12]
 
 
 def write(directory: str, options: Options, container_id: str) -> None:
@@ -48,7 +48,31 @@ def write(directory: str, options: Options, container_id: str) -> None:
             own = f"127.0.0.1\t{full}\n"
         hosts = f"{_LOCAL}{extra}{own}".encode()
     files.put(f"{directory}/hosts", hosts, 0o644)
-    files.put(f"{directory}/resolv.conf", _read("/etc/resolv.conf"), 0o644)
+    files.put(f"{directory}/resolv.conf", resolver(_read("/etc/resolv.conf"), options), 0o644)
+
+
+def resolver(host: bytes, options: Options) -> bytes:
+    """The host's resolv.conf; --dns, --dns-search (`.` for none) and --dns-option take the place of its lines
+    (moby `libnetwork/internal/resolvconf`). Raises Invalid."""
+    for address in options.dns:
+        if not _is_address(address):
+            raise Invalid(f"--dns '{address}' is not an IP address")
+    lines: list[tuple[bytes, list[str]]] = [
+        (b"nameserver", [f"nameserver {address}" for address in options.dns]),
+        (b"search", [f"search {' '.join(options.dns_search)}"] if options.dns_search else []),
+        (b"options", [f"options {' '.join(options.dns_option)}"] if options.dns_option else []),
+    ]
+    given = [word for word, texts in lines if texts]
+    if not given:
+        return host
+    for text in (*options.dns_search, *options.dns_option):
+        if not text or any(c.isspace() for c in text):
+            raise Invalid(f"'{text}' is no domain and no option of resolv.conf")
+    kept = [line for line in host.splitlines() if line.split()[:1] not in [[word] for word in given]]
+    if "." in options.dns_search:
+        lines[1] = (b"search", [])
+    added = [text.encode() for _, texts in lines for text in texts]
+    return b"\n".join([*kept, *added, b""])
 
 
 def host_entry(text: str) -> tuple[str, str]:

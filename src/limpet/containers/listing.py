@@ -6,21 +6,26 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import spec, state
+from limpet.containers import ports, spec, state
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.units import age, duration, seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from limpet.containers.mountplan import Mount
+    from limpet.containers.options import Options
     from limpet.containers.state import Container, Status
     from limpet.store.store import Store
 
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
-FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "since", "status", "volume", "network")
+FILTERS = (
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish", "since",
+    "status", "volume",
+)  # fmt: skip
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
 class Row:
@@ -70,15 +75,27 @@ def fields(row: Row, *, full: bool) -> dict[str, Any]:
         "RunningFor": age(container.created),
         "Status": words(row.status),
         "State": row.status.state,
-        "Ports": ", ".join(_exposed(row)) if row.status.running else "",
+        "Ports": ", ".join(exposed(row)) if row.status.running else "",
         "Names": container.name,
         "Labels": ",".join(f"{k}={v}" for k, v in labels(row).items()),
         "Mounts": ",".join(_mounts(row, full)),
         "Networks": container.options.network,
         "LocalVolumes": str(sum(mount.kind == "volume" for mount in _planned(row))),
-        "Platform": None,
-        "Size": "",
+        "Platform": _platform(row),
+        "Size": "0B",
     }
+
+
+class _Platform(dict[str, str]):
+    """As JSON an object, as text `linux/amd64` (docker/cli `formatter/container.go`)."""
+
+    def __str__(self) -> str:
+        return "/".join(self[key] for key in ("os", "architecture", "variant") if key in self)
+
+
+def _platform(row: Row) -> _Platform:
+    found = {key: row.image.get(key) for key in ("architecture", "os", "variant")}
+    return _Platform((key, str(value)) for key, value in found.items() if value)
 
 
 def words(status: Status) -> str:
@@ -127,25 +144,21 @@ def _command(row: Row, full: bool) -> str:
     return f'"{command}"'
 
 
-def _exposed(row: Row) -> list[str]:
-    """On the host's network what the image exposes is where it answers; nothing is published."""
-    return ports((row.image.get("config") or {}).get("ExposedPorts") or {})
+def exposed(row: Row) -> list[str]:
+    """What the image and the user say. On the host's network nothing is published."""
+    return all_exposed(row.image, row.container.options)
 
 
-def ports(exposed: Iterable[str]) -> list[str]:
-    """`80/tcp` …, by number, then by protocol."""
-
-    def order(text: str) -> tuple[int, str]:
-        number = text.partition("/")[0]
-        return (int(number) if number.isdecimal() else 0), text
-
-    return sorted(exposed, key=order)
+def all_exposed(image: dict[str, Any], options: Options) -> list[str]:
+    """The image's ports and those of `--expose`."""
+    said = (image.get("config") or {}).get("ExposedPorts") or {}
+    return ports.ordered({*said, *ports.parse_all(options.expose)})
 
 
 def _planned(row: Row) -> list[Mount]:
     options = row.container.options
     declared = (row.image.get("config") or {}).get("Volumes")
-    if not (declared or options.volumes or options.mounts or options.tmpfs):
+    if not (declared or options.volumes or options.mounts or options.tmpfs or options.volumes_from):
         return []
     from limpet.containers import mountplan
 
@@ -182,6 +195,19 @@ def _filter(store: Store, text: str) -> Callable[[Row], bool]:
         if not value.lstrip("-").isdecimal():
             raise Invalid(f"invalid filter 'exited={value}'", "write an exit code", exit_code=1)
         return lambda row: row.status.state == "exited" and row.status.exit_code == int(value)
+    if key in ("expose", "publish"):
+        wanted_ports = set(ports.parse(value))
+        if key == "publish":
+            return lambda row: False  # on the host's network nothing is
+        return lambda row: not wanted_ports.isdisjoint(exposed(row))
+    if key == "health":
+        if value not in _HEALTH:
+            raise Invalid(f"invalid filter 'health={value}'", f"it is one of {', '.join(_HEALTH)}", exit_code=1)
+        return lambda row: value == "none"  # health checks come with part 4
+    if key == "is-task":
+        if value.lower() not in ("true", "false", "1", "0"):
+            raise Invalid(f"invalid filter 'is-task={value}'", "it is true or false", exit_code=1)
+        return lambda row: value.lower() in ("false", "0")  # there is no cluster whose task it could be
     if key == "network":
         return lambda row: row.container.options.network == value
     if key == "label":

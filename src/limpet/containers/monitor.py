@@ -114,7 +114,10 @@ class Monitor:
         self._run = store.run_path(container.id)
         options = container.options
         max_size, max_file = logfile.limits(options.log_opts)
-        self._log = logfile.LogFile(f"{self._directory}/{container.id}-json.log", max_size, max_file)
+        if options.log_driver == "none":
+            self._log = logfile.LogFile("/dev/null", -1, 1)
+        else:
+            self._log = logfile.LogFile(f"{self._directory}/{container.id}-json.log", max_size, max_file)
         self._clients = clients.Clients(f"{self._run}/attach.sock", first, self._on_frame, self._on_leave, listener)
         self._status: Config = {
             "state": "created",

@@ -71,6 +71,9 @@ def plan(store: Store, options: Options, image_volumes: list[str]) -> list[Mount
     for text in options.tmpfs:
         target, _, words = text.partition(":")
         _add(mounts, Mount("tmpfs", _target(target, text), options=_tmpfs(words.split(",") if words else [], text)))
+    for text in options.volumes_from:
+        for mount in _from_container(store, text):
+            mounts.setdefault(mount.target, mount)
     for target in image_volumes:
         path = _target(target, target)
         if path not in mounts:
@@ -183,6 +186,21 @@ def _from_mount(store: Store, text: str, mkdir: bool) -> Mount:
         raise Invalid(f"invalid mount '{text}': unknown type '{kind}'", "types are bind, volume and tmpfs")
     name = volumes.check_name(source) if source else ""
     return _volume(store, name, path, options, anonymous=not name, copy=copy, subpath=subpath)
+
+
+def _from_container(store: Store, text: str) -> list[Mount]:
+    """`CONTAINER[:ro|rw]`: its volumes and bind mounts, at the same places (moby `volume/mounts/parser.go`)."""
+    from limpet.containers import state
+
+    name, colon, mode = text.partition(":")
+    if not name or (colon and mode not in ("ro", "rw")):
+        raise Invalid(f"invalid --volumes-from '{text}'", "write CONTAINER[:ro|rw]")
+    found = [mount for mount in load(store, state.find(store, name).id) if mount.kind != "tmpfs"]
+    for mount in found:
+        if mode:
+            mount.options = [word for word in mount.options if word not in ("ro", "rw")] + [mode]
+        mount.copy = False  # it was filled, or will be, for that container
+    return found
 
 
 def _truth(value: str, equals: str, text: str) -> bool:

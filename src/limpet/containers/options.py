@@ -54,6 +54,16 @@ _DEFAULTS: dict[str, Any] = {
     "ulimits": [],
     "sysctls": {},
     "log_opts": {},
+    "log_driver": "json-file",
+    "expose": [],
+    "dns": [],
+    "dns_search": [],
+    "dns_option": [],
+    "ipc": "",
+    "uts": "",
+    "cgroupns": "",
+    "userns": "",
+    "volumes_from": [],
     "platform": "",
     "oom_score_adj": 0,
 }
@@ -100,6 +110,16 @@ class Options:
     ulimits: list[str]  # name=soft[:hard]
     sysctls: dict[str, str]
     log_opts: dict[str, str]  # max-size, max-file
+    log_driver: str  # json-file, none
+    expose: list[str]  # as the user wrote them; `ports.parse` reads them
+    dns: list[str]  # addresses for resolv.conf, in place of the host's; so with the next two
+    dns_search: list[str]
+    dns_option: list[str]
+    ipc: str  # "", private, host, none
+    uts: str  # "", private, host
+    cgroupns: str  # "", private, host
+    userns: str  # "", host: there is no other yet
+    volumes_from: list[str]  # container[:ro|rw]
     platform: str
     oom_score_adj: int
 

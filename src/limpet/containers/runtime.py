@@ -96,7 +96,8 @@ def _child(
             kernel.unshare(kernel.CLONE_NEWCGROUP)
         rootfs.enter(root, f"{bundle}/{config['root']['path']}", config["linux"].get("rootfsPropagation", ""))
         os.close(root)
-        kernel.sethostname(config["hostname"].encode())
+        if "hostname" in config:
+            kernel.sethostname(config["hostname"].encode())
         if "domainname" in config:
             kernel.setdomainname(config["domainname"].encode())
         rootfs.furnish(config, trees)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import hostfiles
+from limpet.containers import hostfiles, sharing
 from limpet.errors import Invalid, Refused
 from limpet.kernel import capabilities
 
@@ -141,11 +141,8 @@ def make(
     if options.oom_score_adj:
         process["oomScoreAdj"] = options.oom_score_adj
     devices, rules = _devices(options)
-    namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
-    if options.network == "none":
-        namespaces.append("network")
     linux: Config = {
-        "namespaces": [{"type": kind} for kind in namespaces],
+        "namespaces": [{"type": kind} for kind in sharing.namespaces(options)],
         "cgroupsPath": f"/limpet/{container.id}",
         "resources": {"devices": rules},
         "devices": devices,
@@ -159,7 +156,7 @@ def make(
         "ociVersion": VERSION,
         "process": process,
         "root": {"path": "rootfs", "readonly": options.read_only},
-        "hostname": name,
+        **({} if options.uts == "host" else {"hostname": name}),
         "mounts": [*_system_mounts(options), *_files(directory, mounts), *(_mount(mount) for mount in mounts)],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
@@ -251,13 +248,19 @@ def _system_mounts(options: Options) -> list[Config]:
             "source": "mqueue",
             "options": ["nosuid", "noexec", "nodev"],
         },
-        {
-            "destination": "/dev/shm",
-            "type": "tmpfs",
-            "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size}"],
-        },
+        *_shared_memory(options),
     ]
+
+
+def _shared_memory(options: Options) -> list[Config]:
+    flags = ["nosuid", "noexec", "nodev"]
+    place = {"destination": "/dev/shm"}
+    if options.ipc == "none":
+        return []
+    if options.ipc == "host":
+        return [{**place, "type": "bind", "source": "/dev/shm", "options": ["rbind", "rprivate", *flags]}]
+    size = f"size={options.shm_size}"
+    return [{**place, "type": "tmpfs", "source": "shm", "options": [*flags, "mode=1777", size]}]
 
 
 def _files(directory: str, mounts: list[Mount]) -> list[Config]:

@@ -1,0 +1,160 @@
+"""The options that `create` and `run` share, and what they come to."""
+
+from __future__ import annotations
+
+from limpet.cli.table import Option
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from limpet.cli.table import Call
+    from limpet.containers.options import Options
+
+
+def wanted(call: Call) -> Options:
+    from limpet.cli import keyvalues
+    from limpet.containers import options
+
+    image, *command = call.arguments
+    entrypoint = call["entrypoint"]
+    init = False if call["no-init"] else None if call["init"] == _UNSAID else call["init"]
+    return options.Options(
+        image=image,
+        command=command,
+        # `--entrypoint ""` takes the image's away; it is one word, as in Docker.
+        entrypoint=None if entrypoint is None else [entrypoint] if entrypoint else [],
+        name=call["name"],
+        env=keyvalues.environment(call["env"], call["env-file"]),
+        workdir=call["workdir"],
+        user=call["user"],
+        group_add=call["group-add"],
+        volumes=call["volume"],
+        mounts=call["mount"],
+        tmpfs=call["tmpfs"],
+        mkdir=call["mkdir"],
+        read_only=call["read-only"],
+        hostname=call["hostname"],
+        domainname=call["domainname"],
+        labels=keyvalues.pairs([*keyvalues.label_files(call["label-file"]), *call["label"]]),
+        init=init,
+        stop_signal=call["stop-signal"],
+        stop_timeout=call["stop-timeout"],
+        privileged=call["privileged"],
+        cap_add=call["cap-add"],
+        cap_drop=call["cap-drop"],
+        security_opt=keyvalues.security(call["security-opt"]),
+        add_host=call["add-host"],
+        tty=call["tty"],
+        interactive=call["interactive"],
+        detach=bool(call.get("detach")),
+        auto_remove=call["rm"],
+        restart=call["restart"] or "no",
+        network=call["network"] or "host",
+        runtime=call["runtime"] or "limpet",
+        devices=call["device"],
+        shm_size=options.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else options.SHM_SIZE,
+        ulimits=call["ulimit"],
+        sysctls=keyvalues.pairs(call["sysctl"]),
+        log_opts=keyvalues.pairs(call["log-opt"]),
+        log_driver=call["log-driver"] or "json-file",
+        expose=call["expose"],
+        dns=call["dns"],
+        dns_search=call["dns-search"],
+        dns_option=call["dns-option"],
+        ipc=call["ipc"],
+        uts=call["uts"],
+        cgroupns=call["cgroupns"],
+        userns=call["userns"],
+        volumes_from=call["volumes-from"],
+        platform=call["platform"],
+        oom_score_adj=call["oom-score-adj"] or 0,
+    )
+
+
+_UNSAID = ""
+"""The value of --init where neither it nor --init=false was given."""
+
+ENVIRONMENT = (
+    Option("env", "e", kind="list", metavar="KEY=VALUE", help="Set an environment variable (KEY alone: the caller's)"),
+    Option("env-file", kind="list", metavar="FILE", help="Read environment variables from a file"),
+)
+USER = Option("user", "u", kind="string", default="", metavar="USER[:GROUP]", help="User, by name or number")
+WORKDIR = Option("workdir", "w", kind="string", default="", metavar="DIR", help="Working directory in the container")
+
+OPTIONS = (
+    Option("add-host", kind="list", metavar="NAME:ADDRESS", help="Add a line to /etc/hosts"),
+    Option("attach", "a", kind="list", metavar="STREAM", help="Attach only stdin, stdout or stderr (all without it)"),
+    Option("cap-add", kind="list", metavar="NAME", help="Add a capability (ALL for every one)"),
+    Option("cap-drop", kind="list", metavar="NAME", help="Drop a capability (ALL for every one)"),
+    Option("cgroupns", kind="string", default="", metavar="MODE", help="Cgroup namespace: private or host"),
+    Option("cidfile", kind="string", default="", metavar="FILE", help="Write the container's id to a file"),
+    Option("device", kind="list", metavar="DEVICE", help="Add a device of the host: /dev/a[:/dev/b][:rwm]"),
+    Option("dns", kind="list", metavar="ADDRESS", help="Name server, in place of the host's"),
+    Option(
+        "dns-option",
+        kind="list",
+        metavar="OPTION",
+        help="Option of the resolver (resolv.conf(5))",
+        aliases=("dns-opt",),
+    ),
+    Option("dns-search", kind="list", metavar="DOMAIN", help="Domain to search names in; . for none"),
+    Option("domainname", kind="string", default="", metavar="NAME", help="NIS domain name"),
+    Option("entrypoint", kind="string", metavar="COMMAND", help="Run this in place of the image's entry point"),
+    *ENVIRONMENT,
+    Option("expose", kind="list", metavar="PORT", help="Say that a port is served: PORT[-PORT][/tcp|udp|sctp]"),
+    Option("group-add", kind="list", metavar="GROUP", help="Add a supplementary group"),
+    Option("hostname", "h", kind="string", default="", metavar="NAME", help="Host name of the container"),
+    Option("init", default=_UNSAID, help="Run an init as PID 1 (the default, unless the command is an init)"),
+    Option("interactive", "i", help="Keep standard input open"),
+    Option(
+        "ipc", kind="string", default="", metavar="MODE", help="IPC namespace: private, host, or none (no /dev/shm)"
+    ),
+    Option("label", "l", kind="list", metavar="KEY=VALUE", help="Set a label"),
+    Option("label-file", kind="list", metavar="FILE", help="Read labels from a file"),
+    Option("log-driver", kind="string", default="", metavar="NAME", help="json-file (the default) or none"),
+    Option("log-opt", kind="list", metavar="KEY=VALUE", help="max-size (10m), max-file (3) of the log"),
+    Option("mkdir", help="Make missing directories for bind mounts"),
+    Option("mount", kind="list", metavar="SPEC", help="Mount: type=bind|volume|tmpfs,source=...,target=...,readonly"),
+    Option("name", kind="string", default="", metavar="NAME", help="Name of the container"),
+    Option(
+        "network",
+        kind="string",
+        default="host",
+        metavar="MODE",
+        help="host or none",
+        choices=("host", "none"),
+        aliases=("net",),
+    ),
+    Option("no-init", help="Run the command itself as PID 1"),
+    Option("oom-score-adj", kind="int", default=0, metavar="N", help="Preference of the out-of-memory killer"),
+    Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of an image to pull"),
+    Option("privileged", help="All capabilities, all devices, nothing masked"),
+    Option(
+        "pull",
+        kind="string",
+        default="missing",
+        metavar="WHEN",
+        help="Pull the image: always, missing, never",
+        choices=("always", "missing", "never"),
+    ),
+    Option("quiet", "q", help="No progress of a pull"),
+    Option("read-only", help="Mount the container's root read-only"),
+    Option("restart", kind="string", default="no", metavar="POLICY", help="no, on-failure[:N], always, unless-stopped"),
+    Option("rm", help="Remove the container, and its anonymous volumes, when it ends"),
+    Option(
+        "runtime", kind="string", default="limpet", metavar="NAME", help="limpet or runc", choices=("limpet", "runc")
+    ),
+    Option("security-opt", kind="list", metavar="OPTION", help="no-new-privileges, seccomp=unconfined|FILE"),
+    Option("shm-size", kind="string", default="", metavar="SIZE", help="Size of /dev/shm (64m)"),
+    Option("stop-signal", kind="string", default="", metavar="SIGNAL", help="Signal that stops the container"),
+    Option("stop-timeout", kind="int", metavar="SECONDS", help="Seconds until a stop kills (10)"),
+    Option("sysctl", kind="list", metavar="KEY=VALUE", help="Set a kernel parameter"),
+    Option("tmpfs", kind="list", metavar="DIR[:OPTIONS]", help="Mount a tmpfs"),
+    Option("tty", "t", help="Give the container a terminal"),
+    Option("ulimit", kind="list", metavar="NAME=SOFT[:HARD]", help="Set a resource limit"),
+    USER,
+    Option("userns", kind="string", default="", metavar="MODE", help="User namespace: host"),
+    Option("uts", kind="string", default="", metavar="MODE", help="UTS namespace: private or host"),
+    Option("volume", "v", kind="list", metavar="SOURCE:DIR[:ro]", help="Mount a volume or a directory of the host"),
+    Option("volumes-from", kind="list", metavar="CONTAINER[:ro]", help="Mount what another container mounts"),
+    WORKDIR,
+)
