@@ -4,6 +4,9 @@ Compared are processes (and with them the namespaces they hold), mounts, control
 program, so links count too), and files of the default store. Other people's containers, sessions and daemons may come
 and go meanwhile. A thing is *ours* when it bears this session's mark in its environment or its temporary directory in
 a path. What bears neither, such as an empty group, is blamed on this session only if no other one is running.
+
+A line of processes, each of which forks the next one and ends, is in no list of processes for long enough to be looked
+at, and eats a processor. So the newest process of the machine is looked at again and again for a moment.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ MARK = "LIMPET_TEST_SESSION"
 _DEFAULT_PLACES = ("/run/limpet", "/var/lib/limpet")
 _DEPTH = 3
 _PATIENCE = 5.0  # seconds for what ends by itself: a monitor that was told to, programs of a group that is gone
+_MOMENT = 0.2  # seconds for which births are watched
 _BPF = by_machine(321, 280)
 _PROG_GET_NEXT_ID, _OBJ_GET_INFO_BY_FD, _CGROUP_DEVICE = 11, 15, 6
 
@@ -74,7 +78,7 @@ class Session:
         listed = [
             Thing("process", str(pid), line, ours=True) for pid, line in ours.items() if not _is_test_worker(pid, line)
         ]
-        return [*listed, *groups, *self._mounts(), *_programs(foreign), *_files()]
+        return [*listed, *self._lines(), *groups, *self._mounts(), *_programs(foreign), *_files()]
 
     def _alone(self) -> bool:
         """No other session holds the lock; the shared lock is kept whatever the answer."""
@@ -92,36 +96,65 @@ class Session:
         found = {}
         above = _ancestors(os.getpid())
         for entry in os.listdir("/proc"):
-            if not entry.isdigit() or int(entry) in above:
-                continue
-            try:
-                environment = Path(f"/proc/{entry}/environ").read_bytes()
-                line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                directory = os.readlink(f"/proc/{entry}/cwd") + "/"
-            except OSError:
-                continue  # it has ended; a zombie has no cwd
-            if self.mark in environment or any(
-                self.temporary in text for text in (environment.decode(errors="replace"), line, directory)
-            ):
-                found[int(entry)] = line[:200]
+            if entry.isdigit() and int(entry) not in above and (line := self._own(int(entry))) is not None:
+                found[int(entry)] = line
         return found
+
+    def _own(self, pid: int) -> str | None:
+        """The command line of a process that bears our mark or names our directory; None for another, or a dead one."""
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            directory = os.readlink(f"/proc/{pid}/cwd") + "/"
+        except OSError:
+            return None  # it has ended; a zombie has no cwd
+        texts = (environment.decode(errors="replace"), line, directory)
+        return line[:200] if self.mark in environment or any(self.temporary in text for text in texts) else None
+
+    def _lines(self) -> list[Thing]:
+        """Lines of short-lived processes of ours: who is born now, when nothing of ours should be at work."""
+        found: dict[int, Thing] = {}
+        first = last = _newest()
+        half, end = (time.monotonic() + _MOMENT * part for part in (0.5, 1))
+        while (now := time.monotonic()) < end:
+            pid = _newest()
+            if pid == last == first and now > half:
+                break  # nobody forks at all
+            if pid == last:
+                continue
+            last = pid
+            try:
+                group = os.getpgid(pid)
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
+            except OSError:
+                continue  # it was faster; the next one may not be
+            if self.mark in environment:
+                name = f"line of group {group}"
+                found[group] = Thing("process", name, "forks and ends, again and again", ours=True)
+        return list(found.values())
 
     def _groups(self, ours: dict[int, str]) -> tuple[list[Thing], list[str]]:
         """Groups of containers; and the paths of those that living processes of others are in."""
         root = cgroup.root()
-        parent = Path(f"{root}/{cgroup.PARENT}")
         things, foreign = [], []
-        for path in sorted(Path(name) for name, _, _ in os.walk(parent)) if root else []:  # others' may end meanwhile
-            if path == parent:
-                continue
-            pids = cgroup.pids(str(path)) if path.exists() else []
-            related = {pid for member in pids for pid in _ancestors(member)}
-            if related & ours.keys():
-                things.append(Thing("group", str(path), f"of processes {pids}", ours=True))
-            elif any(pid > 1 for pid in related - set(pids)):
-                foreign.append(str(path))  # someone watches over it, and it is none of us
-            else:
-                things.append(Thing("group", str(path), f"of processes {pids}" if pids else "(empty)", ours=False))
+        base = Path("/sys/fs/cgroup")
+        for parent in (base / cgroup.PARENT, *sorted(base.glob(f"*/{cgroup.PARENT}"))):
+            second = str(parent.parent) == root  # else a hierarchy of version 1, where runc makes groups
+            for path in sorted(parent.glob("**/")):
+                if path == parent:
+                    continue
+                try:
+                    pids = cgroup.pids(str(path))
+                except OSError:
+                    continue  # it went just now
+                related = {pid for member in pids for pid in _ancestors(member)}
+                if related & ours.keys():
+                    things.append(Thing("group", str(path), f"of processes {pids}", ours=True))
+                elif any(pid > 1 for pid in related - set(pids)):
+                    if second:
+                        foreign.append(str(path))  # someone watches over it, and it is none of us
+                else:
+                    things.append(Thing("group", str(path), f"of processes {pids}" if pids else "(empty)", ours=False))
         return things, foreign
 
     def _mounts(self) -> list[Thing]:
@@ -146,6 +179,11 @@ def _ancestors(pid: int) -> set[int]:
         except OSError:
             break
     return found
+
+
+def _newest() -> int:
+    """The last process that was made, in this PID namespace (proc(5), loadavg)."""
+    return int(Path("/proc/loadavg").read_bytes().split()[-1])
 
 
 def _is_test_worker(pid: int, line: str) -> bool:

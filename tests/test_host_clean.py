@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,41 @@ def test_a_process_of_somebody_else(watched: host.Session) -> None:
         child.communicate()
 
 
+LINE = """
+import os, time
+end = time.monotonic() + 20
+while time.monotonic() < end:
+    time.sleep({pause})
+    if os.fork():
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("pause", [0, 0.002])
+def test_a_line_of_processes_that_fork_and_end(watched: host.Session, pause: float) -> None:
+    """No list of processes shows one for long enough to read what it is; together they eat a processor."""
+    program = [sys.executable, "-S", "-I", "-c", LINE.format(pause=pause)]
+    first = subprocess.Popen(program, cwd="/", start_new_session=True)
+    try:
+        first.wait()
+        left = found(watched, "process", f"line of group {first.pid}")
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+    assert left is not None
+    assert left.ours
+    assert found(watched, "process", f"line of group {first.pid}") is None
+
+
+def test_a_line_of_somebody_else(watched: host.Session) -> None:
+    program = [sys.executable, "-S", "-I", "-c", LINE.format(pause=0.001)]
+    first = subprocess.Popen(program, cwd="/", start_new_session=True, env={host.MARK: "1.2"})
+    try:
+        first.wait()
+        assert found(watched, "process", f"line of group {first.pid}") is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+
+
 def test_a_mount(watched: host.Session) -> None:
     place = f"{watched.temporary}mounted"
     os.mkdir(place)
@@ -96,6 +132,26 @@ def test_an_empty_group_if_no_other_session_is_running(watched: host.Session, gr
     finally:
         other.close()
     assert found(watched, "group", group)
+
+
+def test_a_group_of_version_1(watched: host.Session) -> None:
+    """runc makes one in each hierarchy of a hybrid host."""
+    base = Path("/sys/fs/cgroup/pids")
+    if not base.is_dir() or (base / "cgroup.controllers").exists():
+        pytest.skip("needs the pids hierarchy of cgroup version 1")
+    place = base / cgroup.PARENT / f"test-clean-{os.getpid()}"
+    place.mkdir(parents=True)
+    child = sleeper()
+    try:
+        assert found(watched, "group", str(place))
+        cgroup.enter(str(place), child.pid)
+        left = found(watched, "group", str(place))
+        assert left is not None
+        assert left.ours
+    finally:
+        child.communicate()
+        cgroup.remove(str(place))
+    assert found(watched, "group", str(place)) is None
 
 
 def test_a_group_with_a_process_of_ours(watched: host.Session, group: str, tmp_path: Path) -> None:
