@@ -250,7 +250,7 @@ def scripted() -> Iterator[Scripted]:
             else:
                 send(self, 200, data, {"Content-Type": media_type})
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_PATCH = do_HEAD = do_DELETE = do_GET
 
         def log_message(self, *args: object) -> None:
             pass

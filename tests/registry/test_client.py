@@ -217,7 +217,7 @@ def test_a_broken_transfer_goes_on(fake: server.Scripted, ranges: bool) -> None:
 def test_a_transfer_that_brings_nothing_ends(fake: server.Scripted) -> None:
     def answer(handler: http.server.BaseHTTPRequestHandler) -> bool:
         handler.send_response(200)
-        handler.send_header("Content-Length", "99")
+        handler.send_header("Content-Length", str(len(BIG)))
         handler.end_headers()
         handler.close_connection = True
         return True

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "login": ("limpet.cli.login", "Log in to a registry"),
     "logout": ("limpet.cli.login", "Forget the login of a registry"),
     "port": ("limpet.cli.containers", "Show where a container's ports answer"),
+    "push": ("limpet.cli.images", "Upload an image to a registry"),
     "rename": ("limpet.cli.containers", "Rename a container"),
     "restart": ("limpet.cli.containers", "Restart containers"),
     "rm": ("limpet.cli.containers", "Remove containers"),
@@ -59,7 +60,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _CONTAINER = ("attach commit cp create diff exec kill logs port rename restart rm run start stop top wait").split()
-_IMAGE = "build capture history import load pull save tag".split()
+_IMAGE = "build capture history import load pull push save tag".split()
 
 ALIASES: dict[str, str] = {
     **{f"container {name}": name for name in _CONTAINER},

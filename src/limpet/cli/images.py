@@ -1,4 +1,4 @@
-"""pull, load, save: images that come and go."""
+"""pull, push, load, save: images that come and go."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from limpet.layers import durable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from limpet.cli.table import Call
+    from limpet.registry.rate import Rate
 
 _FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
@@ -26,12 +27,44 @@ def pull(call: Call) -> int:
     if not quiet:
         print(opening(name), flush=True)
     with progress(quiet=quiet) as shown:
-        pulled = fetch(call.store, name, platform=call["platform"] or None, progress=shown)
+        platform = call["platform"] or None
+        pulled = fetch(call.store, name, platform=platform, rate=rate(call), progress=shown)
     if not quiet:
         print("\n".join(pulled.lines))
     print(pulled.name, flush=True)
     durable.settle_later(call.store)
     return 0
+
+
+def push(call: Call) -> int:
+    from limpet.cli.progress import progress
+    from limpet.images import push as pushing
+    from limpet.images.packing import Packing
+
+    quiet = call["quiet"]
+    kind, level = call["compression"], call["compression-level"]
+    packing = Packing(kind or "gzip", level, anew=bool(kind) or level is not None)
+    names = pushing.names_of(call.store, call.arguments[0], call["all-tags"])
+    if not quiet:
+        print(f"The push refers to repository [{names[0].repository}]", flush=True)
+    with progress(quiet=quiet) as shown:
+        platform = call["platform"] or None
+        for pushed in pushing.push(
+            call.store, names, packing=packing, platform=platform, rate=rate(call), progress=shown
+        ):
+            print(pushed.name if quiet else pushed.line, flush=True)
+    return 0
+
+
+def rate(call: Call) -> Rate | None:
+    """What `--limit-rate` allows."""
+    text = call["limit-rate"]
+    if not text:
+        return None
+    from limpet.containers.options import parse_size
+    from limpet.registry.rate import Rate
+
+    return Rate(max(1, parse_size(text, "limit-rate")))
 
 
 def load(call: Call) -> int:
@@ -70,14 +103,56 @@ _PLATFORM = Option(
     "platform", kind="string", default="", metavar="OS/ARCH", help="Of an image for several platforms take this one"
 )
 
+RATE = Option(
+    "limit-rate", kind="string", default="", metavar="BYTES", help="At most so many bytes a second: 500k, 10m"
+)
+
 COMMANDS: dict[str, Command] = {
     "pull": Command(
         "pull",
         pull,
         "[OPTIONS] NAME[:TAG|@DIGEST]",
         "Download an image from a registry",
-        [_PLATFORM, Option("quiet", "q", help="Only the name, when it is here")],
+        [_PLATFORM, Option("quiet", "q", help="Only the name, when it is here"), RATE],
         examples=("limpet pull debian:12", "limpet pull --platform linux/arm64 localhost:5000/app"),
+        min_args=1,
+        max_args=1,
+        complete="image",
+    ),
+    "push": Command(
+        "push",
+        push,
+        "[OPTIONS] NAME[:TAG]",
+        "Upload an image to the registry that its name says",
+        [
+            Option("all-tags", "a", help="All tags of the repository"),
+            Option(
+                "compression",
+                kind="string",
+                default="",
+                metavar="KIND",
+                help="Of layers that were made here: gzip (as they are unless given) or zstd; pulled ones stay",
+            ),
+            Option(
+                "compression-level",
+                kind="int",
+                metavar="N",
+                help="1 to 9 for gzip, 1 to 22 for zstd; 3 unless given",
+            ),
+            RATE,
+            Option(
+                "platform",
+                kind="string",
+                default="",
+                metavar="OS/ARCH",
+                help="Of an image for several platforms only this one, without the index",
+            ),
+            Option("quiet", "q", help="Only the name, when it is there"),
+        ],
+        examples=(
+            "limpet push localhost:5000/app:1",
+            "limpet push -a --compression zstd localhost:5000/app",
+        ),
         min_args=1,
         max_args=1,
         complete="image",

@@ -59,6 +59,7 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("compress force-rm rm", "there is nothing to compress or to remove: leave it out"),
     ),
     "pull": (("all-tags a disable-content-trust", "name each tag"),),
+    "push": (("disable-content-trust", _LATER),),
     "images": (("tree", _LATER),),
     "history": (("platform", _LATER),),
     "image inspect": (("platform", _LATER),),
@@ -87,13 +88,11 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
 _LATER_COMMAND = "limpet has no such command yet"
 
 _COMMANDS: Mapping[str, str] = {
-    "push": f"{_LATER_COMMAND}: `limpet save` and `skopeo copy docker-archive:… docker://…` do it",
     "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
     "export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "network": "containers have the host's network, or with --network none one of their own with nothing in it",
     "buildx": "`limpet build` is the only one",
     "builder": "`limpet build` is the only one; `limpet system prune` removes what it left",
-    "image push": f"{_LATER_COMMAND}: `limpet save` and `skopeo copy docker-archive:… docker://…` do it",
     "container export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from limpet.oci.manifest import Descriptor
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
+    from limpet.registry.rate import Rate
     from limpet.store.store import Store
 
 _MAX_NESTING = 4
@@ -57,7 +58,14 @@ class Pulled:
     lines: tuple[str, ...]
 
 
-def fetch(store: Store, name: Reference, *, platform: Platform | str | None = None, progress: Progress) -> Pulled:
+def fetch(
+    store: Store,
+    name: Reference,
+    *,
+    platform: Platform | str | None = None,
+    rate: Rate | None = None,
+    progress: Progress,
+) -> Pulled:
     """Brings in the image and gives it the name; what had the name before loses it.
 
     Raises NotFound, Refused, Invalid, Corrupt.
@@ -65,7 +73,7 @@ def fetch(store: Store, name: Reference, *, platform: Platform | str | None = No
     if name.digest:
         name = name.with_digest(name.digest)  # a tag beside a digest is no matter, as Docker has it
     target = platforms.parse(platform) if isinstance(platform, str) else platform
-    source = RegistrySource(store, name)
+    source = RegistrySource(store, name, rate)
     before = catalog.by_reference(store, name)
     image = importer.import_image(store, source, names=[name], platform=target, progress=progress)
     what = "Image is up to date" if before == image.id else "Downloaded newer image"
@@ -82,10 +90,10 @@ class RegistrySource:
 
     done = "Pull complete"
 
-    def __init__(self, store: Store, name: Reference) -> None:
+    def __init__(self, store: Store, name: Reference, rate: Rate | None = None) -> None:
         self._store = store
         self._name = name
-        self._registry = Registry(name.domain)
+        self._registry = Registry(name.domain, rate)
         self.digest = ""
 
     def contents(self, platform: Platform | None) -> Contents:

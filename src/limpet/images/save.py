@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
-from limpet.images import archive, catalog
+from limpet.images import archive, catalog, outgoing
 from limpet.images.archive import DirectoryFiles
 from limpet.images.layout import CONTAINERD_NAME, REF_NAME, is_layout
 from limpet.images.sink import DirectorySink, TarSink
@@ -177,45 +177,15 @@ def _write_layout(
 
 def _manifest(store: Store, one: _Chosen) -> bytes:
     """The manifest by which the image came, if all its blobs can be given out; else one that fits what is here."""
-    layers = catalog.layers(store, one.image.id)
-    rows = store.db.rows("SELECT digest FROM manifest WHERE image_id = ? ORDER BY digest", one.image.id)
-    named = [
-        row[0]
-        for name in one.names
-        if (row := store.db.row("SELECT manifest FROM name WHERE reference = ?", name.canonical)) and row[0]
-    ]
-    for digest in [*named, *(digest for (digest,) in rows)]:
-        try:
-            data = blobs.read(store, digest, manifests.MAX_BYTES)
-            manifest = manifests.parse(data)
-        except (NotFound, Invalid):
-            continue
-        if isinstance(manifest, Manifest) and manifest.config.digest == one.image.id:
-            known = zip(manifest.layers, layers, strict=True)
-            if all(blobs.exists(store, blob.digest) or blob.digest == diff_id for blob, diff_id in known):
-                return data
+    data = outgoing.arrived_as(store, one.image.id, one.names)
+    if data is not None:
+        return data
     config = blobs.read(store, one.image.id, configs.MAX_BYTES)
-    return Manifest(
-        media.OCI_MANIFEST,
-        Descriptor(media.OCI_CONFIG, one.image.id, len(config)),
-        tuple(_layer(store, diff_id) for diff_id in layers),
-    ).to_json()
-
-
-def _layer(store: Store, diff_id: str) -> Descriptor:
-    """The compressed blob of a layer if one is kept, else its plain tar."""
-    rows = store.db.rows(
-        "SELECT l.digest, l.media_type, b.size FROM layer_blob l JOIN blob b USING (digest) WHERE l.diff_id = ?"
-        " ORDER BY l.digest",
-        diff_id,
+    layers = tuple(
+        outgoing.kept(store, diff_id) or outgoing.plain(store, diff_id)
+        for diff_id in catalog.layers(store, one.image.id)
     )
-    kinds = {"gzip": media.OCI_LAYER_GZIP, "zstd": media.OCI_LAYER_ZSTD}
-    for digest, media_type, size in rows:
-        kind = media.compression(media_type)
-        if kind in kinds and blobs.exists(store, digest):
-            return Descriptor(kinds[kind], digest, size)
-    row = store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
-    return Descriptor(media.OCI_LAYER, diff_id, row[0] if row else 0)
+    return Manifest(media.OCI_MANIFEST, Descriptor(media.OCI_CONFIG, one.image.id, len(config)), layers).to_json()
 
 
 def _put_tar(store: Store, sink: Sink, path: str, diff_id: str) -> None:

@@ -1,7 +1,8 @@
-"""The distribution protocol, client side (OCI distribution spec v1.1): manifests and blobs.
+"""The distribution protocol, client side (OCI distribution spec v1.1): one registry, its manifests and blobs.
 
 Every manifest is verified by its digest where one was asked for. Blobs come as pieces that the caller verifies, since
-it hashes them anyway; a broken transfer goes on where it stopped, as long as each try brings something.
+it hashes them anyway (`download.py`), and go up by `upload.py`. What needs more than one request is in modules of its
+own: lists, deletion and referrers in `content.py`, a whole image from registry to registry in `copying.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from urllib3.exceptions import HTTPError
-
-from limpet.errors import Corrupt, LimpetError, NotFound, Refused
+from limpet.errors import Corrupt, NotFound, Refused
 from limpet.oci import manifest as manifests
 from limpet.oci import media
-from limpet.registry import connection
+from limpet.registry import connection, download
 from limpet.registry.connection import MAX_TRIES, Connection, TransferError
 
 if TYPE_CHECKING:
@@ -23,12 +22,13 @@ if TYPE_CHECKING:
 
     from urllib3.response import BaseHTTPResponse
 
+    from limpet.errors import LimpetError
     from limpet.oci.manifest import Descriptor
+    from limpet.registry.rate import Rate
 
     T = TypeVar("T")
 
-PIECE = 1 << 20
-_ACCEPT = ", ".join(
+ACCEPT = ", ".join(
     [
         media.OCI_INDEX,
         media.DOCKER_LIST,
@@ -40,25 +40,31 @@ _ACCEPT = ", ".join(
 
 
 class Registry:
-    """One registry by its domain (`docker.io`, `localhost:5000`). Methods may be called by several threads at once."""
+    """One registry by its domain (`docker.io`, `localhost:5000`). Methods may be called by several threads at once.
 
-    def __init__(self, domain: str) -> None:
+    `rate` limits the bytes of blobs, both ways. `single_post` is whether it takes a blob with one POST; None: not
+    known yet.
+    """
+
+    def __init__(self, domain: str, rate: Rate | None = None) -> None:
         self.domain = domain
-        self._connection = Connection(domain)
+        self.rate = rate
+        self.connection = Connection(domain)
+        self.single_post: bool | None = None
 
     def manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
         """(bytes, media type, digest) of a manifest or index. `reference` is a tag or a digest.
 
         Raises NotFound, Refused (no access), Corrupt (other bytes than the digest says), TransferError.
         """
-        return _tries(lambda: self._manifest(repository, reference))
+        return tries(lambda: self._manifest(repository, reference))
 
     def _manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
-        response = self._connection.request(
-            "GET", f"/v2/{repository}/manifests/{reference}", scope=_pull(repository), headers={"Accept": _ACCEPT}
+        response = self.connection.request(
+            "GET", f"/v2/{repository}/manifests/{reference}", scope=pulling(repository), headers={"Accept": ACCEPT}
         )
         if response.status != 200:
-            raise self._refusal(response, repository, reference)
+            raise self.refusal(response, repository, reference)
         data = connection.document(response, manifests.MAX_BYTES)
         wanted = reference if ":" in reference else response.headers.get("Docker-Content-Digest", "")
         algorithm = "sha512" if wanted.startswith("sha512:") and ":" in reference else "sha256"
@@ -67,79 +73,96 @@ class Registry:
             raise Corrupt(f"{self.domain}/{repository}: the manifest {wanted} came with the digest {digest}")
         return data, response.headers.get("Content-Type", ""), digest
 
+    def has_manifest(self, repository: str, digest: str) -> bool:
+        """Whether the registry has this manifest in this repository; asked for as one who pushes there."""
+
+        def ask() -> bool:
+            path = f"/v2/{repository}/manifests/{digest}"
+            headers = {"Accept": ACCEPT}
+            response = self.connection.request("HEAD", path, scope=pushing(repository), headers=headers)
+            connection.finish(response)
+            return response.status == 200
+
+        return tries(ask)
+
+    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> tuple[str, bool]:
+        """Uploads a manifest or index under a tag or its digest; gives its digest and whether the registry itself
+        keeps track of its subject (the OCI-Subject header, spec "Pushing Manifests with Subject").
+
+        Raises NotFound (no access), Refused, Corrupt (the registry says another digest), TransferError.
+        """
+        return tries(lambda: self._put_manifest(repository, reference, data, media_type))
+
+    def _put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> tuple[str, bool]:
+        response = self.connection.request(
+            "PUT",
+            f"/v2/{repository}/manifests/{reference}",
+            scope=pushing(repository),
+            headers={"Content-Type": media_type},
+            body=data,
+        )
+        if response.status not in (200, 201, 202):
+            raise self.refusal(response, repository, reference, "push")
+        connection.finish(response)
+        algorithm = "sha512" if reference.startswith("sha512:") else "sha256"
+        digest = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+        said = response.headers.get("Docker-Content-Digest", "")
+        if said.startswith(f"{algorithm}:") and said != digest:
+            raise Corrupt(f"{self.domain}/{repository}: took the manifest {digest} for {said[:100]}")
+        return digest, bool(response.headers.get("OCI-Subject"))
+
     def blob(self, repository: str, descriptor: Descriptor, offset: int = 0) -> Iterator[bytes]:
         """The bytes of a blob from `offset` on, in pieces of about 1 MiB; exactly as many as the descriptor says.
 
-        Not verified. Raises NotFound, Corrupt (too long), TransferError after tries that brought nothing.
+        Not verified. Raises NotFound, Corrupt (another length), TransferError after tries that brought nothing.
         """
-        position, failures = offset, 0
-        while position < descriptor.size:
-            try:
-                for piece in self._blob(repository, descriptor, position):
-                    position += len(piece)
-                    failures = 0
-                    if position > descriptor.size:
-                        raise Corrupt(
-                            f"{descriptor.digest}: longer than the {descriptor.size} bytes that were announced"
-                        )
-                    yield piece
-                if position < descriptor.size:
-                    raise TransferError(f"{self.domain}: {descriptor.digest} ends after {position} bytes")
-            except TransferError as e:
-                failures += 1
-                if failures == MAX_TRIES:
-                    raise
-                connection.patiently(failures - 1, e)
+        return download.blob(self, repository, descriptor, offset)
 
-    def _blob(self, repository: str, descriptor: Descriptor, position: int) -> Iterator[bytes]:
-        headers = {"Range": f"bytes={position}-"} if position else None
-        path = f"/v2/{repository}/blobs/{descriptor.digest}"
-        response = self._connection.request("GET", path, scope=_pull(repository), headers=headers)
-        if response.status not in (200, 206):
-            raise self._refusal(response, repository, descriptor.digest)
-        skip = 0
-        if position and response.status == 200:
-            skip = position  # a server without ranges begins again
-        elif response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
-            response.close()
-            raise LimpetError(f"{self.domain}: answered with another range than was asked for")
-        try:
-            for piece in response.stream(PIECE, decode_content=False):
-                if skip >= len(piece):
-                    skip -= len(piece)
-                    continue
-                yield piece[skip:] if skip else piece
-                skip = 0
-        except HTTPError as e:
-            raise connection.explain(e, self._connection.base) from e
-        finally:
-            if not response.closed:
-                response.close()  # the reader gave up half-way: this connection is of no more use
-            response.release_conn()
+    def has_blob(self, repository: str, digest: str) -> int | None:
+        """The size of a blob if the registry has it in this repository, else None; asked by one who pushes there."""
 
-    def _refusal(self, response: BaseHTTPResponse, repository: str, reference: str) -> LimpetError:
-        """A status above 300 as an error that says what to do."""
+        def ask() -> int | None:
+            path = f"/v2/{repository}/blobs/{digest}"
+            response = self.connection.request("HEAD", path, scope=pushing(repository))
+            connection.finish(response)
+            if response.status != 200:
+                return None  # also where reading is not allowed: the upload will tell
+            length = response.headers.get("Content-Length", "")
+            return int(length) if length.isdecimal() else 0
+
+        return tries(ask)
+
+    def refusal(self, response: BaseHTTPResponse, repository: str, reference: str, action: str = "pull") -> LimpetError:
+        """A status above 300 as an error that says what to do. `action`: pull, push or delete."""
         separator = "@" if ":" in reference else ":"
         name = f"{self.domain}/{repository}{separator}{reference}"
         status = response.status
         said = connection.words(response)
-        if status == 404 and "NAME_UNKNOWN" not in said:
+        if status == 404 and action != "push" and "NAME_UNKNOWN" not in said:
             what = "blob" if "BLOB_UNKNOWN" in said else "manifest"
             return NotFound(
                 f"{what} for {name} not found: {what} unknown", "check the tag; the registry has no such image"
             )
         if status in (401, 403, 404):
-            source = self._connection.login_source(repository)
-            return NotFound(
-                f"pull access denied for {self.domain}/{repository}, repository does not exist or may require a login",
-                f"check the name, or log in: limpet login {self.domain}" + (f" (used: {source})" if source else ""),
+            source = self.connection.login_source(repository)
+            used = f" (used: {source})" if source else ""
+            if action == "pull":
+                return NotFound(
+                    f"pull access denied for {self.domain}/{repository}, repository does not exist or may require a"
+                    " login",
+                    f"check the name, or log in: limpet login {self.domain}{used}",
+                )
+            return Refused(
+                f"{action} access denied for {self.domain}/{repository}: {said}",
+                f"log in as somebody who may: limpet login {self.domain}{used}",
             )
-        if status == 400 and self._connection.plain and "HTTPS" in said:
+        if status == 400 and self.connection.plain and "HTTPS" in said:
             return Refused(f"{self.domain} speaks TLS", "registries on this machine are spoken to in plain HTTP")
         return Refused(f"{name}: {said}")
 
 
-def _tries(work: Callable[[], T]) -> T:
+def tries(work: Callable[[], T]) -> T:
+    """`work`, again after a pause where another try may help."""
     for attempt in range(MAX_TRIES):
         try:
             return work()
@@ -150,5 +173,13 @@ def _tries(work: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def _pull(repository: str) -> str:
+def pulling(repository: str) -> str:
     return f"repository:{repository}:pull"
+
+
+def pushing(repository: str) -> str:
+    return f"repository:{repository}:pull,push"
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -80,6 +80,10 @@ class Connection:
         """The address of the registry itself."""
         return self._own("").base
 
+    def base_of(self, repository: str) -> str:
+        """The same for one repository, which a setting may have moved: what a relative Location is relative to."""
+        return self._own(repository).base
+
     @property
     def plain(self) -> bool:
         """Whether the registry itself is spoken to without TLS."""

@@ -1,0 +1,254 @@
+"""A blob on its way here: goes on where it broke, in parallel ranges where that helps, and no lie is believed.
+
+One connection is the rule: on most links it is as fast as several. If after a moment the reader mostly waits for the
+network, much is left, and the server takes ranges, several connections fetch a few MiB each ahead of the reader;
+what is ahead is bounded.
+
+The bytes are not hashed here, but their count is held against the descriptor and against what the server announced.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from urllib3.exceptions import HTTPError
+
+from limpet.errors import Corrupt, LimpetError
+from limpet.registry import connection
+from limpet.registry.connection import MAX_TRIES, TransferError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from urllib3.response import BaseHTTPResponse
+
+    from limpet.oci.manifest import Descriptor
+    from limpet.registry.client import Registry
+
+PIECE = 1 << 20
+
+PATIENCE = 1.0
+"""Seconds of one connection until more are thought of."""
+
+WORTH = 32 << 20
+"""Bytes that must be left for more connections to be worth their while."""
+
+WORKERS = 4
+SEGMENT = 2 << 20
+WINDOW = 8
+"""Segments that may be ahead of the reader: 16 MiB a layer."""
+
+
+class _NoRanges(Exception):
+    """The server gave the whole blob where a part was asked for."""
+
+
+def blob(registry: Registry, repository: str, descriptor: Descriptor, offset: int = 0) -> Iterator[bytes]:
+    """See `client.Registry.blob`."""
+    fetch = _Fetch(registry, repository, descriptor)
+    position, failures, parallel = offset, 0, True
+    while position < descriptor.size:
+        try:
+            pieces = fetch.single(position, parallel)
+            for piece in pieces:
+                position += len(piece)
+                failures = 0
+                if position > descriptor.size:
+                    raise Corrupt(f"{descriptor.digest}: longer than the {descriptor.size} bytes that were announced")
+                yield piece
+            if position < descriptor.size and fetch.slow and parallel:
+                for piece in _Segments(fetch, position).pieces():
+                    position += len(piece)
+                    yield piece
+            if position < descriptor.size:
+                raise TransferError(f"{registry.domain}: {descriptor.digest} ends after {position} bytes")
+        except _NoRanges:
+            parallel = False
+        except TransferError as e:
+            failures += 1
+            if failures == MAX_TRIES:
+                raise
+            connection.patiently(failures - 1, e)
+
+
+class _Fetch:
+    """Requests for parts of one blob."""
+
+    def __init__(self, registry: Registry, repository: str, descriptor: Descriptor) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._rate = registry.rate
+        self.descriptor = descriptor
+        self.slow = False
+        """The reader waits for the network, and the server says that it takes ranges."""
+
+    def single(self, position: int, may_stop: bool) -> Iterator[bytes]:
+        """From `position` to the end, or until it turns out `slow` (if it `may_stop` for that)."""
+        response, skip = self._open(position, self.descriptor.size, exact=False)
+        ranges = response.status == 206 or response.headers.get("Accept-Ranges", "").lower() == "bytes"
+        may_stop = may_stop and ranges and self._rate is None
+        began, waited, here = time.monotonic(), 0.0, position
+        for piece in self._body(response):
+            if skip >= len(piece):
+                skip -= len(piece)
+                continue
+            arrived = time.monotonic()
+            part = piece[skip:] if skip else piece
+            skip = 0
+            here += len(part)
+            yield part
+            left = time.monotonic()
+            waited += left - arrived  # for the reader, not for the network
+            if may_stop and left - began > PATIENCE and self.descriptor.size - here > WORTH:
+                may_stop = False
+                if waited < 0.4 * (left - began):
+                    self.slow = True
+                    return
+
+    def part(self, begin: int, end: int) -> Iterator[bytes]:
+        """The bytes from `begin` to before `end`, perhaps fewer. Raises _NoRanges."""
+        response, skip = self._open(begin, end, exact=True)
+        if skip or response.status == 200:
+            response.close()
+            raise _NoRanges
+        yield from self._body(response)
+
+    def _open(self, begin: int, end: int, *, exact: bool) -> tuple[BaseHTTPResponse, int]:
+        """The response, and how many of its bytes come before `begin`."""
+        size, registry = self.descriptor.size, self._registry
+        headers = None
+        if begin or exact:
+            headers = {"Range": f"bytes={begin}-{end - 1 if exact else ''}"}
+        path = f"/v2/{self._repository}/blobs/{self.descriptor.digest}"
+        response = registry.connection.request(
+            "GET", path, scope=f"repository:{self._repository}:pull", headers=headers
+        )
+        if response.status not in (200, 206):
+            raise registry.refusal(response, self._repository, self.descriptor.digest)
+        if response.status == 206 and headers is None:
+            raise self._lie(response, "sent a part of a blob where all of it was asked for")
+        length = response.headers.get("Content-Length", "")
+        if response.status == 206:
+            expected = _range_length(response.headers.get("Content-Range", ""), begin, end, size)
+            if not expected or (length.isdecimal() and int(length) != expected):
+                raise self._lie(response, "answered with another range than was asked for")
+        elif length.isdecimal() and int(length) != size:
+            response.close()
+            word = "longer" if int(length) > size else "shorter"
+            raise Corrupt(
+                f"{self.descriptor.digest}: {registry.domain} has {length} bytes of it,"
+                f" {word} than the {size} bytes that were announced"
+            )
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        # A store that keeps a gzip layer with this header sends the blob's own bytes; their number shows it.
+        if encoding not in ("", "identity") and not (response.status == 206 or length.isdecimal()):
+            raise self._lie(response, f"sent a blob with the content encoding {encoding[:40]!r}")
+        return response, begin if response.status == 200 else 0
+
+    def _lie(self, response: BaseHTTPResponse, what: str) -> LimpetError:
+        response.close()
+        return LimpetError(f"{self._registry.domain}: {what}", "a proxy in between may be the cause")
+
+    def _body(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+        try:
+            step = PIECE if self._rate is None else self._rate.piece(PIECE)
+            for piece in response.stream(step, decode_content=False):
+                if self._rate is not None:
+                    self._rate.take(len(piece))
+                yield piece
+        except HTTPError as e:
+            raise connection.explain(e, self._registry.connection.base) from e
+        finally:
+            if not response.closed:
+                response.close()  # the reader gave up half-way: this connection is of no more use
+            response.release_conn()
+
+
+class _Segments:
+    """The rest of a blob by several connections, given out in order."""
+
+    def __init__(self, fetch: _Fetch, position: int) -> None:
+        self._fetch = fetch
+        size = fetch.descriptor.size
+        self._bounds = [(begin, min(begin + SEGMENT, size)) for begin in range(position, size, SEGMENT)]
+        self._changed = threading.Condition()
+        self._taken = self._given = 0
+        self._here: dict[int, list[bytes]] = {}
+        self._error: BaseException | None = None
+        self._stopped = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """Raises what a worker raised, at once; what was given out until then is right."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(WORKERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            while self._given < len(self._bounds):
+                with self._changed:
+                    while self._given not in self._here and self._error is None:
+                        self._changed.wait()
+                    if self._given not in self._here:
+                        assert self._error is not None
+                        raise self._error
+                    segment = self._here.pop(self._given)
+                    self._given += 1
+                    self._changed.notify_all()
+                yield from segment
+        finally:
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while self._taken >= self._given + WINDOW and not self._stopped:
+                    self._changed.wait()
+                if self._stopped or self._error is not None or self._taken == len(self._bounds):
+                    return
+                number = self._taken
+                self._taken += 1
+            try:
+                segment = self._segment(*self._bounds[number])
+            except BaseException as e:
+                with self._changed:
+                    self._error = self._error or e
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._here[number] = segment
+                self._changed.notify_all()
+
+    def _segment(self, begin: int, end: int) -> list[bytes]:
+        found: list[bytes] = []
+        failures = 0
+        while begin < end and not self._stopped:
+            try:
+                for piece in self._fetch.part(begin, end):
+                    begin += len(piece)
+                    failures = 0
+                    if begin > end:
+                        raise Corrupt(f"{self._fetch.descriptor.digest}: a range came longer than it was announced")
+                    found.append(piece)
+                if begin < end and not found:
+                    raise TransferError(f"{self._fetch.descriptor.digest}: a range came without bytes")
+            except TransferError as e:
+                failures += 1
+                if failures == MAX_TRIES:
+                    raise
+                connection.patiently(failures - 1, e)
+        return found
+
+
+def _range_length(header: str, begin: int, end: int, size: int) -> int:
+    """The bytes of `Content-Range: bytes BEGIN-LAST/SIZE`; 0 if that isn't (a beginning of) what was asked for."""
+    unit, _, rest = header.strip().partition(" ")
+    span, _, total = rest.partition("/")
+    first, _, last = span.partition("-")
+    if unit != "bytes" or not (first.isdecimal() and last.isdecimal()) or total.strip() not in ("*", str(size)):
+        return 0
+    if int(first) != begin or not begin <= int(last) < end:
+        return 0
+    return int(last) + 1 - begin
