@@ -339,7 +339,7 @@ def test_ctrl_c_leaves_nothing(limpet: Any, store: Store, fake: server.Scripted)
         if "/blobs/" not in handler.path or handler.path.endswith(image.id):
             return False
         handler.send_response(200)
-        handler.send_header("Content-Length", "50000")
+        handler.send_header("Content-Length", str(len(image.blobs[handler.path.rpartition("/")[2]])))
         handler.end_headers()
         handler.wfile.write(image.layers[0][:1000])
         reached.append(1)

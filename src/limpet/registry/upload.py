@@ -250,7 +250,9 @@ class _Sending:
         """Where the upload goes on; each answer may give another address."""
         location = response.headers.get("Location", "")
         if location:
-            self._location = urljoin(urljoin(self._registry.connection.base_of(self._repository), self._location), location)
+            self._location = urljoin(
+                urljoin(self._registry.connection.base_of(self._repository), self._location), location
+            )
         elif not self._location:
             raise LimpetError(f"{self._registry.domain}: opens an upload without saying where")
         minimum = response.headers.get("OCI-Chunk-Min-Length", "")
