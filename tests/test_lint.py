@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_tree_passes(command: list[str]) -> None:
     result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_environment_is_that_of_the_lock_file() -> None:
+    """Or else the types of a new dependency are missing, and what mypy says of that leads nowhere."""
+    ready = ROOT / ".venv-check/ready"
+    if not ready.exists():
+        pytest.skip("tests run without tools/venv's environment")
+    wanted = hashlib.sha256((ROOT / "requirements-check.lock").read_bytes()).hexdigest()
+    assert wanted in ready.read_text(), "run: tools/venv .venv-check requirements-check.lock"
 
 
 def test_no_blanket_ignores() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/limpet"
 # From the top to the bottom. `api`, `lazy` and `network` have their places before they are built.
-ROOMS = "cli api compose build containers images registry lazy layers network store oci kernel".split()
+ROOMS = "cli api compose build containers images registry serving lazy layers network store oci kernel".split()
 FREE = ("errors", "jsontext", "progress", "units")
 """Modules of no room. Rooms may import them, and they import no room."""
 

@@ -1,0 +1,167 @@
+"""One worker's registry: a request comes in, is judged, and goes to the module that answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiohttp.web import Response
+
+from limpet.errors import LimpetError
+from limpet.registry.server import blobs, content, names, routes
+from limpet.registry.server.errors import RegistryError
+from limpet.registry.server.manifests import Manifests
+from limpet.registry.server.storage import Storage
+from limpet.registry.server.uploads import Uploads
+from limpet.serving.accesslog import AccessLog
+from limpet.serving.bodies import BodyError, TooLarge
+from limpet.serving.limits import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.web import BaseRequest, StreamResponse
+
+    from limpet.registry.server.config import Config
+    from limpet.registry.server.routes import Route
+
+    Answer = Callable[["App", BaseRequest, Route], Awaitable[StreamResponse]]
+
+VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+JSON = {"Content-Type": "application/json", **VERSION}
+
+
+class App:
+    """What the modules that answer share: storage, configuration, and who is asking."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.storage = Storage(config.storage)
+        self.uploads = Uploads(self.storage)
+        self.manifests = Manifests(self.storage)
+        self.log = AccessLog(config.access_log) if config.access_log else None
+        self._bucket = Bucket(config.rate / config.workers) if config.rate else None
+
+    async def handle(self, request: BaseRequest) -> StreamResponse:
+        """Raises nothing but what ends the connection."""
+        try:
+            return await self._handle(request)
+        except RegistryError as e:
+            return self._refusal(request, e)
+        except BodyError as e:
+            return self._refusal(request, RegistryError(400, "BLOB_UPLOAD_INVALID", str(e)))
+        except TooLarge:
+            return self._refusal(request, RegistryError(413, "SIZE_INVALID", "the body is larger than allowed"))
+        except LimpetError as e:
+            return self._refusal(request, RegistryError(400, "UNSUPPORTED", str(e)))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except OSError as e:
+            print(f"limpet: {request.method} {request.path[:300]}: {e}", file=sys.stderr, flush=True)
+            status = 507 if e.errno in (28, 122) else 500
+            return self._refusal(request, RegistryError(status, "UNSUPPORTED", f"storage: {e.strerror}"))
+
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
+        if self._bucket is not None:
+            wait = self._bucket.wait(client(request))
+            if wait:
+                raise RegistryError(429, "TOOMANYREQUESTS", headers={"Retry-After": str(int(wait) + 1)})
+        target = request.raw_path
+        route = routes.find(request.method, target)
+        if route is None:
+            if target == "/healthz":
+                return await self._health()
+            raise RegistryError(404, "UNSUPPORTED", "no such path; the registry's API is below /v2/")
+        if route.repository:
+            names.repository(route.repository)
+        elif route.kind not in ("base", "catalog"):
+            raise RegistryError(400, "NAME_INVALID")
+        if route.action != routes.PULL:
+            if self.config.read_only:
+                raise RegistryError(405, "UNSUPPORTED", "this registry is read-only")
+            if route.action == routes.DELETE and not self.config.delete:
+                raise RegistryError(405, "UNSUPPORTED", "this registry does not delete")
+        return await _ANSWERS[route.kind](self, request, route)
+
+    def user(self, request: BaseRequest) -> str:
+        """Who is asking, "" for anybody."""
+        return ""
+
+    def allows(self, request: BaseRequest, repository: str, action: str) -> bool:
+        """Whether who is asking may do that."""
+        return True
+
+    def check_quota(self, repository: str, more: int) -> None:
+        """Raises DENIED if a repository would be over its quota with `more` bytes."""
+        if self.config.quota and self.storage.usage(repository) + more > self.config.quota:
+            raise RegistryError(
+                403, "DENIED", f"{repository} would have more than its quota of {self.config.quota} bytes"
+            )
+
+    async def _health(self) -> StreamResponse:
+        """Whether the storage can be read and written."""
+        try:
+            if not self.config.read_only:
+                await asyncio.to_thread(self.storage.write, "new/health", b"")
+            return Response(body=b'{"status":"ok"}\n', headers={"Content-Type": "application/json"})
+        except OSError as e:
+            text = json.dumps({"status": "failing", "reason": e.strerror})
+            return Response(status=503, text=text + "\n", headers={"Content-Type": "application/json"})
+
+    def _refusal(self, request: BaseRequest, error: RegistryError) -> StreamResponse:
+        return Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
+
+    def done(self, request: BaseRequest, response: StreamResponse, seconds: float) -> None:
+        """Called after each response."""
+        if self.log is not None:
+            self.log.write(
+                client(request),
+                self.user(request),
+                request.method,
+                request.raw_path,
+                response.status,
+                response.body_length,
+                seconds,
+                request.headers.get("User-Agent", ""),
+            )
+
+    async def housekeeping(self) -> None:
+        """Runs in one of the workers as long as the server does."""
+        from limpet.registry.server.uploads import expire
+
+        while True:
+            started = time.monotonic()
+            try:
+                await asyncio.to_thread(expire, self.storage, self.config.upload_hours * 3600)
+            except OSError as e:
+                print(f"limpet: uploads that expired: {e}", file=sys.stderr, flush=True)
+            await asyncio.sleep(max(60.0, 600 - (time.monotonic() - started)))
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.flush()
+
+
+def client(request: BaseRequest) -> str:
+    """The address that a request comes from; "unix" for a unix socket."""
+    peer: Any = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return peer[0] if isinstance(peer, tuple) else "unix"
+
+
+async def _base(app: App, request: BaseRequest, route: Route) -> StreamResponse:
+    return Response(body=b"{}", headers=JSON)
+
+
+_ANSWERS: dict[str, Answer] = {
+    "base": _base,
+    "catalog": content.catalog,
+    "tags": content.tags,
+    "referrers": content.referrers,
+    "manifest": content.manifest,
+    "blob": blobs.blob,
+    "uploads": blobs.begin,
+    "upload": blobs.upload,
+}

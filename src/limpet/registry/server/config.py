@@ -1,0 +1,22 @@
+"""What a registry is told by its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from limpet.serving.limits import Limits
+
+
+@dataclass(frozen=True)
+class Config:
+    """`rate`: requests a second for each client, 0 for no limit; `quota`: bytes of a repository, 0 for no limit."""
+
+    storage: str
+    read_only: bool = False
+    delete: bool = True
+    rate: float = 0
+    quota: int = 0
+    upload_hours: float = 24
+    access_log: str = ""
+    workers: int = 1
+    limits: Limits = field(default_factory=Limits)

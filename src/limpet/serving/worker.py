@@ -1,0 +1,126 @@
+"""One worker process: an event loop with aiohttp's low-level server on a socket, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.web import Server
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.web import BaseRequest, StreamResponse
+
+    from limpet.serving.limits import Limits
+
+    Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
+    Done = Callable[[BaseRequest, StreamResponse, float], None]
+
+TCP_USER_TIMEOUT = 18
+READ = 1 << 18
+
+
+async def serve(
+    handler: Handler,
+    listener: socket.socket,
+    *,
+    limits: Limits,
+    stop: asyncio.Event,
+    done: Done | None = None,
+    context: ssl.SSLContext | None = None,
+) -> None:
+    """Answers on `listener` until `stop` is set; then lets requests end, for at most `limits.grace` seconds.
+
+    `handler` turns a request into a response and raises nothing. `done` is called after each response with the
+    seconds that it took.
+    """
+    logger = logging.getLogger("limpet.serving")
+    logger.addHandler(_Stderr())
+    logger.propagate = False
+
+    server = Server(
+        handler,
+        keepalive_timeout=limits.idle,
+        lingering_time=5,
+        read_bufsize=READ,
+        auto_decompress=False,  # a blob is the bytes that were sent, whatever they claim to be
+        max_line_size=16384,
+        max_field_size=16384,
+        logger=logger,
+        access_log=logger if done is not None else None,
+        access_log_class=_logger_class(done),
+    )
+
+    def connection() -> asyncio.Protocol:
+        if len(server.connections) >= limits.connections:
+            return _Full()
+        return server()
+
+    loop = asyncio.get_running_loop()
+    if listener.family != socket.AF_UNIX:
+        # Inherited by each connection: one that takes nothing for so long, though it has been sent something, is cut.
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, int(limits.silence * 1000))
+    make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+    listening = await make(connection, sock=listener, backlog=1024, ssl=context)
+    await stop.wait()
+    listening.close()
+    server.pre_shutdown()
+    await server.shutdown(limits.grace)
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]], parent: int | None = None) -> None:
+    """Runs `main` in an event loop; SIGTERM and SIGINT set its event, and so does the end of the pipe `parent`."""
+
+    async def guarded() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if parent is not None:
+
+            def gone() -> None:
+                loop.remove_reader(parent)
+                stop.set()
+
+            loop.add_reader(parent, gone)
+        await main(stop)
+
+    asyncio.run(guarded())
+
+
+class _Full(asyncio.Protocol):
+    """What a connection above the limit gets."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        transport.close()
+
+
+def _logger_class(done: Done | None) -> type[AbstractAccessLogger]:
+    class Logger(AbstractAccessLogger):
+        def log(self, request: BaseRequest, response: StreamResponse, time: float) -> None:
+            if done is not None:
+                done(request, response, time)
+
+    return Logger
+
+
+class _Stderr(logging.Handler):
+    """What aiohttp has to say, on one line each: the last line of a traceback is what it is about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said: Any = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage() + (f": {type(said).__name__}: {said}" if said is not None else "")
+        if record.levelno >= logging.WARNING:
+            print(f"limpet[{os.getpid()}]:", text.replace("\n", " "), file=sys.stderr, flush=True)
