@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+TALK = {"architecture.md", "dependencies.md", "docker.md", "reference.md"}  # pages without examples
+PAGES = sorted(page for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if page.name not in TALK)
 
 
 def sessions(text: str) -> list[tuple[str, str]]:
@@ -41,8 +42,7 @@ def pattern(expected: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_of_a_page(page: Path, limpet: Any, tmp_path: Path) -> None:
     found = sessions(page.read_text())
-    if not found:
-        pytest.skip(f"{page.name} has no examples")
+    assert found
     work = tmp_path / "work"
     work.mkdir()
     (work / "examples").symlink_to(ROOT / "examples")
