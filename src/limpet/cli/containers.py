@@ -80,18 +80,15 @@ def rm(call: Call) -> int:
             failed = failed or int(not (call["force"] and isinstance(e, NotFound)))
     if call["force"]:
         stopping.strike(call.store, [container for _, container in found])
-    for name, container in found:
-        try:
-            stopping.remove(call.store, container, force=call["force"], volumes=call["volumes"])
-        except NotFound as e:  # somebody else was faster
-            if not call["force"]:
-                print(f"limpet: {e}", file=sys.stderr)
-                failed = 1
-        except LimpetError as e:
-            print(f"limpet: {e}", file=sys.stderr)
+    once = {container.id: container for _, container in found}
+    results = stopping.remove_all(call.store, list(once.values()), force=call["force"], volumes=call["volumes"])
+    words = {container.id: name for name, container in reversed(found)}
+    for container, problem in results:
+        if problem is None:
+            print(words[container.id], flush=True)
+        elif not (call["force"] and isinstance(problem, NotFound)):  # else somebody else was faster
+            print(f"limpet: {problem}", file=sys.stderr)
             failed = 1
-        else:
-            print(name, flush=True)
     return failed
 
 
@@ -159,13 +156,11 @@ def prune(call: Call) -> int:
         names = "\n".join(lines)
         output.confirm(f"This removes {len(rows)} stopped {_plural(len(rows), 'container')}, {total}:\n{names}")
     gone = []
-    for row in rows:
-        try:
-            stopping.remove(call.store, row.container)
-        except LimpetError as e:  # somebody has just started it
-            print(f"limpet: {e}", file=sys.stderr)
+    for container, problem in stopping.remove_all(call.store, [row.container for row in rows]):
+        if problem is not None:  # somebody has just started it
+            print(f"limpet: {problem}", file=sys.stderr)
         else:
-            gone.append(row.container.id)
+            gone.append(container.id)
     recovery.collect_groups(call.store)
     if gone:
         print("Deleted Containers:", *gone, "", sep="\n")

@@ -171,13 +171,11 @@ def prune_(call: Call) -> int:
     if not call["force"] and (gone or plan.images or loose or rubbish):
         output.confirm(_announcement(store, gone, plan, loose, rubbish))
     total = 0
-    for container in gone:
-        size = leftovers.tree_bytes(store.container_path(container.id))
-        try:
-            stop.remove(store, container)
-        except (Conflict, NotFound):  # started or removed since
+    sizes = {container.id: leftovers.tree_bytes(store.container_path(container.id)) for container in gone}
+    for container, problem in stop.remove_all(store, gone):
+        if problem is not None:  # started or removed since
             continue
-        total += size
+        total += sizes[container.id]
         print(f"deleted container: {container.id}")
     if "images" in kinds:
         lines, freed = prune.carry_out(store, plan)

@@ -21,22 +21,33 @@ def remove_container(store: Store, container_id: str, *, with_volumes: bool, dur
 
     The container must not run. What is already gone is fine: two may remove the same one.
     """
+    remove_containers(store, [(container_id, with_volumes)], durable=durable)
+
+
+def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: bool = True) -> None:
+    """The same for several (id, with volumes), whose rows go in one transaction: one sync for all of them."""
     gone: list[str] = []
     with store.db.transaction(durable=durable):
-        if with_volumes:
-            rows = store.db.rows(
-                "SELECT volume FROM container_volume JOIN volume ON name = volume WHERE container_id = ?1 AND anonymous"
-                " AND NOT EXISTS (SELECT 1 FROM container_volume o WHERE o.volume = name AND o.container_id != ?1)",
-                container_id,
-            )
-            gone = [name for (name,) in rows]
-        store.db.run("DELETE FROM container WHERE id = ?", container_id)
-        for name in gone:
-            store.db.run("DELETE FROM volume WHERE name = ?", name)
+        for container_id, with_volumes in which:
+            anonymous = _anonymous_volumes(store, container_id) if with_volumes else []
+            store.db.run("DELETE FROM container WHERE id = ?", container_id)
+            for name in anonymous:
+                store.db.run("DELETE FROM volume WHERE name = ?", name)
+            gone += anonymous
     faults.reach("container-row-gone")
-    remove_files(store, container_id)
+    for container_id, _ in which:
+        remove_files(store, container_id)
     for name in gone:
         volumes.remove_files(store, name)
+
+
+def _anonymous_volumes(store: Store, container_id: str) -> list[str]:
+    rows = store.db.rows(
+        "SELECT volume FROM container_volume JOIN volume ON name = volume WHERE container_id = ?1 AND anonymous"
+        " AND NOT EXISTS (SELECT 1 FROM container_volume o WHERE o.volume = name AND o.container_id != ?1)",
+        container_id,
+    )
+    return [name for (name,) in rows]
 
 
 def remove_files(store: Store, container_id: str) -> None:

@@ -12,12 +12,12 @@ import time
 
 from limpet import jsontext
 from limpet.containers import attach, removal, state
-from limpet.errors import Conflict, NotFound, Refused
+from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from limpet.containers.state import Container
     from limpet.store.store import Store
@@ -27,6 +27,9 @@ STOP_TIMEOUT = 10
 
 KILL_TIMEOUT = 10
 """Seconds within which SIGKILL has to end a container (moby `daemon/kill.go`)."""
+
+BATCH = 64
+"""Containers whose rows go in one transaction; each holds a descriptor meanwhile."""
 
 PATIENCE = 3.0
 """Seconds that `remove` leaves the monitor of a killed container to put its affairs in order."""
@@ -101,6 +104,38 @@ def remove(store: Store, container: Container, *, force: bool = False, volumes: 
 
     NotFound: somebody else took it meanwhile.
     """
+    ((_, problem),) = remove_all(store, [container], force=force, volumes=volumes)
+    if problem is not None:
+        raise problem
+
+
+def remove_all(
+    store: Store, containers: Sequence[Container], *, force: bool = False, volumes: bool = False
+) -> Iterator[tuple[Container, LimpetError | None]]:
+    """Takes several away, with one sync for `BATCH` of them; tells of each how it went, when it is gone."""
+    for start in range(0, len(containers), BATCH):
+        batch = containers[start : start + BATCH]
+        problems: dict[str, LimpetError] = {}
+        locks: list[int] = []
+        try:
+            for container in batch:
+                try:
+                    locks.append(_hold(store, container, force=force))
+                    cgroup.clear(container.id)
+                except LimpetError as e:
+                    problems[container.id] = e
+            which = [(c.id, volumes or c.options.auto_remove) for c in batch if c.id not in problems]
+            removal.remove_containers(store, which)
+        finally:
+            for lock in locks:
+                if lock >= 0:
+                    os.close(lock)
+        for container in batch:
+            yield container, problems.get(container.id)
+
+
+def _hold(store: Store, container: Container, *, force: bool) -> int:
+    """The lock of a container that does not run (any more): nobody starts it. -1: somebody else has it for long."""
     lock = _lock(store, container)
     deadline = time.monotonic() + PATIENCE
     while lock < 0:
@@ -121,12 +156,7 @@ def remove(store: Store, container: Container, *, force: bool = False, volumes: 
         lock = _lock(store, container)
         if lock < 0 and time.monotonic() > deadline + PATIENCE:
             break  # somebody holds it who is no monitor: what he does will fail
-    try:
-        cgroup.clear(container.id)
-        removal.remove_container(store, container.id, with_volumes=volumes or container.options.auto_remove)
-    finally:
-        if lock >= 0:
-            os.close(lock)
+    return lock
 
 
 def strike(store: Store, containers: Sequence[Container]) -> None:
