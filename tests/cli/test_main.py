@@ -13,7 +13,7 @@ import pytest
 
 from limpet.cli import main
 from limpet.cli.commands import ALIASES, COMMANDS, GROUPS, visible
-from limpet.cli.suggest import nearest
+from limpet.nearest import nearest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 

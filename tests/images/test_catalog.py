@@ -10,6 +10,7 @@ import pytest
 
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import catalog
+from limpet.nearest import distance
 
 if TYPE_CHECKING:
     from limpet.store.store import Store
@@ -104,4 +105,4 @@ def test_all_images_newest_first(store: Store) -> None:
     [("", "", 0), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "ab", 1), ("abc", "axcd", 2), ("kitten", "sitting", 3)],
 )
 def test_distance(left: str, right: str, expected: int) -> None:
-    assert catalog.distance(left, right) == catalog.distance(right, left) == expected
+    assert distance(left, right) == distance(right, left) == expected

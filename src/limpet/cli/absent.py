@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from limpet.cli.progress import progress
 from limpet.errors import LimpetError, NotFound
 from limpet.images import catalog
-from limpet.images.ensure import bring
+from limpet.images.ensure import bring, known
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ def image(call: Call, name: str, platform: str) -> Image:
             if not platform or _fits(found, platform):
                 return found
         except NotFound as e:
+            alias = known(call.store, name)
+            if alias is not None and (not platform or _fits(alias, platform)):
+                return alias
             if policy == "never":
                 raise
             near = e.hint

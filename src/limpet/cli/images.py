@@ -19,16 +19,23 @@ _FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 def pull(call: Call) -> int:
     from limpet.cli.progress import progress
-    from limpet.images.pull import fetch, opening
-    from limpet.oci import reference
+    from limpet.images import named
 
-    name = reference.parse(call.arguments[0])
     quiet = call["quiet"]
-    if not quiet:
-        print(opening(name), flush=True)
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, flush=True)
+
     with progress(quiet=quiet) as shown:
-        platform = call["platform"] or None
-        pulled = fetch(call.store, name, platform=platform, rate=rate(call), progress=shown)
+        pulled = named.pull(
+            call.store,
+            call.arguments[0],
+            platform=call["platform"] or None,
+            rate=rate(call),
+            progress=shown,
+            say=say,
+        )
     if not quiet:
         print("\n".join(pulled.lines))
     print(pulled.name, flush=True)

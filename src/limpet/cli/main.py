@@ -27,6 +27,9 @@ GLOBAL_OPTIONS = (
     Option("debug", "D", help="Show where an error comes from (LIMPET_DEBUG=1)"),
     Option("host", "H", kind="list", metavar="URL", help="Ignored: there is no daemon", hidden=True),
     Option("log-level", "l", kind="string", metavar="LEVEL", help="Ignored: there is no daemon", hidden=True),
+    Option(
+        "registries-conf", kind="string", default="", metavar="FILE", help="Settings of registries (LIMPET_REGISTRIES)"
+    ),
     Option("root", kind="string", default="", metavar="DIR", help="Where images and containers are kept (LIMPET_ROOT)"),
     Option("run", kind="string", default="", metavar="DIR", help="Where sockets and locks are kept (LIMPET_RUN)"),
     Option("version", "v", help="Print the version"),
@@ -122,6 +125,8 @@ def _call(words: list[str]) -> Call | None:
         print("limpet: -H is ignored: there is no daemon to talk to", file=sys.stderr)
     if options["config"]:
         os.environ["DOCKER_CONFIG"] = options["config"]  # as `registry.credentials` reads it
+    if options["registries-conf"]:
+        os.environ["LIMPET_REGISTRIES"] = options["registries-conf"]  # as `registry.settings` reads it
     if options["version"]:
         rest = ["version", "--short"]
     if not rest or options.get("help") or rest == ["help"]:
@@ -175,7 +180,7 @@ def _name(words: list[str]) -> tuple[str, list[str]]:
 def _not_a_command(name: str) -> LimpetError:
     from limpet.cli import missing
     from limpet.cli.commands import visible
-    from limpet.cli.suggest import nearest
+    from limpet.nearest import nearest
 
     instead = missing.command(name)
     if instead:

@@ -150,7 +150,7 @@ def _integer(text: str) -> int | None:
 def unknown(word: str, table: Sequence[Option], title: str, letters: str = "") -> Invalid:
     """For an option that is not there: what Docker's option of this name would need, or else the near one."""
     from limpet.cli import missing
-    from limpet.cli.suggest import nearest
+    from limpet.nearest import nearest
 
     message = f"unknown shorthand flag: {word[1:]!r} in -{letters}" if letters else f"unknown flag: {word}"
     reason = missing.reason(title.partition(" ")[2], word)

@@ -43,6 +43,9 @@ Containers and images are named by their name or by the beginning of their ID.
 | `LIMPET_DEBUG` | as `--debug` |
 | `LIMPET_MAX_LAYER_SIZE`, `LIMPET_MAX_LAYER_ENTRIES`, `LIMPET_MAX_LAYER_RATIO` | what a layer may be at most |
 | `DOCKER_CONFIG` | as `--config` |
+| `REGISTRY_AUTH_FILE` | a file of logins, in place of all others |
+| `LIMPET_REGISTRIES` | as `--registries-conf` |
+| `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | how registries are reached |
 | `SOURCE_DATE_EPOCH` | the time, in Unix seconds, that `capture`, `commit` and `import` put into images |
 | `NO_COLOR` | no colour, unless it is empty; nor is there any where standard error is no terminal |
 

@@ -50,6 +50,7 @@ def info(call: Call) -> int:
         return 0
     for title, key in _SHOWN:
         print(f"{title}: {output.size_binary(fields[key]) if key == 'MemTotal' else fields[key]}")
+    print(f"Registries: {fields['RegistryConfig']['Error'] or _registries(fields['RegistryConfig'])}")
     print("Features:")
     rows = [(f.name, f.state, f.since, f.use if f.works else f"MISSING: {f.cost}") for f in found]
     for line in output.table(("FEATURE", "STATE", "SINCE LINUX", "WHAT FOR"), rows).splitlines():
@@ -96,7 +97,34 @@ def _facts(store: Store) -> dict[str, Any]:
         "NCPU": os.cpu_count(),
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "Name": os.uname().nodename,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": _registry_config(),
     }
+
+
+def _registry_config() -> dict[str, Any]:
+    """Docker's fields, and the files in use. A mistake in one is shown, and is no reason to show nothing else."""
+    from limpet.errors import Invalid
+    from limpet.registry import settings
+
+    found: dict[str, Any] = {"Files": [], "Mirrors": [], "Search": [], "Blocked": [], "Error": ""}
+    try:
+        known = settings.load()
+    except Invalid as e:
+        return {**found, "Error": str(e)}
+    hub = known.rule("docker.io", "")
+    mirrors = hub.mirrors if hub is not None else ()
+    return {
+        "Files": list(known.files),
+        "Mirrors": [f"{one.place.domain}/{one.place.path}".rstrip("/") for one in mirrors],
+        "Search": list(known.search or ("docker.io",)),
+        "Blocked": [f"{rule.domain}/{rule.path}".rstrip("/") for rule in known.rules if rule.blocked],
+        "Error": "",
+    }
+
+
+def _registries(config: dict[str, Any]) -> str:
+    return ", ".join(config["Files"]) or "no file; TLS for all but this machine, short names are Docker Hub's"
 
 
 _SHOWN = (

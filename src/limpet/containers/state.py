@@ -122,7 +122,7 @@ def find(store: Store, text: str) -> Container:
             raise Conflict(f"'{text}' is the beginning of several container ids", "give more digits")
         row = rows[0] if rows else None
     if row is None:
-        from limpet.images.catalog import distance
+        from limpet.nearest import distance
 
         near = [other for (other,) in store.db.rows("SELECT name FROM container") if distance(name, other) <= 2]
         hint = f"did you mean {' or '.join(sorted(near)[:3])}?" if near else ""

@@ -118,6 +118,8 @@ def layers(store: Store, image_id: str) -> list[str]:
 
 def _suggestion(store: Store, text: str) -> str:
     """What is nearly meant: other tags of the same repository, else names at most two typing errors away."""
+    from limpet.nearest import distance
+
     tags, near = [], []
     for (name,) in store.db.rows("SELECT reference FROM name WHERE reference NOT LIKE '%@%' ORDER BY 1"):
         known = reference.parse(name)
@@ -128,19 +130,3 @@ def _suggestion(store: Store, text: str) -> str:
             near.append(familiar)
     found = (tags or near)[:3]
     return f"did you mean {' or '.join(found)}?" if found else ""
-
-
-def distance(left: str, right: str) -> int:
-    """Edit distance with neighbouring letters swapped counted as one; 3 stands for all that is above two."""
-    if abs(len(left) - len(right)) > 2:
-        return 3
-    before: list[int] = []
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, 1):
-        before, previous, row = row, before, [i]
-        for j, b in enumerate(right, 1):
-            cost = min(row[j - 1] + 1, before[j] + 1, before[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
-                cost = min(cost, previous[j - 2] + 1)
-            row.append(cost)
-    return min(row[-1], 3)

@@ -18,14 +18,31 @@ HOST = "docker.io/limpet/host:latest"
 
 def ensure(store: Store, text: str, *, progress: Progress, platform: str = "", implicit: bool = False) -> Image:
     """Raises what pulling raises. `implicit`: its name goes with what needed it (`down`), if it is brought in now."""
+    image = known(store, text)
+    if image is not None:
+        return image
+    image = bring(store, text, progress=progress, platform=platform)
+    if implicit:
+        from limpet.images import named
+
+        name = named.known(store, text) or reference.parse(text)
+        with store.db.transaction():
+            store.db.run("UPDATE name SET implicit = 1 WHERE reference = ?", name.canonical)
+    return image
+
+
+def known(store: Store, text: str) -> Image | None:
+    """The image in the store, also by a short name that the settings make another name of; None if it isn't there.
+
+    What the store has under the very name is taken without a look at the settings: that is most of the time.
+    """
     try:
         return catalog.find(store, text)
     except NotFound:
-        image = bring(store, text, progress=progress, platform=platform)
-    if implicit:
-        with store.db.transaction():
-            store.db.run("UPDATE name SET implicit = 1 WHERE reference = ?", reference.parse(text).canonical)
-    return image
+        from limpet.images import named
+
+        name = named.known(store, text)
+        return catalog.find(store, name.canonical) if name is not None else None
 
 
 def bring(store: Store, text: str, *, progress: Progress, platform: str = "") -> Image:
@@ -35,6 +52,9 @@ def bring(store: Store, text: str, *, progress: Progress, platform: str = "") ->
         from limpet.images.capture import capture
 
         return capture(store, text, progress=progress)
-    from limpet.images.pull import pull
+    from limpet.images import named
 
-    return pull(store, wanted, platform=platform or None, progress=progress)
+    pulled = named.pull(store, text, platform=platform or None, progress=progress, say=progress.note)
+    for line in pulled.lines:
+        progress.note(line)
+    return pulled.image

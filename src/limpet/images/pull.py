@@ -15,6 +15,7 @@ from limpet.oci import platform as platforms
 from limpet.oci import reference
 from limpet.oci.manifest import Index
 from limpet.progress import Progress
+from limpet.registry import policy, settings
 from limpet.registry.client import Registry
 from limpet.store import blobs
 
@@ -72,6 +73,7 @@ def fetch(
     """
     if name.digest:
         name = name.with_digest(name.digest)  # a tag beside a digest is no matter, as Docker has it
+    policy.check(settings.load(), name)
     target = platforms.parse(platform) if isinstance(platform, str) else platform
     source = RegistrySource(store, name, rate)
     before = catalog.by_reference(store, name)

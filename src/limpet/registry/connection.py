@@ -19,7 +19,7 @@ from limpet.registry import endpoints, scopes
 from limpet.registry.answers import codes, document, finish, words
 from limpet.registry.host import MAX_REDIRECTS, Host
 from limpet.registry.proxies import is_loopback
-from limpet.registry.registries import Registries
+from limpet.registry.settings import load
 from limpet.registry.transport import TransferError, explain
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from limpet.registry.credentials import Credentials
     from limpet.registry.endpoints import Endpoint, Target
+    from limpet.registry.registries import Registries
     from limpet.registry.transport import Body
 
 __all__ = [
@@ -69,7 +70,7 @@ class Connection:
 
     def __init__(self, domain: str, *, login: Credentials | None = None, settings: Registries | None = None) -> None:
         self.domain = domain
-        self._settings = settings if settings is not None else Registries()
+        self._settings = settings if settings is not None else load()
         self._login = login
         self._lock = threading.Lock()
         self._hosts: dict[Endpoint, Host] = {}

@@ -10,6 +10,7 @@ from limpet.registry import certificates
 from limpet.registry.certificates import Tls
 from limpet.registry.credentials import DOCKER_HUB
 from limpet.registry.proxies import is_loopback
+from limpet.registry.registries import Rule
 
 if TYPE_CHECKING:
     from limpet.registry.registries import Place, Registries
@@ -52,29 +53,28 @@ def targets(settings: Registries, domain: str, repository: str, *, mirrors: bool
             if mirror.pull == "all" or (mirror.pull == "digest") == by_digest
         ]
     if rule is not None and rule.place is not None:
-        found.append(_target(settings, rule.place, rule.rest(domain, repository), ""))
+        found.append(_target(settings, rule.place, rule.rest(domain, repository), "", rule))
     else:
-        found.append(Target(_endpoint(settings, domain, repository, None), repository))
+        found.append(Target(_endpoint(settings, domain, repository, [rule]), repository))
     return found
 
 
-def _target(settings: Registries, place: Place, rest: str, mirror_of: str) -> Target:
+def _target(settings: Registries, place: Place, rest: str, mirror_of: str, rule: Rule | None = None) -> Target:
     repository = "/".join(part for part in (place.path, rest) if part)
-    return Target(_endpoint(settings, place.domain, repository, place), repository, mirror_of)
+    return Target(_endpoint(settings, place.domain, repository, [place, rule]), repository, mirror_of)
 
 
-def _endpoint(settings: Registries, domain: str, repository: str, place: Place | None) -> Endpoint:
+def _endpoint(settings: Registries, domain: str, repository: str, said: list[Place | Rule | None]) -> Endpoint:
     """What is set at the place itself (a mirror, a location) counts before what is set for the registry there."""
     netloc = _HUB_HOST if domain == DOCKER_HUB else domain
-    rule = settings.rule(domain, repository)
-    plain_http = place.plain_http if place is not None else None
-    insecure = place.insecure if place is not None else None
+    ways = [one for one in [*said, settings.rule(domain, repository)] if one is not None]
+    plain_http = next((one.plain_http for one in ways if one.plain_http is not None), None)
+    insecure = next((one.insecure for one in ways if one.insecure is not None), None)
     tls: Tls | None = None
-    if rule is not None:
-        plain_http = rule.plain_http if plain_http is None else plain_http
-        insecure = rule.insecure if insecure is None else insecure
-        if rule.ca or rule.certificate:
+    for rule in ways:
+        if isinstance(rule, Rule) and (rule.ca or rule.certificate):
             tls = Tls((rule.ca,) if rule.ca else (), rule.certificate, rule.key)
+            break
     if plain_http:
         return Endpoint(domain, netloc, ("http",))
     if insecure:
