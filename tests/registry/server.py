@@ -244,9 +244,10 @@ def scripted() -> Iterator[Scripted]:
             media_type, data = found
             begin = self.headers.get("Range", "")
             if begin:
-                start = int(begin.removeprefix("bytes=").rstrip("-"))
-                headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-                send(self, 206, data[start:], headers)
+                first, _, last = begin.removeprefix("bytes=").partition("-")
+                start, end = int(first), int(last or len(data) - 1) + 1
+                headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+                send(self, 206, data[start:end], headers)
             else:
                 send(self, 200, data, {"Content-Type": media_type})
 

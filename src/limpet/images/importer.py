@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from limpet.errors import Corrupt, Invalid
 from limpet.images import catalog, layerstream
 from limpet.images.layerstream import Transfer
 from limpet.images.pipe import Cancelled
-from limpet.layers import durable
+from limpet.images.present import is_whole
 from limpet.layers.driver import driver
 from limpet.oci import config as configs
 from limpet.oci import digest as digests
@@ -67,26 +66,13 @@ def _missing(
     for layer, diff_id in zip(layers, diff_ids, strict=True):
         if diff_id in wanted:
             continue
-        if not _is_whole(store, diff_id):
+        if not is_whole(store, diff_id):
             wanted[diff_id] = layer
         else:
             key = digests.short(layer.descriptor.digest if layer.descriptor is not None else diff_id)
             progress.begin(key, key, layer.size)
             progress.finish(key, "Already exists")
     return [(layer, diff_id) for diff_id, layer in wanted.items()]
-
-
-def _is_whole(store: Store, diff_id: str) -> bool:
-    """Whether the layer is here, and did survive if the machine went down before it was on disk."""
-    if store.db.row("SELECT 1 FROM layer WHERE diff_id = ?", diff_id) is None:
-        return False
-    if not os.path.exists(f"{store.layer_path(diff_id)}/data"):
-        return False
-    try:
-        durable.verify(store, [diff_id])
-    except Corrupt:
-        return False
-    return True
 
 
 def _bring_layers(transfer: Transfer, layers: list[tuple[Layer, str]]) -> None:

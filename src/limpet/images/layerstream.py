@@ -6,6 +6,9 @@
 
 Hashing, decompressing and file I/O release the global lock, so that two cores are used by one layer. What is in flight
 is bounded by the pipes. Nothing is visible before both digests were right.
+
+From a registry the stored bytes go to a file that outlives the command (`store.partial`), so that the next pull goes on
+where this one ended, and two pulls of one layer fetch it once.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from limpet.errors import Corrupt
-from limpet.images.pipe import Pipe
+from limpet.errors import Corrupt, Invalid
+from limpet.images.pipe import Cancelled, Pipe
+from limpet.images.present import is_whole
 from limpet.layers import compression
 from limpet.layers.limits import from_environment
 from limpet.oci import digest as digests
 from limpet.store import blobs
 from limpet.store.blobs import BlobWriter
+from limpet.store.partial import PartialBlob, open_partial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,14 +66,35 @@ class Transfer:
 
 
 def bring(transfer: Transfer, layer: Layer, diff_id: str) -> None:
-    """Brings one layer in, with its rows. Raises what went wrong, with nothing left behind."""
-    store = transfer.store
+    """Brings one layer in, with its rows, if no other command has by now.
+
+    Raises what went wrong, with nothing left behind but, of a source that can go on, the bytes that came.
+    """
     key = digests.short(layer.descriptor.digest if layer.descriptor is not None else diff_id)
     transfer.progress.begin(key, key, layer.size)
-    with transfer.driver.ingest() as ingest:
-        arriving = _Arriving(transfer, layer, key)
-        transfer.enter(arriving)
+    while True:
+        blob = _writer(transfer, layer, key)
+        resumed = isinstance(blob, PartialBlob) and blob.found > 0
         try:
+            _bring(transfer, layer, diff_id, key, blob)
+            return
+        except Corrupt:
+            if not resumed:
+                raise
+            transfer.progress.note(f"{key}: what was here of it is damaged: all of it is fetched again")
+            transfer.progress.begin(key, key, layer.size)
+
+
+def _bring(transfer: Transfer, layer: Layer, diff_id: str, key: str, blob: BlobWriter | PartialBlob | None) -> None:
+    store = transfer.store
+    arriving = _Arriving(transfer, layer, key, blob)
+    try:
+        if isinstance(blob, PartialBlob) and _came_meanwhile(transfer, diff_id):
+            blob.discard()
+            transfer.progress.finish(key, "Already exists")
+            return
+        with transfer.driver.ingest() as ingest:
+            transfer.enter(arriving)
             for piece in arriving.pieces():
                 ingest.write(piece)
             arriving.verify()
@@ -85,22 +111,56 @@ def bring(transfer: Transfer, layer: Layer, diff_id: str) -> None:
                             diff_id,
                             layer.descriptor.media_type,
                         )
-        finally:
-            arriving.close()
+    except (Invalid, OSError):  # wrong bytes are no use to anybody, and a full disk wants the space back
+        if isinstance(blob, PartialBlob):
+            blob.discard()
+        raise
+    finally:
+        arriving.close()
     transfer.progress.finish(key, transfer.source.done)
+
+
+def _writer(transfer: Transfer, layer: Layer, key: str) -> BlobWriter | PartialBlob | None:
+    """Where the stored bytes are kept. Waits while another command fetches the same."""
+    if layer.descriptor is None:
+        return None
+    told: list[str] = []
+
+    def waiting() -> None:
+        if transfer.stopped:
+            raise Cancelled
+        if not told:
+            told.append(key)
+            transfer.progress.note(f"{key}: waiting for another pull of it")
+
+    if transfer.source.resumable:
+        blob = open_partial(transfer.store, layer.descriptor.digest, waiting)
+        if blob.found <= layer.size:
+            return blob
+        blob.discard()
+        blob.abort()
+        return _writer(transfer, layer, key)
+    # A plain tar is its own blob: `layers/` has it, and the diff ID is its digest.
+    return BlobWriter(transfer.store, layer.descriptor.digest.partition(":")[0]) if _is_kept(layer) else None
+
+
+def _is_kept(layer: Layer) -> bool:
+    return layer.descriptor is not None and layer.compression != "tar"
+
+
+def _came_meanwhile(transfer: Transfer, diff_id: str) -> bool:
+    with transfer.rows:
+        return is_whole(transfer.store, diff_id)
 
 
 class _Arriving:
     """The stored bytes on their way to being plain. `pieces`, `verify`, `place`; `close` in any case."""
 
-    def __init__(self, transfer: Transfer, layer: Layer, key: str) -> None:
+    def __init__(self, transfer: Transfer, layer: Layer, key: str, blob: BlobWriter | PartialBlob | None) -> None:
         self._transfer = transfer
         self._layer = layer
         self._key = key
-        # A plain tar is its own blob: `layers/` has it, and the diff ID is its digest.
-        keep = layer.descriptor is not None and layer.compression != "tar"
-        algorithm = layer.descriptor.digest.partition(":")[0] if layer.descriptor is not None else "sha256"
-        self._blob = BlobWriter(transfer.store, algorithm) if keep else None
+        self._blob = blob
         self._read_size = 0
         self._stored, self._plain = Pipe(), Pipe()
         self._threads: list[threading.Thread] = []
@@ -123,12 +183,18 @@ class _Arriving:
         descriptor = self._layer.descriptor
         if descriptor is not None and self._read_size != descriptor.size:
             raise Corrupt(f"{descriptor.digest}: has {self._read_size} bytes instead of {descriptor.size}")
-        if descriptor is not None and self._blob is not None:
+        if descriptor is not None and isinstance(self._blob, BlobWriter):
             self._blob.verify(descriptor.digest)
+        elif self._blob is not None:
+            self._blob.verify()
 
     def place(self) -> str:
         """The digest of the blob that is now in blobs/; "" if none is kept."""
-        return self._blob.place() if self._blob is not None else ""
+        if self._blob is not None and _is_kept(self._layer):
+            return self._blob.place()
+        if isinstance(self._blob, PartialBlob):
+            self._blob.discard()
+        return ""
 
     def cancel(self) -> None:
         self._plain.cancel()
@@ -158,7 +224,13 @@ class _Arriving:
 
     def _read(self, put: Callable[[bytes], None]) -> None:
         blob, progress, size = self._blob, self._transfer.progress, self._layer.size
-        for piece in self._transfer.source.read(self._layer):
+        if isinstance(blob, PartialBlob):
+            for piece in blob.resumed():
+                self._read_size += len(piece)
+                put(piece)
+                progress.advance(self._key, len(piece))
+        offset = self._read_size
+        for piece in self._transfer.source.read(self._layer, offset) if offset < size or not offset else ():
             self._read_size += len(piece)
             if self._read_size > size:
                 raise Corrupt(f"{self._layer.location}: longer than the {size} bytes that were announced")

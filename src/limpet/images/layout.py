@@ -63,6 +63,7 @@ class LayoutSource:
     """One image of a layout (`images.source.Source`)."""
 
     done = "Loaded"
+    resumable = False
 
     def __init__(self, files: Files, top: Descriptor) -> None:
         self._files = files
@@ -82,7 +83,7 @@ class LayoutSource:
         layers = tuple(layer_of(descriptor) for descriptor in found.layers)
         return Contents(self._blob(found.config, configs.MAX_BYTES), layers, document, index)
 
-    def read(self, layer: Layer) -> Iterator[bytes]:
+    def read(self, layer: Layer, offset: int = 0) -> Iterator[bytes]:
         return self._files.pieces(_path(layer.location))
 
     def _document(self, descriptor: Descriptor) -> tuple[manifests.Manifest | manifests.Index, Document]:

@@ -38,10 +38,15 @@ def remove(leftover: Leftover) -> None:
 
 
 def _find(store: Store) -> Iterator[tuple[str, str]]:
+    from limpet.store import partial  # it hashes, and that is slow to import: `rm` does not need it
+
     root, db = store.root, store.db
     for name in _list(f"{root}/tmp"):
         if not _in_use(f"{root}/tmp/{name}", _pid(name, "-", 1)):
             yield f"{root}/tmp/{name}", "a temporary file"
+    for name in _list(f"{root}/partial"):
+        if partial.stale(f"{root}/partial/{name}"):
+            yield f"{root}/partial/{name}", "a download that nobody went on with"
     algorithms = {digest.partition(":")[0] for (digest,) in db.rows("SELECT digest FROM blob")} | {"sha256"}
     known = {digest.replace(":", "/") for (digest,) in db.rows("SELECT digest FROM blob")}
     for algorithm in _list(f"{root}/blobs"):

@@ -114,6 +114,7 @@ class DockerArchiveSource:
     """One image of a docker-archive (`images.source.Source`). Its layers have diff IDs only, and may be compressed."""
 
     done = "Loaded"
+    resumable = False
 
     def __init__(self, files: Files, config: str, layers: Sequence[str]) -> None:
         self._files = files
@@ -124,5 +125,5 @@ class DockerArchiveSource:
         config = archive.read(self._files, self._config, configs.MAX_BYTES)
         return Contents(config, tuple(Layer(None, "", name, self._files.size(name)) for name in self._layers))
 
-    def read(self, layer: Layer) -> Iterator[bytes]:
+    def read(self, layer: Layer, offset: int = 0) -> Iterator[bytes]:
         return self._files.pieces(layer.location)

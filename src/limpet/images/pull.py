@@ -91,6 +91,7 @@ class RegistrySource:
     """A name in a registry (`images.source.Source`). After `contents`, `digest` is what the name stands for."""
 
     done = "Pull complete"
+    resumable = True
 
     def __init__(self, store: Store, name: Reference, rate: Rate | None = None) -> None:
         self._store = store
@@ -118,10 +119,10 @@ class RegistrySource:
             check_platform(config, platform, self._name.familiar)
         return Contents(config, layers, document, index)
 
-    def read(self, layer: Layer) -> Iterator[bytes]:
+    def read(self, layer: Layer, offset: int = 0) -> Iterator[bytes]:
         if layer.descriptor is None:
             raise AssertionError("a registry's layer has a descriptor")
-        return self._registry.blob(self._name.path, layer.descriptor)
+        return self._registry.blob(self._name.path, layer.descriptor, offset)
 
     def _document(
         self, wanted: str, descriptor: Descriptor | None = None

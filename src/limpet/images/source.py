@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     from limpet.oci.platform import Platform
 
     class Source(Protocol):
-        """A registry's repository, an archive, a layout. `done` is what progress says of a whole layer."""
+        """A registry's repository, an archive, a layout. `done` is what progress says of a whole layer.
+
+        `resumable`: `read` can begin anywhere, and what came is worth keeping when the rest does not.
+        """
 
         done: str
+        resumable: bool
 
         def contents(self, platform: Platform | None) -> Contents:
             """The documents; of several platforms the one asked for, or the host's."""
 
-        def read(self, layer: Layer) -> Iterator[bytes]:
-            """The bytes of a layer as they are stored, in pieces. Called in several threads, once for each layer."""
+        def read(self, layer: Layer, offset: int = 0) -> Iterator[bytes]:
+            """The bytes of a layer as they are stored, in pieces. Called in several threads, once for each layer.
+
+            `offset` is 0 unless the source is resumable.
+            """
 
 
 @dataclass(frozen=True)

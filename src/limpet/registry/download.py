@@ -41,6 +41,9 @@ WINDOW = 8
 """Segments that may be ahead of the reader: 16 MiB a layer."""
 
 
+THREAD = "limpet range"
+
+
 class _NoRanges(Exception):
     """The server gave the whole blob where a part was asked for."""
 
@@ -181,7 +184,7 @@ class _Segments:
 
     def pieces(self) -> Iterator[bytes]:
         """Raises what a worker raised, at once; what was given out until then is right."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(WORKERS)]
+        threads = [threading.Thread(target=self._work, name=THREAD, daemon=True) for _ in range(WORKERS)]
         for thread in threads:
             thread.start()
         try:

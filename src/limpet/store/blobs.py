@@ -60,14 +60,9 @@ class BlobWriter:
         os.close(self._fd)
         self._fd = -1
         faults.reach("blob-written")
-        target = self._store.blob_path(digest)
-        try:
-            os.rename(self._path, target)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
-            os.rename(self._path, target)
+        move(self._store, self._path, digest)
         if self._durable:
-            sync_directory(os.path.dirname(target))
+            sync_directory(os.path.dirname(self._store.blob_path(digest)))
         faults.reach("blob-renamed")
         return digest
 
@@ -93,6 +88,16 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def move(store: Store, path: str, digest: str) -> None:
+    """Puts a file whose bytes were verified into blobs/."""
+    target = store.blob_path(digest)
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
+        os.rename(path, target)
 
 
 def record(store: Store, digest: str, size: int, *, durable: bool) -> None:
