@@ -64,6 +64,7 @@ def test_a_directory_made_anew(limpet: Any, busybox: str) -> None:
         "group",
         "hostname",
         "hosts",
+        "mtab",
         "only",
         "resolv.conf",
     ]

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from limpet.containers import copy, copyroot, state, unpack
 from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.store.files import remove_tree
 from limpet.store.store import Store
 
 MTIME = 1_234_567_890_123_456_789
@@ -183,7 +185,7 @@ def test_an_error_half_way(limpet: Any, web: str, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
     try:
         result = limpet("cp", f"{web}:/bin/busybox", small, check=False)
-        assert result.stderr == f"limpet: the host: writing to {small}: No space left on device\n"
+        assert result.stderr == f"limpet: the host: writing {small}/busybox: No space left on device\n"
         assert result.returncode == 1
     finally:
         subprocess.run(["umount", small], check=True)
@@ -373,13 +375,85 @@ def test_an_absolute_name_is_meant_beneath_the_directory(tmp_path: Path) -> None
     assert not Path("/etc/limpet-test").exists()
 
 
+NEST = "import os, sys\nfor i in range(int(sys.argv[1])):\n    os.mkdir(sys.argv[2])\n    os.chdir(sys.argv[2])\n"
+
+
+def nest(place: Path, levels: int, name: str) -> None:
+    """Directories in directories, deeper than a path can say, with a file at the bottom, and one on the way back."""
+    bottom = f"{NEST}os.mknod('file')\nos.chdir('..')\nos.mkdir('zz')\n"
+    subprocess.run([sys.executable, "-S", "-I", "-c", bottom, str(levels), name], cwd=place, check=True)
+
+
+def shape(place: Path) -> list[str]:
+    """Names of all that is there, without the paths. `find` holds no descriptor for each level."""
+    found = subprocess.run(
+        ["find", ".", "-printf", "%d %y %f\\n"], cwd=place, capture_output=True, text=True, check=True
+    )
+    return sorted(found.stdout.splitlines())
+
+
+def test_deeper_than_a_path_can_say(limpet: Any, mine: Store, busybox: str, tmp_path: Path) -> None:
+    for name in ("source", "back"):
+        (tmp_path / name).mkdir()
+    nest(tmp_path / "source", 1500, "deep")
+    try:
+        limpet("create", "--name", "web", busybox, "true")
+        limpet("cp", tmp_path / "source/deep", "web:/srv")
+        limpet("cp", "web:/srv", tmp_path / "back/deep")
+        copied = shape(tmp_path / "back")
+        assert copied == shape(tmp_path / "source")
+        assert "1501 f file" in copied
+        assert "1500 d zz" in copied
+    finally:
+        for name in ("source", "back"):
+            remove_tree(str(tmp_path / name))
+
+
 def test_too_deep(limpet: Any, mine: Store, busybox: str, tmp_path: Path) -> None:
-    limpet("run", "--name", "web", busybox, "sh", "-c", "i=0; while [ $i -lt 600 ]; do mkdir d; cd d; i=$((i+1)); done")
+    (tmp_path / "source").mkdir()
+    nest(tmp_path / "source", 300, "d" * 60)
+    limpet("create", "--name", "web", busybox, "true")
+    result = limpet("cp", tmp_path / "source", "web:/", check=False)
+    remove_tree(str(tmp_path / "source"))
+    assert result.returncode == 1
+    assert result.stderr.endswith(": a path of more than 16384 characters\n")
     container = state.find(mine, "web")
-    with copyroot.container_root(mine, container) as root, pytest.raises(Invalid, match="directories deep"):
-        copy.pack(root, "/d", "d", lambda data: None)
     with copyroot.container_root(mine, container) as root, pytest.raises(NotFound):
         copy.pack(root, "/none", "d", lambda data: None)
+
+
+def test_names_of_a_hostile_tar_that_have_no_end(tmp_path: Path) -> None:
+    with copyroot.host_root() as root:
+        unpack.unpack(stream((f"{'a/' * 3000}file", tarfile.REGTYPE, "x")), root, str(tmp_path))
+        assert "3001 f file" in shape(tmp_path)
+        with pytest.raises(Invalid, match="a name of more than"):
+            unpack.unpack(stream(("b/" * 10000, tarfile.DIRTYPE, "")), root, str(tmp_path))
+    remove_tree(f"{tmp_path}/a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_below_the_longest_path_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "outside").mkdir()
+    deep = "a/" * 2100
+    with copyroot.host_root() as root, pytest.raises(LimpetError):
+        unpack.unpack(
+            stream((f"{deep}link", tarfile.SYMTYPE, f"{tmp_path}/outside"), (f"{deep}link/file", tarfile.REGTYPE, "x")),
+            root,
+            f"{tmp_path}/place",
+        )
+    remove_tree(f"{tmp_path}/place")
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_what_can_not_be_written_is_named(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    limpet("run", "-d", "--name", "web", busybox, "sleep", "1000")
+    result = limpet("cp", tmp_path / "file", "web:/proc/nothing", check=False)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "limpet: container web: writing /proc/nothing: No such file or directory\n",
+    )
 
 
 def test_a_container_that_races(limpet: Any, mine: Store, busybox: str, tmp_path: Path) -> None:

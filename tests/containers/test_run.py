@@ -316,3 +316,24 @@ def test_pid_1_has_no_more_rights_than_the_program(limpet: Any, busybox: str, tm
     script = "grep CapPrm /proc/1/status; readlink /proc/1/exe || echo closed"
     shown = limpet("run", "--rm", "--security-opt", f"seccomp={profile}", busybox, "sh", "-c", script).stdout.split()
     assert shown == ["CapPrm:", f"{1 << 5:016x}", "closed"]
+
+
+def test_mtab_shows_the_mounts_and_is_no_change(limpet: Any, busybox: str) -> None:
+    """Docker makes the link where an image has none; one that is there stays as it is."""
+    limpet("run", "--name", "box", busybox, "sh", "-c", "readlink /etc/mtab; grep -c ' / ' /etc/mtab; df / | tail -1")
+    assert limpet("logs", "box").stdout.splitlines()[:2] == ["/proc/mounts", "1"]
+    assert limpet("diff", "box").stdout == ""
+    limpet("run", "--name", "own", busybox, "sh", "-c", "rm /etc/mtab; echo mine > /etc/mtab; rm -r /etc/passwd")
+    assert limpet("start", "-a", "own", check=False).returncode == 1  # /etc/passwd is gone
+    (limpet.root / "own").mkdir()
+    limpet("cp", "own:/etc/mtab", limpet.root / "own")
+    assert (limpet.root / "own/mtab").read_text() == "mine\n"
+    read_only = limpet("run", "--rm", "--read-only", busybox, "readlink", "/etc/mtab")
+    assert read_only.stdout == "/proc/mounts\n"
+
+
+def test_a_link_of_the_image_does_not_lead_mtab_out(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    limpet("run", "--name", "evil", busybox, "sh", "-c", f"mv /etc /was; ln -s {tmp_path}/outside /etc")
+    limpet("start", "-a", "evil", check=False)
+    assert os.listdir(tmp_path / "outside") == []

@@ -52,6 +52,7 @@ def prepare(store: Store, container: Container, root: int, size: tuple[int, int]
             if mount.kind == "volume" and mount.copy:
                 volumefill.fill(root, mount.target, mount.source)
     hostfiles.write(directory, container.options, container.id)
+    hostfiles.link_mtab(root)
     config = spec.make(store, container, image, user, mounts, size)
     text = jsontext.dumps(config)
     section, program = confinement.seccomp(store, container.options, config)

@@ -14,7 +14,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
-from limpet.containers.unpack import unpack
+from limpet.containers.unpack import LONGEST_NAME, unpack
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.layers.rootfs_tar import TarWriter, read_xattrs
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from limpet.containers.copyroot import Root
 
-MOST_LEVELS = 400
-"""Directories within directories; a descriptor is open for each."""
+_OPEN = 128  # levels of which a descriptor is held; above them the way back is ".."
 
 
 def copy(source: Root, path: str, target: Root, to: str, *, follow: bool = False) -> int:
@@ -76,7 +75,7 @@ def pack(root: Root, path: str, name: str, out: Callable[[bytes], object], *, fo
         raise _no_file(root, path) from None
     try:
         skipped = root.foreign - {os.fstat(fd).st_dev}
-        _pack(tar, fd, os.fsencode(name), {}, skipped, 0)
+        _pack(tar, fd, os.fsencode(name), skipped)
         tar.finish()
     except BrokenPipeError:
         raise  # nobody wants the rest
@@ -189,22 +188,80 @@ def _parent(root: Root, path: str) -> str:
     return parent
 
 
-def _pack(
-    tar: TarWriter, fd: int, name: bytes, links: dict[tuple[int, int], bytes], skipped: frozenset[int], level: int
-) -> None:
-    """`fd` is an O_PATH descriptor of the file itself; `skipped`: devices whose directories stay empty."""
+class _Level:
+    """A directory that is being read: what of it is still to come, the last first. `fd` is -1 while it is closed."""
+
+    __slots__ = ("fd", "identity", "name", "names")
+
+    def __init__(self, fd: int, name: bytes, skipped: frozenset[int]) -> None:
+        info = os.fstat(fd)
+        self.fd = fd
+        self.name = name
+        self.identity = (info.st_dev, info.st_ino)
+        self.names = [] if info.st_dev in skipped else sorted(os.listdir(f"/proc/self/fd/{fd}".encode()), reverse=True)
+
+
+def _pack(tar: TarWriter, top: int, name: bytes, skipped: frozenset[int]) -> None:
+    """`top` is an O_PATH descriptor of the file itself; `skipped`: devices whose directories stay empty.
+
+    A container can nest thousands of directories, so there is no recursion, and only so many descriptors. A way back
+    by ".." must lead where we came from: the container may move a directory while we are in it.
+    """
+    links: dict[tuple[int, int], bytes] = {}
+    if not _pack_one(tar, top, name, links):
+        return
+    levels = [_Level(os.dup(top), name, skipped)]
+    try:
+        while levels:
+            level = levels[-1]
+            if not level.names:
+                above = levels[-2] if len(levels) > 1 else None
+                if above is not None and above.fd < 0:
+                    above.fd = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=level.fd)
+                    info = os.fstat(above.fd)
+                    if (info.st_dev, info.st_ino) != above.identity:
+                        raise Invalid(f"{_shown(level.name)}: it was moved while it was copied", exit_code=1)
+                os.close(levels.pop().fd)
+                continue
+            base = level.names.pop()
+            inner = base if level.name == b"." else level.name + b"/" + base
+            if len(inner) > LONGEST_NAME:
+                raise Invalid(f"{_shown(inner)}: a path of more than {LONGEST_NAME} characters", exit_code=1)
+            try:
+                fd = os.open(f"/proc/self/fd/{level.fd}/".encode() + base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # gone since the directory was read
+            try:
+                if _pack_one(tar, fd, inner, links):
+                    levels.append(_Level(fd, inner, skipped))
+                    fd = -1
+                    far = levels[-1 - _OPEN] if len(levels) > _OPEN else None
+                    if far is not None and far.fd >= 0:
+                        os.close(far.fd)
+                        far.fd = -1
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+    finally:
+        for level in levels:
+            if level.fd >= 0:
+                os.close(level.fd)
+
+
+def _pack_one(tar: TarWriter, fd: int, name: bytes, links: dict[tuple[int, int], bytes]) -> bool:
+    """One member; whether it is a directory."""
     info = os.fstat(fd)
     place = f"/proc/self/fd/{fd}"
     owner = (info.st_uid, info.st_gid, info.st_mtime_ns)
     mode = stat.S_IMODE(info.st_mode)
     if stat.S_ISLNK(info.st_mode):
         tar.symlink(name, os.readlink(b"", dir_fd=fd), *owner)
-        return
+        return False
     if not stat.S_ISDIR(info.st_mode) and info.st_nlink > 1:
         first = links.setdefault((info.st_dev, info.st_ino), name)
         if first != name:
             tar.hard_link(name, first, info)
-            return
+            return False
     xattrs = read_xattrs(place, follow=True)  # the link in /proc has none of its own
     if stat.S_ISREG(info.st_mode):
         data = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
@@ -214,25 +271,13 @@ def _pack(
             os.close(data)
     elif stat.S_ISDIR(info.st_mode):
         tar.directory(name, mode, *owner, xattrs)
-        if info.st_dev in skipped:
-            return
-        if level == MOST_LEVELS:
-            raise Invalid(f"{os.fsdecode(name)[-200:]}: more than {MOST_LEVELS} directories deep", exit_code=1)
-        for base in _list(place):
-            try:
-                below = os.open(place.encode() + b"/" + base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue  # gone since the directory was read
-            try:
-                _pack(tar, below, base if name == b"." else name + b"/" + base, links, skipped, level + 1)
-            finally:
-                os.close(below)
     elif not stat.S_ISSOCK(info.st_mode):
         tar.device(name, info, info.st_mtime_ns, xattrs)
+    return stat.S_ISDIR(info.st_mode)
 
 
-def _list(place: str) -> list[bytes]:
-    return sorted(os.listdir(os.fsencode(place)))
+def _shown(name: bytes) -> str:
+    return f"…{os.fsdecode(name[-100:])}" if len(name) > 100 else os.fsdecode(name)
 
 
 def _names(root: Root, path: str) -> list[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds to wait for another command that has the container's lock."""
 
+_PATH_MAX = 4096  # limits.h
 _ENGINE_MOUNTS = ("proc", "sys", "dev", "dev/pts", "dev/shm", "dev/mqueue", "sys/fs/cgroup")
 
 
@@ -66,12 +67,35 @@ class Root:
 
         The last part is a link that is followed, except with O_NOFOLLOW.
         """
+        whole = f"{self._prefix}/{path}"
         try:
-            return fs.openat2(f"{self._prefix}/{path}", flags, dirfd=self.fd, resolve=self._resolve)
+            if len(whole) * 4 < _PATH_MAX or len(os.fsencode(whole)) < _PATH_MAX:
+                return fs.openat2(whole, flags, dirfd=self.fd, resolve=self._resolve)
+            return self._open_long(whole, flags)
         except OSError as e:
             if e.errno in (errno.EXDEV, errno.ELOOP):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
             raise
+
+    def _open_long(self, path: str, flags: int) -> int:
+        """In several steps. Behind the first one no link is followed: it would not know where the root is."""
+        fd = -1
+        resolve, parts = self._resolve, [part for part in path.split("/") if part]
+        while parts:
+            step, size = [], 0
+            while parts and (size := size + len(os.fsencode(parts[0])) + 1) < _PATH_MAX:
+                step.append(parts.pop(0))
+            if not step:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            before = fd
+            try:
+                wanted = os.O_PATH | os.O_DIRECTORY if parts else flags
+                fd = fs.openat2("/".join(step), wanted, dirfd=self.fd if before < 0 else before, resolve=resolve)
+            finally:
+                if before >= 0:
+                    os.close(before)
+            resolve = fs.RESOLVE_BENEATH | fs.RESOLVE_NO_SYMLINKS
+        return fd
 
     def look(self, path: str, *, follow: bool) -> os.stat_result | None:
         """What is there; None for nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from limpet.errors import Invalid
+from limpet.kernel import fs
 from limpet.store import files
 
 TYPE_CHECKING = False
@@ -49,6 +50,23 @@ def write(directory: str, options: Options, container_id: str) -> None:
         hosts = f"{_LOCAL}{extra}{own}".encode()
     files.put(f"{directory}/hosts", hosts, 0o644)
     files.put(f"{directory}/resolv.conf", resolver(_read("/etc/resolv.conf"), options), 0o644)
+
+
+def link_mtab(root: int) -> None:
+    """/etc/mtab → /proc/mounts where the image has none (moby `initlayer`): df, mount and others read it.
+
+    `root`: the container's mount. The path is the image's, so it is resolved beneath that.
+    """
+    try:
+        etc = fs.openat2("etc", os.O_PATH | os.O_DIRECTORY, dirfd=root, resolve=fs.RESOLVE_IN_ROOT)
+    except OSError:
+        return  # an image without /etc asks for nothing
+    try:
+        os.symlink("/proc/mounts", "mtab", dir_fd=etc)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(etc)
 
 
 def resolver(host: bytes, options: Options) -> bytes:

@@ -19,6 +19,9 @@ from limpet.errors import Invalid, LimpetError, NotFound, Refused
 if TYPE_CHECKING:
     from limpet.containers.copyroot import Root
 
+LONGEST_NAME = 1 << 14
+"""Characters of a member's name: four times what a system call takes."""
+
 _PIECE = 1 << 20
 
 
@@ -28,6 +31,7 @@ def unpack(stream: BinaryIO, root: Root, place: str) -> int:
     if info is None or not stat.S_ISDIR(info.st_mode):
         raise NotFound(f"{root.where or 'the host'} has no directory {place}", exit_code=1)
     size = 0
+    name = ""
     directories: list[tuple[str, tarfile.TarInfo]] = []
     try:
         with root.beneath(place) as inner, tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as tar:
@@ -52,7 +56,9 @@ def unpack(stream: BinaryIO, root: Root, place: str) -> int:
         where = root.where or "the host"
         if e.errno == errno.EROFS:
             raise Refused(f"{where}: {place} is on a read-only file system", exit_code=1) from e
-        raise LimpetError(f"{where}: writing to {place}: {e.strerror or e}", exit_code=1) from e
+        path = posixpath.join(place, name)
+        shown = path if len(path) <= 300 else f"{path[:100]}…{path[-100:]}"
+        raise LimpetError(f"{where}: writing {shown}: {e.strerror or e}", exit_code=1) from e
     return size
 
 
@@ -69,29 +75,39 @@ class _Parent:
 
 def _open_directory(root: Root, name: str) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY
-    try:
-        return root.open(name, flags)
-    except FileNotFoundError:
-        if not name:
-            raise
-    except NotADirectoryError:
-        raise _no_directory(name) from None
-    parent = _Parent(root, name)
-    try:
-        os.mkdir(parent.base, 0o755, dir_fd=parent.fd)
-    except FileExistsError:
-        raise _no_directory(name) from None  # a link that may not be followed
-    finally:
-        parent.close()
-    return root.open(name, flags)
+    missing: list[str] = []
+    while True:
+        try:
+            fd = root.open(name, flags)
+            break
+        except FileNotFoundError:
+            if not name:
+                raise
+            name, base = posixpath.split(name)
+            missing.append(base)
+        except NotADirectoryError:
+            raise _no_directory(name) from None
+    for base in reversed(missing):
+        name = f"{name}/{base}"
+        try:
+            os.mkdir(base, 0o755, dir_fd=fd)
+            below = os.open(base, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        except (FileExistsError, NotADirectoryError):
+            raise _no_directory(name.lstrip("/")) from None  # a link that may not be followed
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
 
 
 def _no_directory(name: str) -> Invalid:
-    return Invalid(f"cannot put files below {name}: it is no directory", exit_code=1)
+    return Invalid(f"cannot put files below {name[-200:]}: it is no directory", exit_code=1)
 
 
 def _clean(name: str) -> str:
     """A member's name without "." and doubled slashes, "" for the directory itself. Raises Invalid if it climbs."""
+    if len(name) > LONGEST_NAME:
+        raise Invalid(f"a name of more than {LONGEST_NAME} characters in the tar: {name[:200]}…", exit_code=1)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise Invalid(f"'..' in the tar's member {name[:200]}", exit_code=1)
