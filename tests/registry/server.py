@@ -8,8 +8,10 @@ import http.client
 import http.server
 import io
 import json
+import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -176,8 +178,8 @@ class Registry:
 
 
 @contextmanager
-def docker_registry(directory: Path, *, login: bool = False) -> Iterator[Registry]:
-    """Runs until the block ends. With `login` it wants USER and PASSWORD."""
+def docker_registry(directory: Path, *, login: bool = False, http: str = "") -> Iterator[Registry]:
+    """Runs until the block ends. With `login` it wants USER and PASSWORD; `http` is more of that part of its file."""
     if shutil.which("docker-registry") is None:
         pytest.skip("needs Debian's docker-registry")
     directory.mkdir(exist_ok=True)
@@ -188,10 +190,13 @@ def docker_registry(directory: Path, *, login: bool = False) -> Iterator[Registr
     auth = f"auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}\n" if login else ""
     (directory / "config.yml").write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n{auth}"
+        f"http: {{addr: '127.0.0.1:{port}'{', ' if http else ''}{http}}}\n{auth}"
     )
+    # Its settings may come from the environment, where REGISTRY_AUTH_FILE would be one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    command = ["docker-registry", "serve", directory / "config.yml"]
     with open(directory / "log", "wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 20
         while True:
@@ -227,7 +232,8 @@ class Scripted:
 
 
 @contextmanager
-def scripted() -> Iterator[Scripted]:
+def scripted(context: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+    """With `context` over TLS."""
     state = Scripted()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -256,8 +262,15 @@ def scripted() -> Iterator[Scripted]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass  # clients that give up half-way are part of the tests
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     state.domain = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -88,6 +88,8 @@ def _local_time(seconds: float) -> str:
 
 
 def image_inspect(call: Call) -> int:
+    if call["raw"]:
+        return _raw(call)
     found: list[dict[str, Any]] = []
     errors: list[LimpetError] = []
     for text in call.arguments:
@@ -104,6 +106,21 @@ def image_inspect(call: Call) -> int:
     else:
         print(jsontext.dumps(found, indent=None if call["format"] else 4))
     return _complain(errors)
+
+
+def _raw(call: Call) -> int:
+    """The very bytes, so that a checksum of them is the digest: one image, and no new line at the end."""
+    if len(call.arguments) != 1 or call["format"]:
+        raise Invalid("--raw shows one image as it is", "leave out the others, and --format", exit_code=1)
+    try:
+        data = inspect.raw(call.store, call.arguments[0])
+    except LimpetError as e:
+        e.exit_code = 1
+        raise
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return 0
 
 
 def _complain(errors: list[LimpetError]) -> int:
@@ -261,8 +278,15 @@ COMMANDS: dict[str, Command] = {
         image_inspect,
         "[OPTIONS] IMAGE [IMAGE...]",
         "Show all that is known about images",
-        [Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")],
-        examples=("limpet image inspect debian:12", "limpet image inspect -f '{{.Config.Cmd}}' debian:12"),
+        [
+            Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template"),
+            Option("raw", help="The bytes of the manifest or index that was fetched, of one image"),
+        ],
+        examples=(
+            "limpet image inspect debian:12",
+            "limpet image inspect -f '{{.Config.Cmd}}' debian:12",
+            "limpet image inspect --raw debian:12 | sha256sum",
+        ),
         min_args=1,
         complete="image",
     ),

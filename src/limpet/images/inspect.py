@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from limpet.errors import Invalid, NotFound
 from limpet.images import catalog
 from limpet.oci import reference
 
@@ -69,6 +70,33 @@ def describe(store: Store, image: Image) -> dict[str, Any]:
     if image.config.get("variant"):
         found["Variant"] = image.config["variant"]
     return found
+
+
+def raw(store: Store, text: str) -> bytes:
+    """The manifest or index that `text` stands for, to the byte as it was fetched. Raises NotFound, Corrupt.
+
+    Of a name by digest the document with that digest; of a tag the one that the registry has under it.
+    """
+    from limpet.oci import manifest as manifests
+    from limpet.store import blobs
+
+    image = catalog.find(store, text)
+    wanted, digest = "", ""
+    try:
+        named = reference.parse(text)
+        wanted, digest = named.canonical, named.digest
+    except Invalid:
+        pass
+    rows = store.db.rows(
+        "SELECT coalesce(index_digest, manifest), reference = ? FROM name"
+        " WHERE image_id = ? AND manifest IS NOT NULL ORDER BY 2 DESC, 1",
+        wanted,
+        image.id,
+    )
+    digest = digest or next((found for found, _ in rows), "")
+    if not digest:
+        raise NotFound(f"{text} has no manifest: it was made here, or loaded from an archive without one")
+    return blobs.read(store, digest, manifests.MAX_BYTES)
 
 
 def size_of(store: Store, image_id: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import limpet
-from limpet.errors import LimpetError, Refused
+from limpet.errors import Invalid, LimpetError, Refused
 from limpet.registry import redact
 from limpet.registry.answers import finish
 from limpet.registry.authorization import Authorization
@@ -160,6 +160,8 @@ class Host:
     def _has_tls(self) -> bool:
         try:
             finish(self.send("GET", f"https://{self.endpoint.netloc}/v2/", None, None, None))
+        except Invalid:
+            raise  # a file of certificates
         except LimpetError as e:
             return "certificate" in e.message  # TLS is there: the error is worth seeing
         return True

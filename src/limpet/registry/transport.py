@@ -10,6 +10,7 @@ import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    InsecureRequestWarning,
     LocationParseError,
     MaxRetryError,
     NameResolutionError,
@@ -95,6 +96,8 @@ class Transport:
         return found
 
     def _made(self, proxy: str, tls: Tls, scheme: str) -> urllib3.PoolManager:
+        if not tls.verify:
+            urllib3.disable_warnings(InsecureRequestWarning)  # a setting says so
         options: dict[str, Any] = {"maxsize": CONNECTIONS}
         if scheme == "https":
             options["ssl_context"] = certificates.context(tls)
