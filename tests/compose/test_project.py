@@ -144,7 +144,53 @@ def test_up_in_the_foreground_streams_and_cleans_up_at_ctrl_c(limpet: Any, hello
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Ctrl-C again to kill it" in err
-    assert limpet("ps", "-aq").stdout == ""
+    assert err.splitlines()[-1] == "Image limpet/host:latest: removed, it was here for this only"
+    assert limpet("ps", "-aq").stdout == limpet("images", "-aq").stdout == ""
+    assert (
+        files(limpet.root) - {"run", "tmp", "blobs", "layers", "containers", "volumes", "blobs/sha256", "driver"}
+        == set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "command", "code"),
+    [
+        (signal.SIGTERM, "echo ready; exec sleep 1000", 130),
+        (signal.SIGHUP, "echo ready; exec sleep 1000", 130),
+        (None, "echo ready; exit 7", 7),
+        (None, "['nosuch']", 127),
+    ],
+)
+def test_up_in_the_foreground_undoes_itself_however_it_ends(
+    limpet: Any, tmp_path: Path, number: int | None, command: str, code: int
+) -> None:
+    directory = tmp_path / "job"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text(f"FROM limpet/host\nCMD {command}\n".replace("'", '"'))
+    process = subprocess.Popen(
+        [*limpet.command, "up", str(directory)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=limpet.environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    if number is not None:
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert limpet("ps", "-aq").stdout == limpet("images", "-aq").stdout == ""
+
+
+def test_up_in_the_foreground_keeps_an_image_that_was_there(limpet: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "job"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text("FROM limpet/host\nRUN date > /built\nCMD cat /built\n")
+    limpet("up", "-d", directory)
+    first = limpet("logs", "job-app-1").stdout
+    assert limpet("up", directory, check=False).stdout == first
+    assert limpet("images", "--format", "{{.Repository}}").stdout.split() == ["job-app", "limpet/host"]
+    assert limpet("up", directory, check=False).stdout == first  # from the cache
+    limpet("down", directory)
+    assert limpet("images", "-aq").stdout == ""
 
 
 def test_a_service_that_dies_says_its_last_words(limpet: Any, hello: tuple[Path, str]) -> None:
@@ -191,7 +237,9 @@ def test_a_port_in_use_is_said_before_anything_starts(limpet: Any, hello: tuple[
         result = limpet("up", "-d", directory, check=False)
     assert result.returncode == 1
     assert "is in use by another program on this host" in result.stderr
+    assert "[1/" not in result.stderr  # nothing was built for it
     assert limpet("ps", "-aq").stdout == ""
+    assert "hello-app" not in limpet("images").stdout
 
 
 def test_directories_that_cannot_be_projects(limpet: Any, tmp_path: Path) -> None:

@@ -55,10 +55,15 @@ def build(
     file: str = "",
     labels: dict[str, str] | None = None,
     no_cache: bool = False,
+    check_ports: Callable[[tuple[str, ...]], None] | None = None,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Image:
-    """Builds `directory`'s Dockerfile (or `file`) and gives the image the `names`. Raises LimpetError."""
+    """Builds `directory`'s Dockerfile (or `file`) and gives the image the `names`. Raises LimpetError.
+
+    `check_ports` gets what the image will expose before the first step runs, and may raise: nobody has to wait for a
+    build of which the result can't be started.
+    """
     if directory == "-" or "://" in directory or directory.startswith("git@"):
         raise Invalid(f"{directory}: a context from standard input or a URL is not supported yet", "give a directory")
     if not os.path.isdir(directory):
@@ -71,6 +76,8 @@ def build(
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
             base = ensure.ensure(store, plan.base_name(parsed), progress=progress, implicit=True)
             made = plan.make(parsed, base_config(base.config))
+            if check_ports is not None:
+                check_ports(made.config.exposed)
             state = _Building(catalog.layers(store, base.id), base.id)
             for number, step in enumerate(made.steps, 1):
                 head = f"[{number}/{len(made.steps)}] "

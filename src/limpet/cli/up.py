@@ -14,18 +14,20 @@ from limpet.errors import LimpetError
 
 if TYPE_CHECKING:
     from limpet.cli.table import Call
+    from limpet.compose.project import Project, Up
     from limpet.containers.state import Container
 
 
 def up(call: Call) -> int:
     project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
     with progress(quiet=call["quiet"]) as shown:
-        container, running = projects.up(
+        made = projects.up(
             call.store, project, rebuild=call["no-cache"], say=lambda text: _say(call, text), progress=shown
         )
     if not call["detach"]:
-        return _foreground(call, container, running)
-    if not running:
+        return _foreground(call, project, made)
+    container = made.container
+    if not made.running:
         code = projects.launch(call.store, container)
         _say(call, f"Container {container.name}: {'started' if code is None else f'ended with exit code {code}'}")
         if code is not None:
@@ -49,11 +51,29 @@ def down(call: Call) -> int:
     return 0
 
 
-def _foreground(call: Call, container: Container, running: bool) -> int:
-    """Streams the output. Ctrl-C stops the container gently, a second one at once; either way it is removed."""
+def _foreground(call: Call, project: Project, made: Up) -> int:
+    """Streams the output. Ctrl-C stops the container gently, a second one at once. What was made is taken away again.
+
+    An image of the project that was here before stays, built anew or not.
+    """
+    from limpet.containers import stop
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return _stream(call, made.container, made.running)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # this does not take long
+        stop.remove(call.store, made.container, force=True, volumes=True)
+        _say(call, f"Container {made.container.name}: removed")
+        if made.fresh:
+            projects.remove_images(call.store, project, say=lambda text: _say(call, text))
+
+
+def _stream(call: Call, container: Container, running: bool) -> int:
     from limpet.containers import attach, start, stop
 
-    signal.signal(signal.SIGTERM, _interrupt)
     connection = None if running else start.launch(call.store, container, client=True)
     ended = threading.Event()
     waiter = threading.Thread(target=_announce, args=(call.store.root, call.store.run, container, ended), daemon=True)
@@ -67,10 +87,9 @@ def _foreground(call: Call, container: Container, running: bool) -> int:
         try:
             stop.stop(call.store, container)
         except KeyboardInterrupt:
-            pass  # `remove` kills
-    ended.set()
-    stop.remove(call.store, container, force=True, volumes=True)
-    _say(call, f"Container {container.name}: removed")
+            pass  # the removal kills
+    finally:
+        ended.set()
     return code
 
 
@@ -92,7 +111,10 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _say(call: Call, text: str) -> None:
     if not call.get("quiet"):
-        print(text, file=sys.stderr, flush=True)
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            pass  # the terminal is gone
 
 
 _PROJECT = Option("project-name", "p", kind="string", default="", metavar="NAME", help="Name of the project")
@@ -102,7 +124,7 @@ COMMANDS = {
         name="up",
         handler=up,
         usage="[OPTIONS] [DIRECTORY]",
-        summary="Build and start the service of a directory",
+        summary="Build and start the service of a directory; without -d its output is shown, and Ctrl-C undoes it all",
         options=(
             Option("detach", "d", help="Leave it running, print the address that answers"),
             Option("no-cache", help="Run every build step again"),

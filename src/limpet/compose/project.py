@@ -79,23 +79,43 @@ def load(directory: str, name: str = "") -> Project:
     return Project(clean, path)
 
 
-def up(
-    store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], progress: Progress
-) -> tuple[Container, bool]:
-    """Builds, and makes the container if need be; (container, whether it runs already). It is not started here."""
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What `up` came to. `running`: the container runs already. `fresh`: before there was no image of the project."""
+
+    container: Container
+    running: bool
+    fresh: bool
+
+
+def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], progress: Progress) -> Up:
+    """Builds, and makes the container if need be. It is not started here.
+
+    Raises Conflict for a port in use, before anything is built.
+    """
     _check_name(store, project)
+    fresh = not _images(store, project)
+    ours = any(state.status(store, each).running for each in containers(store, project))
     image = build(
-        store, project.directory, [project.image], labels=project.labels, no_cache=rebuild, say=say, progress=progress
+        store,
+        project.directory,
+        [project.image],
+        labels=project.labels,
+        no_cache=rebuild,
+        check_ports=None if ours else _check_ports,
+        say=say,
+        progress=progress,
     )
     wanted = hashlib.sha256(image.id.encode()).hexdigest()
     for old in containers(store, project):
         running = state.status(store, old).running
         if old.options.labels.get(f"{_LABEL}config-hash") == wanted and old.name == project.container:
             say(f"Container {old.name}: {'running' if running else 'exists'}")
-            return old, running
+            return Up(old, running, fresh)
         say(f"Container {old.name}: recreated, its image changed")
         stop.remove(store, old, force=True, volumes=True)
-    _check_ports(image)
+    if ours:  # by now its port is free, or somebody else's
+        _check_ports(_ports_of(image.config))
     options = Options(
         name=project.container,
         image=project.image,
@@ -108,7 +128,7 @@ def up(
     )
     container = create.create(store, image, options)
     say(f"Container {container.name}: created")
-    return container, False
+    return Up(container, False, fresh)
 
 
 def launch(store: Store, container: Container) -> int | None:
@@ -137,6 +157,12 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
             say(f"Container {container.name}: {remark}")
         stop.remove(store, container, force=True, volumes=True)
         say(f"Container {container.name}: removed")
+    if not remove_images(store, project, say=say) and not found:
+        raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
+
+
+def remove_images(store: Store, project: Project, *, say: Callable[[str], None]) -> bool:
+    """Whether there were any."""
     images = _images(store, project)
     implicit = _implicit(store)
     for image in images:
@@ -145,8 +171,7 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
         say(f"Image {project.image}: removed")
     for base in sorted(implicit - _implicit(store)):
         say(f"Image {reference.parse(base).familiar}: removed, it was here for this only")
-    if not found and not images:
-        raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
+    return bool(images)
 
 
 def find(store: Store, name: str) -> Project:
@@ -172,7 +197,7 @@ def containers(store: Store, project: Project) -> list[Container]:
 
 def ports(store: Store, container: Container) -> list[int]:
     """The TCP ports that its image exposes: on the host's network that is where it answers."""
-    return _exposed(listing.image_config(store, container))
+    return _numbers(_ports_of(listing.image_config(store, container)))
 
 
 def wait_for_port(store: Store, container: Container, stopped: threading.Event | None = None) -> str:
@@ -190,10 +215,14 @@ def wait_for_port(store: Store, container: Container, stopped: threading.Event |
     return ""
 
 
-def _exposed(config: dict[str, object]) -> list[int]:
+def _ports_of(config: dict[str, object]) -> tuple[str, ...]:
     inner = config.get("config")
-    exposed = inner.get("ExposedPorts") if isinstance(inner, dict) else None
-    return sorted(int(port.partition("/")[0]) for port in exposed or {} if port.endswith("/tcp") or "/" not in port)
+    return tuple((inner.get("ExposedPorts") if isinstance(inner, dict) else None) or ())
+
+
+def _numbers(exposed: tuple[str, ...]) -> list[int]:
+    """Those of TCP, in order."""
+    return sorted(int(port.partition("/")[0]) for port in exposed if port.endswith("/tcp") or "/" not in port)
 
 
 def _answers(port: int) -> bool:
@@ -208,9 +237,9 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _check_ports(image: Image) -> None:
+def _check_ports(exposed: tuple[str, ...]) -> None:
     """On the host's network a port is free or it is not: better said before the program fails to bind it."""
-    for port in _exposed(image.config):
+    for port in _numbers(exposed):
         if _answers(port):
             raise Conflict(
                 f"port {port} is in use by another program on this host",
