@@ -187,7 +187,7 @@ def test_up_in_the_foreground_keeps_an_image_that_was_there(limpet: Any, tmp_pat
     limpet("up", "-d", directory)
     first = limpet("logs", "job-app-1").stdout
     assert limpet("up", directory, check=False).stdout == first
-    assert limpet("images", "--format", "{{.Repository}}").stdout.split() == ["job-app", "limpet/host"]
+    assert sorted(limpet("images", "--format", "{{.Repository}}").stdout.split()) == ["job-app", "limpet/host"]
     assert limpet("up", directory, check=False).stdout == first  # from the cache
     limpet("down", directory)
     assert limpet("images", "-aq").stdout == ""
