@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logout": ("limpet.cli.login", "Forget the login of a registry"),
     "port": ("limpet.cli.containers", "Show where a container's ports answer"),
     "push": ("limpet.cli.images", "Upload an image to a registry"),
+    "registry gc": ("limpet.cli.registry_serve", "Remove blobs of a registry that no manifest needs"),
     "registry serve": ("limpet.cli.registry_serve", "Serve a registry of one's own"),
     "rename": ("limpet.cli.containers", "Rename a container"),
     "restart": ("limpet.cli.containers", "Restart containers"),

@@ -1,4 +1,4 @@
-"""registry serve, registry gc."""
+"""registry serve, registry gc: the server side. Sizes are 10g, 500m; times 90s, 10m, 24h, 7d."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from limpet.errors import Invalid
 if TYPE_CHECKING:
     from limpet.cli.table import Call
 
+_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 STORAGE = "/var/lib/limpet-registry"
 
 
@@ -29,6 +31,10 @@ def serve(call: Call) -> int:
         read_only=call["read-only"],
         delete=not call["no-delete"],
         rate=call["rate-limit"],
+        quota=_number(call, "quota", _SIZES, "10g, 500m"),
+        gc_seconds=_number(call, "gc-interval", _TIMES, "24h, 30m"),
+        grace_seconds=_number(call, "grace", _TIMES, "1h, 30m"),
+        upload_seconds=_number(call, "upload-expiry", _TIMES, "24h, 30m"),
         access_log=call["access-log"],
         workers=workers,
     )
@@ -41,7 +47,64 @@ def serve(call: Call) -> int:
     return 0
 
 
+def collect(call: Call) -> int:
+    from limpet import units
+    from limpet.registry.server import gc
+    from limpet.registry.server.storage import Storage
+
+    path = os.path.abspath(call["storage"])
+    if not os.path.exists(f"{path}/oci-layout"):
+        raise Invalid(f"{path} is not a registry's directory", "--storage DIR names the one that `serve` has")
+    report = gc.collect(
+        Storage(path),
+        grace=_number(call, "grace", _TIMES, "1h, 30m"),
+        untagged=call["untagged"],
+        upload_seconds=_number(call, "upload-expiry", _TIMES, "24h, 30m"),
+        dry_run=call["dry-run"],
+    )
+    for one in report.damaged:
+        print(f"limpet: left alone: {one}", file=sys.stderr)
+    did = "would remove" if call["dry-run"] else "removed"
+    print(
+        f"{did} {report.manifests} manifests, {report.links} links, {report.blobs} blobs "
+        f"({units.size_decimal(report.freed)}), {report.uploads} uploads"
+    )
+    return 1 if report.damaged else 0
+
+
+def _number(call: Call, name: str, units: dict[str, int], example: str) -> int:
+    text = str(call[name]).lower()
+    digits = text.rstrip("bkmgtshd")
+    factor = units.get(text[len(digits) :])
+    if text == "0":
+        return 0
+    if factor is None or not (digits.isascii() and digits.isdigit() and len(digits) < 12):
+        raise Invalid(f"--{name} {call[name]}: not understood", f"for example {example}")
+    return int(digits) * factor
+
+
+_GRACE = Option("grace", kind="string", default="1h", metavar="TIME", help="Age below which nothing is collected (1h)")
+_EXPIRY = Option(
+    "upload-expiry", kind="string", default="24h", metavar="TIME", help="Age of an upload that is given up (24h)"
+)
+_STORAGE = Option("storage", kind="string", default=STORAGE, metavar="DIR", help="Where blobs and tags are kept")
+
 COMMANDS = {
+    "registry gc": Command(
+        name="registry gc",
+        handler=collect,
+        usage="[OPTIONS]",
+        summary="Remove blobs that no manifest needs; servers of the same directory may go on",
+        options=(
+            Option("dry-run", help="Only count"),
+            _GRACE,
+            _STORAGE,
+            Option("untagged", help="Remove manifests too that no tag leads to"),
+            _EXPIRY,
+        ),
+        examples=("limpet registry gc --storage ./registry --untagged",),
+        max_args=0,
+    ),
     "registry serve": Command(
         name="registry serve",
         handler=serve,
@@ -58,10 +121,20 @@ COMMANDS = {
                 metavar="ADDRESS",
                 help="Where to listen: HOST:PORT, or unix:///PATH",
             ),
+            Option(
+                "gc-interval",
+                kind="string",
+                default="24h",
+                metavar="TIME",
+                help="Time between collections (24h; 0: none)",
+            ),
+            _GRACE,
             Option("no-delete", help="Refuse to delete tags, manifests and blobs"),
+            Option("quota", kind="string", default="0", metavar="SIZE", help="What a repository may hold, as 10g"),
             Option("rate-limit", kind="int", default=0, metavar="N", help="Requests a second for each client address"),
             Option("read-only", help="Only pulls"),
-            Option("storage", kind="string", default=STORAGE, metavar="DIR", help="Where blobs and tags are kept"),
+            _STORAGE,
+            _EXPIRY,
             Option("workers", kind="int", default=1, metavar="N", help="Processes that serve"),
         ),
         examples=(

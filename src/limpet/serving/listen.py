@@ -69,14 +69,12 @@ def sockets(address: Address, count: int) -> tuple[Address, list[socket.socket]]
         with _tcp(family) as probe:
             probe.bind(where)
             port = probe.getsockname()[1]
-        made = []
-        for _ in range(count):
-            one = _tcp(family)
+        made = [_tcp(family) for _ in range(count)]
+        for one in made:
             if count > 1:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             one.bind((where[0], port, *where[2:]))
             one.listen(BACKLOG)
-            made.append(one)
         return Address(host=address.host, port=port), made
     except socket.gaierror as e:
         raise Invalid(f"{address}: {e.strerror}", "give an address of this machine") from None
@@ -109,9 +107,12 @@ def _unix(path: str) -> socket.socket:
     before = os.umask(0o117)
     try:
         made.bind(path)
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
     finally:
         os.umask(before)
-    made.listen(BACKLOG)
     return made
 
 

@@ -97,14 +97,23 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]], parent: int | None = N
 
 
 class _Full(asyncio.Protocol):
-    """What a connection above the limit gets."""
+    """What a connection above the limit gets: an answer to what it asks, which it could not read after a reset."""
+
+    _PATIENCE = 5.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.write(
+        self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(self._PATIENCE, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         )
-        transport.close()
+        self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
 
 
 def _logger_class(done: Done | None) -> type[AbstractAccessLogger]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp.web import Response
 
+from limpet import units
 from limpet.errors import LimpetError
-from limpet.registry.server import blobs, content, names, routes
+from limpet.registry.server import blobs, content, gc, names, routes
 from limpet.registry.server.errors import RegistryError
 from limpet.registry.server.manifests import Manifests
 from limpet.registry.server.storage import Storage
-from limpet.registry.server.uploads import Uploads
+from limpet.registry.server.uploads import Uploads, expire
 from limpet.serving.accesslog import AccessLog
 from limpet.serving.bodies import BodyError, TooLarge
 from limpet.serving.limits import Bucket
@@ -94,12 +96,16 @@ class App:
         """Whether who is asking may do that."""
         return True
 
-    def check_quota(self, repository: str, more: int) -> None:
-        """Raises DENIED if a repository would be over its quota with `more` bytes."""
-        if self.config.quota and self.storage.usage(repository) + more > self.config.quota:
-            raise RegistryError(
-                403, "DENIED", f"{repository} would have more than its quota of {self.config.quota} bytes"
-            )
+    async def room(self, repository: str) -> int | None:
+        """Bytes that a repository may still grow by; None without a quota."""
+        if not self.config.quota:
+            return None
+        return max(0, self.config.quota - await asyncio.to_thread(self.storage.usage, repository))
+
+    def over_quota(self, repository: str) -> RegistryError:
+        return RegistryError(
+            403, "DENIED", f"{repository} would have more than its quota of {units.size_binary(self.config.quota)}"
+        )
 
     async def _health(self) -> StreamResponse:
         """Whether the storage can be read and written."""
@@ -129,16 +135,27 @@ class App:
             )
 
     async def housekeeping(self) -> None:
-        """Runs in one of the workers as long as the server does."""
-        from limpet.registry.server.uploads import expire
-
-        while True:
-            started = time.monotonic()
+        """Runs in one of the workers as long as the server does: expires uploads, collects what nothing needs."""
+        config = self.config
+        while not config.read_only:
+            due = self._collected() + config.gc_seconds - time.time() if config.gc_seconds else 600.0
+            await asyncio.sleep(min(max(due, 1.0), 600.0))
             try:
-                await asyncio.to_thread(expire, self.storage, self.config.upload_hours * 3600)
+                if config.gc_seconds and self._collected() + config.gc_seconds <= time.time():
+                    await asyncio.to_thread(
+                        gc.collect, self.storage, grace=config.grace_seconds, upload_seconds=config.upload_seconds
+                    )
+                else:
+                    await asyncio.to_thread(expire, self.storage, config.upload_seconds)
             except OSError as e:
-                print(f"limpet: uploads that expired: {e}", file=sys.stderr, flush=True)
-            await asyncio.sleep(max(60.0, 600 - (time.monotonic() - started)))
+                print(f"limpet: the collection failed: {e}", file=sys.stderr, flush=True)
+
+    def _collected(self) -> float:
+        """When the directory was collected last, by whatever process."""
+        try:
+            return os.stat(f"{self.storage.root}/collected").st_mtime
+        except FileNotFoundError:
+            return os.stat(f"{self.storage.root}/oci-layout").st_mtime
 
     def close(self) -> None:
         if self.log is not None:

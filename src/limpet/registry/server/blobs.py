@@ -113,13 +113,15 @@ async def _append(app: App, request: BaseRequest, session: Session) -> int:
     try:
         length = request.content_length
         _check_range(request, session, appender.size)
-        app.check_quota(session.repository, appender.size + (length or 0))
+        room = await app.room(session.repository)
+        if room is not None and appender.size + (length or 0) > room:
+            raise app.over_quota(session.repository)
         async for pieces in bodies.pieces(request, app.config.limits.silence):
             if writing is not None:
                 await writing
             writing = loop.run_in_executor(None, appender.write, pieces)
-            if length is None:
-                app.check_quota(session.repository, appender.size)
+            if room is not None and appender.size > room:
+                raise app.over_quota(session.repository)
         if writing is not None:
             await writing
         return appender.size

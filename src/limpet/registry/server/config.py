@@ -9,14 +9,17 @@ from limpet.serving.limits import Limits
 
 @dataclass(frozen=True)
 class Config:
-    """`rate`: requests a second for each client, 0 for no limit; `quota`: bytes of a repository, 0 for no limit."""
+    """`rate`: requests a second for each client, 0 for no limit; `quota`: bytes of a repository, 0 for no limit;
+    `gc_seconds` between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take."""
 
     storage: str
     read_only: bool = False
     delete: bool = True
     rate: float = 0
     quota: int = 0
-    upload_hours: float = 24
+    gc_seconds: float = 24 * 3600
+    grace_seconds: float = 3600
+    upload_seconds: float = 24 * 3600
     access_log: str = ""
     workers: int = 1
     limits: Limits = field(default_factory=Limits)

@@ -65,8 +65,8 @@ class Manifests:
         self._tags[path] = (state.st_ino, state.st_mtime_ns, digest)
         return digest
 
-    def get(self, repository: str, reference: str) -> Stored:
-        """Raises MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+    def get(self, repository: str, reference: str, *, note: bool = True) -> Stored:
+        """With `note` the collection sees that somebody asked. Raises MANIFEST_UNKNOWN, NAME_UNKNOWN."""
         digest = self.resolve(repository, reference)
         link = self.link_path(repository, digest)
         try:
@@ -77,7 +77,7 @@ class Manifests:
             else:
                 stored = self._read(link, digest)
                 self._remember(link, stored)
-            if time.time() - state.st_mtime > TOUCH_AFTER:
+            if note and time.time() - state.st_mtime > TOUCH_AFTER:
                 os.utime(link)
         except FileNotFoundError:
             raise self.unknown(repository, reference) from None

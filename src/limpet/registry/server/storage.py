@@ -106,10 +106,10 @@ class Storage:
         with self.lock():
             if os.path.exists(path):
                 os.unlink(source)
-                os.utime(path)
             else:
                 os.rename(source, path)
                 files.sync_directory(os.path.dirname(path))
+            os.utime(path)  # the collection sees that somebody links it, before it sees the link
             self._place(self.link_path(repository, digest), b"")
 
     def mount_blob(self, repository: str, digest: str, origin: str) -> bool:
