@@ -40,6 +40,12 @@ def reason(error: OSError) -> str:
     return f"{name}: {text}" if name else text
 
 
+def quoted(name: bytes) -> str:
+    """Bytes from outside, of a tar for example, as people read them: 'etc/motd', what is no text as `\\xff`."""
+    text = name.decode("utf-8", "backslashreplace")
+    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "'"
+
+
 class NotFound(LimpetError):
     pass
 

@@ -18,7 +18,7 @@ def words(limpet: Any, *typed: str) -> list[str]:
     ("typed", "expected"),
     [
         (["ru"], ["run"]),
-        (["image", "p"], ["prune", "pull"]),
+        (["image", "p"], ["prune", "pull", "push"]),
         (["run", "--rm", "--inter"], ["--interactive"]),
         (["run", "--network", ""], ["host", "none"]),
         (["--roo"], ["--root"]),

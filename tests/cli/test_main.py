@@ -87,8 +87,9 @@ def test_mistakes_are_one_line_and_a_way_out(limpet: Any, words: list[str], code
 
 def test_options_before_the_command(limpet: Any, tmp_path: Any) -> None:
     other = tmp_path / "other"
-    assert limpet("--root", other, "ps").stdout.startswith("CONTAINER ID")
+    limpet("--root", other, "volume", "create", "data")
     assert (other / "state.db").exists()
+    assert limpet("--root", other, "ps").stdout.startswith("CONTAINER ID")
     assert limpet("-v").stdout == limpet("--version").stdout
 
 
@@ -108,7 +109,7 @@ def test_a_full_disk_behind_standard_output_is_said(limpet: Any) -> None:
 
 def test_a_store_that_cannot_be_made_is_one_line(limpet: Any, tmp_path: Any) -> None:
     (tmp_path / "file").write_text("")
-    result = limpet("--root", tmp_path / "file/x", "ps", check=False)
+    result = limpet("--root", tmp_path / "file/x", "volume", "create", check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines()[0] == f"limpet: {tmp_path}/file/x: {tmp_path}/file is no directory"
 
@@ -149,6 +150,7 @@ def test_an_internal_error_is_one_line_and_says_what_to_do(limpet: Any) -> None:
 
 def test_closed_descriptors_are_no_danger(limpet: Any) -> None:
     """With 2 closed, the database must not be opened as 2 and get the text of an error."""
+    limpet("volume", "create", "data")
     line = shlex.join([*limpet.command, "inspect", "nosuch"]) + " <&- >&- 2>&-"
     assert subprocess.run(["bash", "-c", line], env=limpet.environment).returncode == 1
     assert limpet("system", "check").returncode == 0
@@ -211,3 +213,28 @@ def test_a_prune_shows_what_goes_and_asks(limpet: Any, busybox: str, answer: str
     assert "Are you sure you want to continue? [y/N]" in shown
     assert (limpet("ps", "-aq").stdout == "") == gone
     assert ("Total reclaimed space" in shown) == gone
+
+
+LOOKING = (
+    "commit", "container inspect", "container prune", "diff", "down", "exec", "history", "image inspect", "image prune",
+    "images", "info", "inspect", "kill", "logs", "port", "ps", "rename", "restart", "rm", "rmi", "save", "start", "stop",
+    "system check", "system df", "system prune", "system recover", "tag", "top", "version", "volume inspect",
+    "volume ls", "volume prune", "volume rm", "wait",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_slip_in_root_makes_nothing(limpet: Any, tmp_path: Path, name: str) -> None:
+    """Only what brings something in begins a store; to the others one that is not there is empty."""
+    arguments = ["-f"] if name.endswith("prune") else ["x"] * main.load(name).min_args
+    result = limpet("--root", tmp_path / "slip", *name.split(), *arguments, check=False)
+    assert result.returncode in (0, 1), result.stderr
+    assert "internal" not in result.stderr
+    if name != "version":
+        assert f"limpet: {tmp_path}/slip: there is no store yet; nothing was made" in result.stderr.splitlines()
+    assert not (tmp_path / "slip").exists()
+
+
+def test_what_brings_something_in_begins_a_store(limpet: Any, tmp_path: Path) -> None:
+    assert limpet("--root", tmp_path / "new", "volume", "create", "data").stdout == "data\n"
+    assert limpet("--root", tmp_path / "new", "volume", "ls", "-q").stdout == "data\n"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limpet.cli.template import compile, render
+from limpet.cli.template_functions import typed
 from limpet.errors import Invalid
 
 DATA = {
@@ -115,3 +116,27 @@ def test_any_text_compiles_or_is_one_clear_error(text: str) -> None:
 @given(st.text(alphabet="ab \n\t{", max_size=20).filter(lambda text: "{{" not in text))
 def test_text_without_actions_stays(text: str) -> None:
     assert render(text, DATA) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{json 1.0}} {{json 1.5}} {{json 1e20}} {{json .Size}}", "1 1.5 100000000000000000000 3"),
+        ("{{.Config.Cmd}} {{.Config.Labels}} {{.Config.User}} {{.Health}}", "[] map[] <nil> <nil>"),
+        ("{{json .Config.Cmd}} {{json .Config.Labels}}", "null null"),
+        (
+            "{{len .Config.Cmd}} {{range .Config.Env}}x{{else}}none{{end}} {{if .Config.Env}}y{{else}}n{{end}}",
+            "0 none n",
+        ),
+        ("{{json .Config}}", '{"Cmd":null,"Env":null,"Labels":null,"User":null}'),
+        ("{{.Full.Labels.Cmd}}", "<nil>"),
+    ],
+)
+def test_what_is_null_in_a_document_is_an_empty_list_or_map_in_go(template: str, expected: str) -> None:
+    document = {
+        "Config": {"Cmd": None, "Env": None, "Labels": None, "User": None},
+        "Health": None,
+        "Size": 3.0,
+        "Full": {"Labels": {"Cmd": None}},
+    }
+    assert render(template, typed(document)) == expected

@@ -70,7 +70,8 @@ def processes(root: Path) -> list[str]:
 
 def test_up_answers_and_down_leaves_the_host_as_it_was(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, address = hello
-    limpet("ps")  # the store exists from now on
+    limpet("volume", "create", "begin")  # the store exists from now on
+    limpet("volume", "rm", "begin")
     limpet("info")
     before, names = mounts(limpet.root), files(limpet.root)
 

@@ -20,6 +20,7 @@ from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
 from limpet.images import catalog, collect
 from limpet.images.load import load
 from limpet.layers import compression
+from limpet.oci import media
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,3 +274,31 @@ def test_nothing_is_written_by_the_archives_names(store: Store, tmp_path: Path) 
     evil = [(f"../../../../../../{tmp_path}/evil", b"x"), (f"{tmp_path}/evil2", b"x")]
     load(store, _write(tmp_path / "a", tar_of([*evil, *_FILES, ("manifest.json", _manifest())])))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", Path(store.run).name, Path(store.root).name]
+
+
+def test_a_schema_1_manifest_in_a_layout_is_called_that(store: Store, tmp_path: Path) -> None:
+    index = {"mediaType": "application/vnd.docker.distribution.manifest.v1+prettyjws", "digest": f"sha256:{'0' * 64}"}
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (tmp_path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [{**index, "size": 3}]}))
+    with pytest.raises(Invalid, match="old Docker schema 1 manifest") as caught:
+        load(store, str(tmp_path))
+    assert "skopeo copy" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("media_type", "pack", "said"),
+    [
+        (media.OCI_LAYER, gzip.compress, "but its bytes are gzip-compressed"),
+        (media.OCI_LAYER_ZSTD, gzip.compress, "but its bytes are gzip-compressed"),
+        (media.OCI_LAYER_GZIP, bytes, "but its bytes are not gzip-compressed"),
+    ],
+)
+def test_a_layer_compressed_otherwise_than_its_media_type_says(
+    store: Store, tmp_path: Path, media_type: str, pack: Callable[[bytes], bytes], said: str
+) -> None:
+    tar = server.tar_of({"file": b"content"})
+    image = server.make_image([tar], pack=pack, layer_type=media_type)
+    with pytest.raises(Corrupt, match=said) as caught:
+        load(store, str(server.write_layout(tmp_path / "layout", {"": image})))
+    assert media_type in caught.value.message
+    assert catalog.all_images(store) == []

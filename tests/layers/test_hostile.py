@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from limpet.errors import Corrupt, Invalid, LimpetError
+from limpet.errors import Corrupt, Invalid, LimpetError, quoted
 from limpet.layers.limits import Limits
 from limpet.store.store import Store
 from tests.layers.archive import END, directory, file, hard_link, header, padded, pax, symlink
@@ -211,3 +212,23 @@ def test_costs_what_its_length_costs(home: Any, store: Store, case: str) -> None
     home.remove(take(home, store, BOMBS[case] + END))  # some are too deep for pytest to clear away
     assert time.process_time() - start < 20  # quadratic ones take minutes
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"etc/motd", "'etc/motd'"),
+        ("größe".encode(), "'größe'"),
+        (b"\xff\x00\x1b[2J", r"'\xff\x00\x1b[2J'"),
+        (b"two\nlines", r"'two\nlines'"),
+    ],
+)
+def test_names_from_outside_are_shown_as_text(data: bytes, shown: str) -> None:
+    assert quoted(data) == shown
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_no_message_has_python_in_it(home: Any, store: Store, case: str) -> None:
+    with pytest.raises(LimpetError) as caught:
+        take(home, store, REFUSED[case][0])
+    assert not re.search(r"""(?<![\w\\])b['"]""", str(caught.value))

@@ -95,8 +95,9 @@ class Bench:
         limpet.environment["SOURCE_DATE_EPOCH"] = "1000000000"  # what is made again is the same again
         for command in case.prepare:
             limpet(*self.fill(command))
-        limpet("images")
         self.root: Path = limpet.root
+        with closing(self.store()) as store:
+            assert store.db  # there is one, whatever the case needs
         shutil.copytree(self.root, self.prepared, symlinks=True, ignore=shutil.ignore_patterns("run"))
 
     def fill(self, command: list[str]) -> list[str]:

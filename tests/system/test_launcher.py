@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,37 @@ def test_an_installed_wheel_runs_a_container(tmp_path: Path) -> None:
     assert limpet("--version").startswith(VERSION)
     limpet("capture", "limpet/host")
     assert limpet("run", "--rm", "limpet/host", "echo", "hello") == "hello\n"
+
+
+@pytest.fixture
+def readable(checkout: Path) -> Iterator[Path]:
+    """The checkout where everybody can read it: pytest's own directories are root's alone."""
+    place = Path(tempfile.mkdtemp(prefix="limpet-test-"))
+    place.chmod(0o755)
+    shutil.copytree(checkout, place / "checkout")
+    yield place / "checkout"
+    shutil.rmtree(place)
+
+
+def test_somebody_who_may_not_run_its_python_gets_one_clear_line(readable: Path) -> None:
+    interpreter = readable.parent / "private/python3"
+    interpreter.parent.mkdir(mode=0o700)
+    interpreter.symlink_to(sys.executable)
+    (readable / ".venv/bin").mkdir(parents=True)
+    (readable / ".venv/bin/python").symlink_to(interpreter)
+    (readable / ".venv/ready").touch()
+    result = subprocess.run([readable / "limpet", "ps"], user=65534, group=65534, capture_output=True, text=True)
+    assert result.returncode == 125
+    assert result.stderr == (
+        f"limpet: {readable}/.venv/bin/python can't be run by nobody; limpet needs root in this release: use sudo\n"
+    )
+
+
+def test_somebody_who_may_not_install_gets_one_clear_line(readable: Path) -> None:
+    environment = {**os.environ, "LIMPET_PYTHON": "/usr/bin/python3"}
+    command = [readable / "limpet", "ps"]
+    result = subprocess.run(command, user=65534, group=65534, env=environment, capture_output=True, text=True)
+    assert result.returncode == 125
+    assert result.stderr == (
+        f"limpet: {readable}/.venv can't be made by nobody; limpet needs root in this release: use sudo\n"
+    )

@@ -99,10 +99,11 @@ def image_inspect(call: Call) -> int:
             errors.append(e)
     if call["format"] and call["format"] != "json":
         from limpet.cli import template
+        from limpet.cli.template_functions import typed
 
         compiled = template.compile(call["format"])
         for one in found:
-            print(compiled.render(one))
+            print(compiled.render(typed(one)))
     else:
         print(jsontext.dumps(found, indent=None if call["format"] else 4))
     return _complain(errors)

@@ -26,7 +26,9 @@ def inspect(call: Call) -> int:
     if call["format"] == "json":
         print(jsontext.dumps(found))
     elif call["format"]:
-        output.say(output.formatted(call["format"], found, ()))
+        from limpet.cli.template_functions import typed
+
+        output.say(output.formatted(call["format"], [typed(one) for one in found], ()))
     else:
         print(jsontext.dumps(found, indent=4))
     return failed

@@ -39,7 +39,10 @@ def version(call: Call) -> int:
 def info(call: Call) -> int:
     from limpet.kernel import features
 
-    found = features.probe(call.store.root)
+    place = call.store.root
+    while call.store.absent and not os.path.isdir(place):
+        place = os.path.dirname(place)
+    found = features.probe(place)
     fields = _facts(call.store)
     fields["Features"] = [
         {"Name": f.name, "State": f.state, "Since": f.since, "Use": f.use, "Cost": "" if f.works else f.cost}
@@ -77,7 +80,7 @@ def _facts(store: Store) -> dict[str, Any]:
         "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
         "Images": len(catalog.all_images(store)),
         "ServerVersion": limpet.__version__,
-        "Driver": driver(store).name,
+        "Driver": driver(store).name if not store.absent else "none yet",
         "DockerRootDir": store.root,
         "RunDir": store.run,
         "LoggingDriver": "json-file",

@@ -86,6 +86,10 @@ class Command:
         self.complete = complete
 
 
+_MAKERS = frozenset("build capture create import load pull run up".split()) | {"volume create"}
+"""Commands that begin a store where there is none. The others find it empty, so that a slip in --root makes nothing."""
+
+
 class Call:
     """One use of a command: `call["name"]` is an option's value, `call.arguments` the rest, `call.store` the store."""
 
@@ -120,7 +124,11 @@ class Call:
                 raise Refused("limpet needs root in this release", "run it as root, or with sudo")
             from limpet.store.store import Store
 
-            self._store = Store(self._root, self._run)
+            self._store = Store(self._root, self._run, make=self.command.name in _MAKERS)
+            if self._store.absent and self._root:
+                import sys
+
+                print(f"limpet: {self.root}: there is no store yet; nothing was made", file=sys.stderr)
         return self._store
 
     @property

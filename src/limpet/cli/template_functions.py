@@ -75,10 +75,49 @@ def call(name: str, arguments: list[Any]) -> Any:
         raise Mistake(f"error calling {name}: {e}") from None
 
 
+class NilList(list["Any"]):
+    """Go's nil slice: `[]` as text, null as JSON."""
+
+
+class NilMap(dict[str, "Any"]):
+    """Go's nil map: `map[]` as text, null as JSON."""
+
+
+# Fields of the Engine API's types that are slices or maps there (api/types/container, image, volume).
+_LISTS = frozenset(
+    "Aliases Binds BlkioWeightDevice CapAdd CapDrop Cmd DeviceCgroupRules DeviceRequests Devices Dns DnsOptions"
+    " DnsSearch Entrypoint Env ExecIDs ExtraHosts GroupAdd Links MaskedPaths OnBuild ReadonlyPaths RepoDigests RepoTags"
+    " SecurityOpt Shell Ulimits VolumesFrom".split(" ")
+)
+_MAPS = frozenset("DriverOpts ExposedPorts Labels Options Sysctls Tmpfs Volumes".split(" "))
+
+
+def typed(value: Any, name: str = "") -> Any:
+    """A document of `inspect` as Docker's program holds it: null in a field of these names is an empty list or map."""
+    if value is None:
+        return NilList() if name in _LISTS else NilMap() if name in _MAPS else None
+    if isinstance(value, dict):
+        # Below Labels and the like the keys are the user's.
+        return {key: item if name in _MAPS else typed(item, key) for key, item in value.items()}
+    return [typed(item) for item in value] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    """For JSON as Go writes it: what is nil is null, and a whole float has no fraction."""
+    if isinstance(value, Missing | NilList | NilMap):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
+
+
 def _json(value: Any) -> str:
     from limpet import jsontext
 
-    text = jsontext.dumps(None if isinstance(value, Missing) else value)
+    value = _plain(value)
+    text = jsontext.dumps(value)
     if "\\u" not in text:
         return text
     import json

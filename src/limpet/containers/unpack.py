@@ -14,7 +14,7 @@ import stat
 import tarfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from limpet.errors import Invalid, LimpetError, NotFound, Refused
+from limpet.errors import Invalid, LimpetError, NotFound, Refused, quoted
 
 if TYPE_CHECKING:
     from limpet.containers.copyroot import Root
@@ -184,7 +184,7 @@ def _make(member: tarfile.TarInfo, parent: _Parent) -> None:
         kind = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR if member.ischr() else stat.S_IFBLK
         os.mknod(parent.base, kind | 0o600, os.makedev(member.devmajor, member.devminor), dir_fd=parent.fd)
     else:
-        raise Invalid(f"the type {member.type!r} of {member.name[:200]} in the tar is not known", exit_code=1)
+        raise Invalid(f"the type {quoted(member.type)} of {member.name[:200]} in the tar is not known", exit_code=1)
 
 
 def _link(root: Root, source: str, parent: _Parent) -> None:

@@ -111,9 +111,11 @@ def _bring(transfer: Transfer, layer: Layer, diff_id: str, key: str, blob: BlobW
                             diff_id,
                             layer.descriptor.media_type,
                         )
-    except (Invalid, OSError):  # wrong bytes are no use to anybody, and a full disk wants the space back
+    except (Invalid, OSError) as e:  # wrong bytes are no use to anybody, and a full disk wants the space back
         if isinstance(blob, PartialBlob):
             blob.discard()
+        if isinstance(e, Corrupt):
+            raise arriving.explain(e) from e
         raise
     finally:
         arriving.close()
@@ -162,19 +164,29 @@ class _Arriving:
         self._key = key
         self._blob = blob
         self._read_size = 0
+        self._head = b""
         self._stored, self._plain = Pipe(), Pipe()
         self._threads: list[threading.Thread] = []
 
     def pieces(self) -> Iterator[bytes]:
         self._start(self._stored, self._read)
-        kind = self._layer.compression
-        if not kind:
-            head = self._stored.peek(6)
-            kind = compression.detect(head)
+        self._head = self._stored.peek(6)
+        kind = self._layer.compression or compression.detect(self._head)
         if kind == "tar":
             return iter(self._stored)
         self._start(self._plain, lambda put: self._decompress(kind, put))
         return iter(self._plain)
+
+    def explain(self, error: Corrupt) -> Corrupt:
+        """The same error, or that the bytes are not compressed as the manifest says."""
+        descriptor, found = self._layer.descriptor, compression.detect(self._head)
+        if descriptor is None or not self._layer.compression or found == self._layer.compression:
+            return error
+        return Corrupt(
+            f"{descriptor.digest}: the manifest says {descriptor.media_type}, but its bytes are"
+            f" {f'{found}-compressed' if found != 'tar' else f'not {self._layer.compression}-compressed'}",
+            "the image is broken: build or push it again",
+        )
 
     def verify(self) -> None:
         """All bytes came: are they as many, and those, that the manifest says? Raises Corrupt."""

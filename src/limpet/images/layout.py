@@ -54,6 +54,8 @@ def images(files: Files, platform: Platform | None) -> list[tuple[list[Reference
         name = _name(entry)
         if name is not None:
             names.append(name)
+    if not found and any(entry.media_type in media.SCHEMA1 for entry in index.manifests):
+        raise manifests.old_schema()
     if not found:
         raise Invalid(f"{files.title}: the layout has no image")
     return list(found.values())

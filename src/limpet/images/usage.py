@@ -175,6 +175,8 @@ def _within_counted(store: Store, path: str, layers: dict[str, int], containers:
 
 def _state_bytes(store: Store, seen: set[int], rubbish: set[str]) -> int:
     """The root directory, the rooms in it (not what they hold), and every other file."""
+    if store.absent:
+        return 0
     rooms = ("blobs", "layers", "containers", "volumes", "tmp")
     total = blocks(store.root) + sum(blocks(f"{store.root}/{room}") for room in rooms)
     total += sum(blocks(f"{store.root}/blobs/{name}") for name in os.listdir(f"{store.root}/blobs"))

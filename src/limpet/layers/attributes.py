@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 import struct
 
-from limpet.errors import Invalid
+from limpet.errors import Invalid, quoted
 
 _VALUE_LIMIT = 65535  # XATTR_SIZE_MAX is one more, which EROFS's 16 bits can't say
 _TOTAL_LIMIT = 250_000  # EROFS counts an inode's attributes in 16 bits, units of 4 bytes
@@ -30,7 +30,7 @@ def clean(name: bytes) -> bytes:
     if b"//" in name or b"./" in name or name[-2:] in (b"/.", b"..") or name == b".":
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
-            raise Invalid(f"path traversal: '..' in the member {name[:200]!r}")
+            raise Invalid(f"path traversal: '..' in the member {quoted(name[:200])}")
         name = b"/".join(parts)
     return name
 
@@ -41,11 +41,13 @@ def kept(mode: int, xattrs: dict[bytes, bytes], path: bytes) -> tuple[tuple[byte
     total = 0
     for name, value in xattrs.items():
         if b"\0" in name or len(name) > 255 or len(value) > _VALUE_LIMIT:
-            raise Invalid(f"the extended attribute {name[:80]!r} of {path[:200]!r} is too long, or its name is bad")
+            raise Invalid(
+                f"the extended attribute {quoted(name[:80])} of {quoted(path[:200])} is too long, or its name is bad"
+            )
         if not _fits(mode, name):
             continue
         if name == b"security.capability" and (len(value), value[3:4]) not in ((20, b"\x02"), (24, b"\x03")):
-            raise Invalid(f"the file capability of {path[:200]!r} is damaged")
+            raise Invalid(f"the file capability of {quoted(path[:200])} is damaged")
         if name in (_ACCESS, _DEFAULT):
             acl = _acl(value, path, mode if name == _ACCESS else None)
             if acl is None:
@@ -54,7 +56,7 @@ def kept(mode: int, xattrs: dict[bytes, bytes], path: bytes) -> tuple[tuple[byte
         total += len(name) + len(value) + 8
         result.append((name, value))
     if total > _TOTAL_LIMIT:
-        raise Invalid(f"{path[:200]!r} has more than {_TOTAL_LIMIT} bytes of extended attributes")
+        raise Invalid(f"{quoted(path[:200])} has more than {_TOTAL_LIMIT} bytes of extended attributes")
     return tuple(result)
 
 
@@ -75,7 +77,7 @@ def _acl(value: bytes, path: bytes, mode: int | None) -> bytes | None:
     """Checked as the kernel does (posix_acl_valid). An access ACL gets the permissions of the mode, which is set after
     it (containerd; posix_acl_chmod); None if nothing is left that the mode does not say."""
     if len(value) < 4 or len(value) % 8 != 4 or value[:4] != b"\x02\0\0\0":
-        raise Invalid(f"the ACL of {path[:200]!r} is damaged")
+        raise Invalid(f"the ACL of {quoted(path[:200])} is damaged")
     entries = list(_ENTRY.iter_unpack(value[4:]))
     tags = [tag for tag, _, _ in entries]
     named = _USER in tags or _GROUP in tags
@@ -88,7 +90,7 @@ def _acl(value: bytes, path: bytes, mode: int | None) -> bytes | None:
     ):
         if not entries:
             return None
-        raise Invalid(f"the ACL of {path[:200]!r} is damaged")
+        raise Invalid(f"the ACL of {quoted(path[:200])} is damaged")
     if mode is None:
         return value
     if _MASK not in tags:

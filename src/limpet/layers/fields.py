@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 
-from limpet.errors import Corrupt, Invalid
+from limpet.errors import Corrupt, Invalid, quoted
 
 _BLANKS = b" " * 8
 _DIGITS = b"01234567"
@@ -26,7 +26,7 @@ def verify_checksum(h: bytes) -> None:
     if (zlib.adler32(first) & 0xFFFF) + (zlib.adler32(h[256:]) & 0xFFFF) - 2 == stated:
         return
     if sum(b - 256 if b > 127 else b for b in first + h[256:]) != stated:
-        raise Corrupt(f"the checksum of the header of {h[:100].rstrip(bytes(1))!r} is wrong")
+        raise Corrupt(f"the checksum of the header of {quoted(h[:100].rstrip(bytes(1)))} is wrong")
 
 
 def number(field: bytes, name: bytes) -> int:
@@ -41,13 +41,13 @@ def number(field: bytes, name: bytes) -> int:
         pass
     text = field.lstrip(b"\0").split(b"\0", 1)[0].strip(b" ")
     if text.strip(_DIGITS):
-        raise Corrupt(f"{text!r} in the header of {name[:200]!r} is not a number")
+        raise Corrupt(f"{quoted(text)} in the header of {quoted(name[:200])} is not a number")
     return int(text or b"0", 8)
 
 
 def decimal(value: bytes, key: bytes, name: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise Corrupt(f"{key.decode(errors='replace')}={value[:40]!r} of {name[:200]!r} is not a number")
+        raise Corrupt(f"{key.decode(errors='replace')}={quoted(value[:40])} of {quoted(name[:200])} is not a number")
     return int(value)
 
 
@@ -56,7 +56,7 @@ def time(value: bytes, name: bytes) -> tuple[int, int]:
     whole, _, fraction = value.partition(b".")
     digits = whole[1:] if whole[:1] in (b"-", b"+") else whole
     if not digits.isdigit() or len(digits) > 18 or not (fraction.isdigit() or not fraction):
-        raise Corrupt(f"mtime={value[:40]!r} of {name[:200]!r} is not a time")
+        raise Corrupt(f"mtime={quoted(value[:40])} of {quoted(name[:200])} is not a time")
     seconds, nanoseconds = int(whole), int((fraction + b"000000000")[:9])
     if whole[:1] == b"-" and nanoseconds:
         return seconds - 1, 10**9 - nanoseconds
@@ -66,7 +66,7 @@ def time(value: bytes, name: bytes) -> tuple[int, int]:
 def device(major: int, minor: int, path: bytes) -> int:
     """The kernel's 32-bit encoding (new_encode_dev)."""
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-        raise Invalid(f"the device {major}:{minor} at {path[:200]!r} is out of range")
+        raise Invalid(f"the device {major}:{minor} at {quoted(path[:200])} is out of range")
     return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
 
 

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.errors import Corrupt
+from limpet.errors import Corrupt, quoted
 from limpet.kernel import fs
 from limpet.layers import attributes, durable, stored
 from limpet.layers.contents import copy_range, expand, rescan
@@ -55,7 +55,9 @@ def make(store: Store, mount: MountBelow, diff_ids: Sequence[str], position: int
         tree = Tree(seen)
         sparse = rescan(data, tree)
         for name, target in tree.unresolved() if suffix else ():
-            raise Corrupt(f"hard link {name[:200]!r} to {target[:200]!r}, which is in no layer", "the image is broken")
+            raise Corrupt(
+                f"hard link {quoted(name[:200])} to {quoted(target[:200])}, which is in no layer", "the image is broken"
+            )
         if suffix:
             tree.drop_stray_whiteouts()
         extra = f"{place}/extra{suffix}"

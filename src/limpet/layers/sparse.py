@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limpet.errors import Corrupt, Invalid
+from limpet.errors import Corrupt, Invalid, quoted
 from limpet.layers.fields import decimal, number
 from limpet.layers.limits import MAX_EXTENSION
 
@@ -65,7 +65,7 @@ class SparseFile:
         self._text.append(block)
         self._lines += block.count(b"\n")
         if self.packed < 0 or len(self._text) * BLOCK > MAX_EXTENSION:
-            raise Corrupt(f"the map of the sparse file {self.path[:200]!r} has no end")
+            raise Corrupt(f"the map of the sparse file {quoted(self.path[:200])} has no end")
         if not self._lines:
             return True
         count = decimal(self._text[0].partition(b"\n")[0], b"GNU.sparse.map", self.path)
@@ -81,11 +81,11 @@ class SparseFile:
         end = total = 0
         for offset, length in self.pieces:
             if offset < end or length < 0 or offset + length > self.node.size:
-                raise Corrupt(f"the map of the sparse file {self.path[:200]!r} is out of order or of its size")
+                raise Corrupt(f"the map of the sparse file {quoted(self.path[:200])} is out of order or of its size")
             end = offset + length
             total += length
         if total > self.packed:
-            raise Corrupt(f"the sparse file {self.path[:200]!r} has less data than its map says")
+            raise Corrupt(f"the sparse file {quoted(self.path[:200])} has less data than its map says")
 
     def _add_entries(self, field: bytes, count: int) -> None:
         for i in range(count):
@@ -97,10 +97,10 @@ class SparseFile:
 
     def _set_pieces(self, numbers: list[int]) -> None:
         if len(numbers) % 2:
-            raise Corrupt(f"the map of the sparse file {self.path[:200]!r} has an offset without a length")
+            raise Corrupt(f"the map of the sparse file {quoted(self.path[:200])} has an offset without a length")
         self._limit(len(numbers) // 2)
         self.pieces = list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def _limit(self, pieces: int) -> None:
         if pieces > _MAX_PIECES:
-            raise Invalid(f"the sparse file {self.path[:200]!r} has more than {_MAX_PIECES} pieces")
+            raise Invalid(f"the sparse file {quoted(self.path[:200])} has more than {_MAX_PIECES} pieces")

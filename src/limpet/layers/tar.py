@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.errors import Corrupt, Invalid
+from limpet.errors import Corrupt, Invalid, quoted
 from limpet.layers.attributes import clean, kept
 from limpet.layers.fields import decimal, device, number, pax_records, time, verify_checksum
 from limpet.layers.limits import MAX_EXTENSION, MAX_NAME, MAX_PATH
@@ -121,11 +121,11 @@ class Scanner:
             name = h[345:500].split(b"\0", 1)[0] + b"/" + name
         size = number(h[124:136], name)
         if size < 0:
-            raise Corrupt(f"negative size of {name[:200]!r}")
+            raise Corrupt(f"negative size of {quoted(name[:200])}")
         self._next += BLOCK
         if kind in _EXTENSIONS:
             if size > MAX_EXTENSION:
-                raise Invalid(f"an extension header of {size} bytes before {name[:200]!r}: more than 1 MiB")
+                raise Invalid(f"an extension header of {size} bytes before {quoted(name[:200])}: more than 1 MiB")
             if size:
                 self._expect(self._extension, size + -size % BLOCK)
                 self._kind, self._length = kind, size
@@ -166,7 +166,7 @@ class Scanner:
     def _member(self, h: bytes, name: bytes, kind: bytes, size: int) -> None:
         mode = _TYPES.get(kind)
         if mode is None:
-            raise Invalid(f"the type {kind!r} of {name[:200]!r} is not known")
+            raise Invalid(f"the type {quoted(kind)} of {quoted(name[:200])} is not known")
         link = h[157:257].split(b"\0", 1)[0]
         uid, gid = number(h[108:116], name), number(h[116:124], name)
         mtime, nsec = number(h[136:148], name), 0
@@ -196,19 +196,21 @@ class Scanner:
                     if key == b"GNU.sparse.name":
                         name = value
         if not (0 <= uid <= _NO_ID and 0 <= gid <= _NO_ID):
-            raise Invalid(f"owner {uid}:{gid} of {name[:200]!r} is out of range")
+            raise Invalid(f"owner {uid}:{gid} of {quoted(name[:200])} is out of range")
         if not -_TIME_LIMIT < mtime < _TIME_LIMIT:
-            raise Invalid(f"the time of {name[:200]!r} is out of range")
+            raise Invalid(f"the time of {quoted(name[:200])} is out of range")
         if kind in _HAS_DATA:
             data, self._next = self._next, self._next + size + -size % BLOCK
             if name[-1:] == b"/":
                 mode = stat.S_IFDIR  # v7 has no type for it
         path = clean(name)
         if len(path) >= MAX_PATH or b"\0" in path:
-            raise Invalid(f"the name {path[:80]!r}… is too long" if len(path) >= MAX_PATH else f"bad name {path!r}")
+            raise Invalid(
+                f"the name {quoted(path[:80])}… is too long" if len(path) >= MAX_PATH else f"bad name {quoted(path)}"
+            )
         up, _, base = path.rpartition(b"/")
         if len(base) > MAX_NAME:
-            raise Invalid(f"the name {base[:80]!r}… is longer than {MAX_NAME} bytes")
+            raise Invalid(f"the name {quoted(base[:80])}… is longer than {MAX_NAME} bytes")
         if base[:4] == b".wh.":
             if base == b".wh..wh..opq":
                 self.tree.opaque(up)
@@ -230,13 +232,13 @@ class Scanner:
                 return
         elif kind_of == stat.S_IFLNK:
             if not link or len(link) >= MAX_PATH or b"\0" in link:
-                raise Invalid(f"the symbolic link {path[:200]!r} has a bad target")
+                raise Invalid(f"the symbolic link {quoted(path[:200])} has a bad target")
             node.link, node.size = link, len(link)
             node.mode = stat.S_IFLNK | 0o777
         elif kind_of in _DEVICES:
             node.rdev = device(number(h[329:337], name), number(h[337:345], name), path)
             if kind_of == stat.S_IFCHR and not node.rdev:
-                raise Invalid(f"the device 0/0 at {path[:200]!r} would be a whiteout")
+                raise Invalid(f"the device 0/0 at {quoted(path[:200])} would be a whiteout")
         self.tree.add(path, node)
 
     def _sparse_member(self, file: SparseFile, header: bytes, records: Records) -> None:
@@ -272,7 +274,8 @@ class Scanner:
         self._sparse_size += file.node.size
         if self._sparse_size > self.limits.max_size:
             raise Invalid(
-                f"the sparse file {file.path[:200]!r} makes the layer larger than {self.limits.max_size >> 20} MiB",
+                f"the sparse file {quoted(file.path[:200])} makes the layer larger than"
+                f" {self.limits.max_size >> 20} MiB",
                 "LIMPET_MAX_LAYER_SIZE sets the limit",
             )
         self.sparse.append(file)

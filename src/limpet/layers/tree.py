@@ -20,7 +20,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.errors import Invalid
+from limpet.errors import Invalid, quoted
 from limpet.layers.limits import MAX_NAME, MAX_PATH
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Tree:
         """One more name for an inode; the target may come later, or lie in a layer below."""
         up, _, base = path.rpartition(b"/")
         if not base or not target:
-            raise Invalid(f"hard link {path[:200]!r} to {target[:200]!r}: neither may be the root")
+            raise Invalid(f"hard link {quoted(path[:200])} to {quoted(target[:200])}: neither may be the root")
         parent = self._directories.get(up) or self.directory(up)
         path = path if parent.path == up else _joined(parent, base)
         found = self._find(target)
@@ -148,7 +148,7 @@ class Tree:
     def whiteout(self, path: bytes, name: bytes, mtime: int) -> None:
         """`.wh.<name>` in the directory `path`."""
         if name in (b"", b".", b".."):
-            raise Invalid(f"bad whiteout in {path[:200]!r}")
+            raise Invalid(f"bad whiteout in {quoted(path[:200])}")
         parent = self.directory(path)
         assert parent.kids is not None
         old = parent.kids.get(name)
@@ -251,7 +251,7 @@ class Tree:
                     links += 1
                     self._followed += len(link) + 1
                     if links > _MAX_LINKS or self._followed > _MAX_FOLLOWED:
-                        raise Invalid(f"too many symbolic links at {path[:200]!r}")
+                        raise Invalid(f"too many symbolic links at {quoted(path[:200])}")
                     if link[:1] == b"/":
                         node = self.root
                         covered = node.opaque
@@ -265,7 +265,7 @@ class Tree:
     def _imply(self, parent: Node, name: bytes, old: Node | None, below: Node | None) -> Node:
         """A directory in the place of nothing, or of something that is none; `below`: what the layers below have."""
         if len(name) > MAX_NAME:
-            raise Invalid(f"the name {name[:80]!r}… is longer than {MAX_NAME} bytes")
+            raise Invalid(f"the name {quoted(name[:80])}… is longer than {MAX_NAME} bytes")
         path = _joined(parent, name)
         node = Node(stat.S_IFDIR | 0o755)
         if below is not None and below.kids is not None:
@@ -302,7 +302,7 @@ class Tree:
         kids = parent.kids
         assert kids is not None
         if node.kids is not None:
-            raise Invalid(f"hard link {_joined(parent, base)[:200]!r} to the directory {target[:200]!r}")
+            raise Invalid(f"hard link {quoted(_joined(parent, base)[:200])} to the directory {quoted(target[:200])}")
         old = kids.get(base)
         if old is node:
             return
@@ -361,5 +361,5 @@ def _take_attributes(node: Node, of: Node) -> None:
 def _joined(parent: Node, base: bytes) -> bytes:
     path = parent.path + b"/" + base if parent.path else base
     if len(path) >= MAX_PATH:
-        raise Invalid(f"the path {path[:80]!r}… is too long", f"{MAX_PATH - 1} bytes are the kernel's limit")
+        raise Invalid(f"the path {quoted(path[:80])}… is too long", f"{MAX_PATH - 1} bytes are the kernel's limit")
     return path

@@ -113,10 +113,7 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
     stated = media_type.partition(";")[0].strip()
     inner = _text(value, "mediaType")
     if value.get("schemaVersion") == 1 or stated in media.SCHEMA1 or inner in media.SCHEMA1:
-        raise Invalid(
-            "the image has an old Docker schema 1 manifest, which has no config and no layer digests to verify",
-            "convert it: skopeo copy --format v2s2 docker://OLD docker://NEW, or push it again with any current client",
-        )
+        raise old_schema()
     if value.get("schemaVersion") != 2:
         raise Invalid(f"unknown manifest schemaVersion {value.get('schemaVersion')!r}")
     known = media.MANIFESTS | media.INDEXES
@@ -136,6 +133,13 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
     layers = tuple(_descriptor(one, "layers") for one in _list(value, "layers"))
     return Manifest(
         kind, _descriptor(value.get("config"), "config"), layers, _annotations(value), subject, artifact_type
+    )
+
+
+def old_schema() -> Invalid:
+    return Invalid(
+        "the image has an old Docker schema 1 manifest, which has no config and no layer digests to verify",
+        "convert it: skopeo copy --format v2s2 docker://OLD docker://NEW, or push it again with any current client",
     )
 
 

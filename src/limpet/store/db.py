@@ -125,14 +125,17 @@ class Database:
     """One connection. Threads must not share it; a forked child must not use it."""
 
     def __init__(self, path: str) -> None:
+        """`path` "": an empty one in memory."""
         self._path = path
         try:
-            # Never again: a close of any descriptor of the file drops SQLite's locks on it (fcntl(2), F_SETLK).
+            # Once: a close of any descriptor of the file drops SQLite's locks on it (fcntl(2), F_SETLK).
             _reserve(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except OSError:
             pass  # it is here, or SQLite says what is wrong
         try:
-            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                path or ":memory:", timeout=60.0, isolation_level=None, check_same_thread=False
+            )
             self._open()
         except sqlite3.DatabaseError as e:
             raise LimpetError(f"{path}: {e}", "`limpet system check` reads what is left of it") from e

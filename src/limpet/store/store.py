@@ -18,15 +18,22 @@ DEFAULT_RUN = "/run/limpet"
 
 
 class Store:
-    """`root` and `run` are absolute paths. Directories are made when the store is opened for the first time."""
+    """`root` and `run` are absolute paths. Directories are made when the store is opened for the first time.
 
-    def __init__(self, root: str = "", run: str = "") -> None:
+    `absent`: there is none, and this one was opened without `make`: it is empty, and nothing is written.
+    """
+
+    def __init__(self, root: str = "", run: str = "", *, make: bool = True) -> None:
         self.root = os.path.abspath(root or os.environ.get("LIMPET_ROOT", "") or DEFAULT_ROOT)
         chosen = run or os.environ.get("LIMPET_RUN", "")
         # A store elsewhere has its own run directory, so that two stores never see each other's containers.
         self.run = os.path.abspath(chosen or (DEFAULT_RUN if self.root == DEFAULT_ROOT else f"{self.root}/run"))
         self._db: Database | None = None
-        if not os.path.exists(f"{self.root}/state.db"):
+        here = os.path.exists(f"{self.root}/state.db")
+        self.absent = not (here or make)
+        if self.absent:
+            return
+        if not here:
             self._create()
         os.makedirs(self.run, mode=0o711, exist_ok=True)
 
@@ -50,7 +57,7 @@ class Store:
                 raise RuntimeError("the database was open when this process was forked")
             from limpet.store.db import Database  # SQLite is 4 ms to load, and monitors have no use for it
 
-            self._db = Database(f"{self.root}/state.db")
+            self._db = Database("" if self.absent else f"{self.root}/state.db")
         return self._db
 
     def close(self) -> None:
@@ -91,11 +98,11 @@ class Store:
 
     def lease(self) -> Lock:
         """`with store.lease():` around everything that makes files before their rows: garbage collection waits."""
-        return Lock(f"{self.root}/lock", fcntl.LOCK_SH)
+        return Lock("/dev/null" if self.absent else f"{self.root}/lock", fcntl.LOCK_SH)
 
     def exclusive(self) -> Lock:
         """`with store.exclusive() as held:` for garbage collection. `held` is False at once if a lease is out."""
-        return Lock(f"{self.root}/lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Lock("/dev/null" if self.absent else f"{self.root}/lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 _leaked: list[Database] = []  # never closed: that would touch the parent's files
