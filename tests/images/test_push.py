@@ -134,6 +134,15 @@ def test_what_was_made_here(limpet: Any, store: Store, busybox: str, registry: s
     assert limpet("system", "check").returncode == 0
 
 
+def test_the_manifest_as_it_is(limpet: Any, busybox: str, registry: server.Registry) -> None:
+    image = server.make_image(TARS[:1])
+    registry.push(image, "raw:1")
+    limpet("pull", "-q", f"{registry.domain}/raw:1")
+    assert limpet("image", "inspect", "--raw", f"{registry.domain}/raw:1").stdout.encode() == image.manifest
+    none = limpet("image", "inspect", "--raw", busybox, check=False)
+    assert "was made here" in none.stderr
+
+
 def test_compressions(limpet: Any, busybox: str, registry: server.Registry) -> None:
     client = Registry(registry.domain)
     seen: dict[str, str] = {}

@@ -178,7 +178,9 @@ class Registry:
 
 
 @contextmanager
-def docker_registry(directory: Path, *, login: bool = False, http: str = "") -> Iterator[Registry]:
+def docker_registry(
+    directory: Path, *, login: bool = False, delete: bool = False, http: str = ""
+) -> Iterator[Registry]:
     """Runs until the block ends. With `login` it wants USER and PASSWORD; `http` is more of that part of its file."""
     if shutil.which("docker-registry") is None:
         pytest.skip("needs Debian's docker-registry")
@@ -188,8 +190,9 @@ def docker_registry(directory: Path, *, login: bool = False, http: str = "") -> 
         port = probe.getsockname()[1]
     (directory / "htpasswd").write_text(_HTPASSWD)
     auth = f"auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}\n" if login else ""
+    deletion = ", delete: {enabled: true}" if delete else ""
     (directory / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}{deletion}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'{', ' if http else ''}{http}}}\n{auth}"
     )
     # Its settings may come from the environment, where REGISTRY_AUTH_FILE would be one.

@@ -46,6 +46,8 @@ _CREATE: Sequence[tuple[str, str]] = (
     ("disable-content-trust", "there is no content trust to disable: leave it out"),
 )
 
+_INSECURE = "plain HTTP is spoken with this machine, and with others that registries.toml allows it for"
+
 _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "run": _CREATE,
     "create": _CREATE,
@@ -60,6 +62,7 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "pull": (("all-tags a disable-content-trust", "name each tag"),),
     "push": (("disable-content-trust", _LATER),),
+    **dict.fromkeys(("manifest create", "manifest inspect", "manifest push"), (("insecure", _INSECURE),)),
     "images": (("tree", _LATER),),
     "history": (("platform", _LATER),),
     "image inspect": (("platform", _LATER),),
@@ -97,7 +100,7 @@ _COMMANDS: Mapping[str, str] = {
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
-        "checkpoint,config,events,manifest,pause,plugin,search,secret,stats,trust,unpause,update,system events,"
+        "checkpoint,config,events,pause,plugin,search,secret,stats,trust,unpause,update,system events,"
         "container pause,container stats,container unpause,container update,volume update".split(","),
         _LATER_COMMAND,
     ),
