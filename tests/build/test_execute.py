@@ -134,3 +134,181 @@ def test_a_build_leaves_the_caller_s_standard_output_to_the_image_id(limpet: Any
     assert result.stdout.startswith("sha256:")
     assert result.stdout.count("\n") == 1
     assert "to standard output" in result.stderr
+
+
+def config(limpet: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(limpet("image", "inspect", "made:1").stdout)[0]["Config"]
+    return found
+
+
+def test_what_only_changes_the_config(limpet: Any, busybox: str, context: Path) -> None:
+    build(
+        limpet,
+        context,
+        f"""
+        ARG BASE={busybox}
+        FROM $BASE
+        MAINTAINER Me
+        ARG WHO=me
+        ARG UNSET
+        LABEL a=1 b="$WHO and $UNSET"
+        ENV OLD style
+        VOLUME /data
+        STOPSIGNAL SIGQUIT
+        HEALTHCHECK --interval=5s CMD true
+        USER user
+        SHELL ["/bin/busybox", "sh", "-c"]
+        ONBUILD RUN echo triggered >/tmp/triggered
+        CMD echo hello
+        """,
+        "--build-arg",
+        "WHO=you",
+        "--label",
+        "c=3",
+    )
+    found = config(limpet)
+    assert found["Labels"] == {"a": "1", "b": "you and ", "c": "3"}
+    assert "OLD=style" in found["Env"]
+    assert not any(each.startswith("WHO") for each in found["Env"])
+    assert (found["User"], found["StopSignal"], found["Volumes"]) == ("user", "SIGQUIT", {"/data": {}})
+    assert found["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 5 * 10**9}
+    assert found["Cmd"] == ["/bin/busybox", "sh", "-c", "echo hello"]
+    assert run(limpet) == "hello\n"
+    (context / "child").mkdir()
+    (context / "child/Dockerfile").write_text("FROM made:1\n")
+    limpet("build", "-t", "made:1", context / "child")
+    assert run(limpet, "cat", "/tmp/triggered") == "triggered\n"
+    assert not config(limpet).get("OnBuild")
+
+
+def test_run_with_users_shells_heredocs_and_arguments(limpet: Any, busybox: str, context: Path) -> None:
+    build(
+        limpet,
+        context,
+        f"""\
+FROM {busybox}
+ARG SECOND=2
+ENV FIRST=1
+WORKDIR /work
+RUN <<EOF
+echo "$FIRST $SECOND $(pwd)" >>out
+id -u >>out
+EOF
+RUN chown user:user . out
+USER user
+RUN <<-'SCRIPT'
+	#!/bin/awk -f
+	BEGIN {{ print "from awk, " ENVIRON["FIRST"] >>"out" }}
+	SCRIPT
+RUN cat <<ONE - <<TWO >>out
+one
+ONE
+two
+TWO
+SHELL ["/bin/busybox", "env", "WRAPPED=yes", "sh", "-c"]
+RUN echo "$WRAPPED $(id -u)" >>out
+RUN --mount=type=tmpfs,target=/scratch --network=none touch /scratch/x && ls /sys/class/net | wc -l >>out
+VOLUME /work/volume
+RUN mkdir -p volume && touch volume/stays
+""",
+        "--build-arg",
+        "http_proxy=http://proxy.invalid",
+    )
+    lines = run(limpet, "cat", "out").splitlines()
+    assert lines == ["1 2 /work", "0", "from awk, 1", "two", "yes 1000", "1"]
+    assert run(limpet, "sh", "-c", "ls -d /scratch; ls volume") == "stays\n"
+    assert "proxy" not in limpet("history", "--no-trunc", "made:1").stdout
+    assert any(each.startswith("RUN |1 SECOND=2 /bin/sh -c") for each in history(limpet))
+
+
+def history(limpet: Any) -> list[str]:
+    return str(limpet("history", "--no-trunc", "--format", "{{.CreatedBy}}", "made:1").stdout).splitlines()
+
+
+def test_a_working_directory_is_made_once_and_is_its_user_s(limpet: Any, busybox: str, context: Path) -> None:
+    build(limpet, context, f"FROM {busybox}\nUSER user\nWORKDIR /a/b\nWORKDIR /a\nWORKDIR /tmp\n")
+    assert run(limpet, "stat", "-c", "%U %n", "/a", "/a/b", "/tmp") == "user /a\nuser /a/b\nroot /tmp\n"
+    kept = json.loads(limpet("image", "inspect", "made:1").stdout)[0]["RootFS"]["Layers"]
+    assert len(kept) == 2
+
+
+def test_stages_and_targets(limpet: Any, busybox: str, context: Path) -> None:
+    text = f"""
+        FROM {busybox} AS one
+        RUN echo 1 >/one
+        FROM {busybox} AS unused
+        RUN exit 1
+        FROM scratch AS two
+        COPY --from=one /one /two
+        FROM one
+        COPY --from=two /two /
+        COPY --from=0 /one /again
+    """
+    result = build(limpet, context, text)
+    assert "[1/4] one: RUN echo 1 >/one" in result.stderr
+    assert run(limpet, "cat", "/one", "/two", "/again") == "1\n1\n1\n"
+    build(limpet, context, text, "--target", "two")
+    archive = limpet("image", "inspect", "made:1").stdout
+    assert len(json.loads(archive)[0]["RootFS"]["Layers"]) == 1
+    failed = build(limpet, context, text, "--target", "unused", check=False)
+    assert failed.stderr.splitlines()[-1] == "limpet: the command of line 5 failed with exit code 1: RUN exit 1"
+
+
+def test_from_scratch_with_a_root_file_system_that_is_added(
+    limpet: Any, busybox_tar: Path, context: Path, tmp_path: Path
+) -> None:
+    (context / "rootfs.tar").write_bytes(busybox_tar.read_bytes())
+    build(limpet, context, 'FROM scratch\nADD rootfs.tar /\nRUN echo made >/made\nCMD ["cat", "/made"]\n')
+    assert run(limpet) == "made\n"
+    assert limpet("system", "check").returncode == 0
+
+
+def test_a_dockerfile_on_standard_input_and_several_names(limpet: Any, busybox: str, context: Path) -> None:
+    ids = context / "ids"
+    text = f"FROM {busybox}\nCMD echo from standard input\n"
+    result = limpet("build", "-f", "-", "-t", "made:1", "-t", "made:2", "--iidfile", ids, context, input=text)
+    assert ids.read_text() == result.stdout.strip()
+    assert run(limpet) == "from standard input\n"
+    assert limpet("image", "inspect", "--format", "{{.Id}}", "made:2").stdout == result.stdout
+
+
+def test_the_plan_is_printed_and_nothing_is_built(limpet: Any, busybox: str, context: Path) -> None:
+    (context / "Dockerfile").write_text(f"FROM {busybox}\nRUN exit 1\n")
+    made = json.loads(limpet("build", "--print", "plan", context).stdout)
+    assert [step["argv"] for step in made["stages"][0]["steps"]] == [["/bin/sh", "-c", "exit 1"]]
+
+
+def test_the_checks_of_a_file(limpet: Any, busybox: str, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM not.here/at/all\nCMD x\n")
+    result = limpet("build", "--check", context)
+    assert result.stdout.splitlines() == [
+        f"{os.path.relpath(context)}/Dockerfile:2:1: JSON arguments recommended for CMD to prevent unintended behavior "
+        "related to OS signals >>> CMD x",
+        '  JSONArgsRecommended: write it as a JSON list: ["program", "argument"]; '
+        "or say with SHELL that a shell is meant",
+        "  https://docs.docker.com/go/dockerfile/rule/json-args-recommended/",
+        "Check complete, 1 warning found",
+    ]
+    (context / "Dockerfile").write_text("# check=error=true\nFROM not.here/at/all\nCMD x\n")
+    assert limpet("build", "--check", context, check=False).returncode == 1
+    (context / "Dockerfile").write_text(f"# check=error=true\nFROM {busybox}\nCMD x\n")
+    failed = limpet("build", context, check=False)
+    assert "lint violation found for rules: JSONArgsRecommended" in failed.stderr
+    (context / "Dockerfile").write_text(f"# check=skip=all;error=true\nFROM {busybox}\nCMD x\n")
+    assert "warning" not in limpet("build", context).stderr
+
+
+def test_what_can_t_be_executed_yet_is_refused_by_name_before_anything_runs(
+    limpet: Any, busybox: str, context: Path
+) -> None:
+    for text, message in (
+        (
+            "RUN --mount=type=cache,target=/c x",
+            ":3:1: RUN --mount=type=cache is not supported yet >>> RUN --m",
+        ),
+        ("ADD https://example.org/x /", ":3:1: ADD of a URL is not supported yet >>> ADD https://example.org/x /"),
+        ("RUN --security=insecure x", ":3:1: RUN --security=insecure is not supported yet"),
+    ):
+        result = build(limpet, context, f"FROM {busybox}\nRUN echo ran\n{text}\n", check=False)
+        assert message in result.stderr
+        assert "ran" not in result.stderr.replace("is not supported yet", "").split("limpet:")[0]

@@ -1,85 +1,177 @@
-"""The build context: which files a COPY means, and a digest of what is in them.
+"""Where COPY and ADD take files from: the build context, or the root of a stage or an image; and a digest of them.
 
-Paths are resolved beneath the context directory (`openat2`, RESOLVE_BENEATH): a symbolic link that leads out of it
-is an error, never a file of the host. Owner and times of the context's files do not count and are not copied.
+Paths are resolved beneath the directory (`openat2`): in the context a symbolic link that leads out of it is an error,
+never a file of the host; in a root it stays within, as for a process there. What `.dockerignore` leaves out is not
+there, and its directories are not entered unless an exception may lie below. Of the context, owner and times do not
+count; of a stage they do.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import posixpath
+import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from limpet.build.ignore import Ignore, PatternError, glob, pattern
 from limpet.errors import Invalid, NotFound
 from limpet.kernel import fs
+from limpet.layers.rootfs_tar import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from limpet.build.ignore import State
+    from limpet.layers.rootfs_tar import TarWriter
+
+_MAX_DEPTH = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of the context. `path` is where it lies, relative to the context; `target` where it goes, absolute."""
+    """One file to copy. `path` is where it lies, `target` where it goes, absolute.
+
+    `implied`: a directory that is made if it isn't there, and left alone if it is. `same_as`: the target of the first
+    name of a file with several (a hard link). `mtime_ns` is None where times don't count.
+    """
 
     path: str
     target: str
     mode: int
-    size: int
+    size: int = 0
     link: str = ""
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int | None = None
+    device: int = 0
+    same_as: str = ""
+    implied: bool = False
 
 
-class Context:
-    """An open context directory."""
+@dataclass(frozen=True, slots=True)
+class _States:
+    ignore: State
+    exclude: State
+    include: State
 
-    def __init__(self, directory: str) -> None:
-        self.directory = os.path.abspath(directory)
-        try:
-            self._fd = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as e:
-            raise NotFound(f"{directory}: {(e.strerror or '').lower()}", "the build context is a directory") from e
+
+class Tree:
+    """An open directory. `owners`: whether owners, times and device files count (a root) or not (the context)."""
+
+    def __init__(self, fd: int, name: str, *, ignored: Ignore | None = None, owners: bool = False) -> None:
+        self.name = name
+        self.ignored = ignored or Ignore()
+        self._fd = fd
+        self._owners = owners
+        self._resolve = fs.RESOLVE_IN_ROOT if owners else fs.RESOLVE_BENEATH
 
     def close(self) -> None:
         os.close(self._fd)
 
     def open(self, path: str) -> int:
-        """A descriptor for reading a regular file; a link that COPY names itself is followed within the context."""
+        """A descriptor for reading a regular file; a link that COPY names itself is followed within the tree."""
         return self._openat(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def copies(self, sources: tuple[str, ...], target: str, *, target_is_directory: bool) -> list[Entry]:
+    def is_file(self, path: str) -> bool:
+        try:
+            return stat.S_ISREG(self._stat(path).st_mode)
+        except NotFound:
+            return False
+
+    def matches(self, source: str, what: str = "COPY") -> list[str]:
+        """The paths that a source means. Raises NotFound for a name without wildcards that isn't there."""
+        if has_wildcard(source):
+            return [match for match in self._glob(source, what) if self._counts(match)]
+        source = unescaped(source)
+        if not self._exists(source):
+            raise NotFound(f"{what} {source}: not in {self.name}", self._near(source))
+        if not self._counts(source):
+            hint = f"take it out of {self.ignored.source}, or make an exception with !"
+            raise NotFound(f"{what} {source}: excluded by {self.ignored.source}", hint)
+        return [source]
+
+    def copies(
+        self,
+        sources: tuple[str, ...],
+        target: str,
+        *,
+        target_is_directory: bool,
+        excludes: tuple[str, ...] = (),
+        parents: bool = False,
+        what: str = "COPY",
+    ) -> list[Entry]:
         """What a COPY puts where, parents before children, in one order on every machine. Raises NotFound, Invalid.
 
         A directory stands for its contents (Dockerfile reference, COPY). `target_is_directory` is true when the
-        target ends with a slash or is a directory already.
+        target ends with a slash or is a directory already. `parents` keeps the path from the root, or from `/./` on.
         """
         found: list[Entry] = []
+        exclude = _filter(excludes, f"{what} --exclude")
+        top = target.rstrip("/") or "/"
         for source in sources:
-            matches = self._glob(source)
-            if not matches:
-                raise NotFound(f"COPY {source}: not in the context {self.directory}", self._near(source))
+            if parents:
+                found.append(_implied(top))
+                found.extend(self._with_parents(source, top, exclude, what))
+                continue
+            matches = self.matches(source, what)
+            several = len(matches) > 1
             for match in matches:
                 info = self._stat(match)
                 if stat.S_ISDIR(info.st_mode):
-                    found.extend(self._walk(match, target.rstrip("/") or "/"))
-                else:
-                    name = posixpath.join(target, posixpath.basename(match)) if target_is_directory else target
-                    found.append(self._entry(match, name, info))
-        return found
+                    found.append(_implied(top))
+                    states = _States(self.ignored.state(match)[1], exclude.state("")[1], ())
+                    found.extend(self._walk(match, "", top, states, exclude, None, 0))
+                elif not exclude.ignores(posixpath.basename(match)):
+                    name = posixpath.basename(match)
+                    goal = posixpath.join(target, name) if target_is_directory or several else target
+                    handle = self._openat(match, os.O_PATH | os.O_CLOEXEC)
+                    try:
+                        found.append(self._entry(handle, match, goal, info))
+                    finally:
+                        os.close(handle)
+        return _hard_links(found)
 
-    def digest(self, entries: list[Entry]) -> str:
-        """SHA-256 (hex) over names, modes and contents."""
-        total = hashlib.sha256()
-        for entry in entries:
-            content = self._content(entry) if stat.S_ISREG(entry.mode) else entry.link
-            total.update(f"{entry.target}\0{entry.mode:o}\0{content}\0".encode(errors="surrogateescape"))
-        return total.hexdigest()
-
-    def _content(self, entry: Entry) -> str:
+    def content(self, entry: Entry) -> str:
+        """SHA-256 (hex) of a file."""
         with os.fdopen(self.open(entry.path), "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
+        """A regular file. Raises Invalid if it became shorter meanwhile."""
+        fd = self.open(entry.path)
+        try:
+            xattrs = self.xattrs(entry)
+            tar.copy(entry.target.strip("/"), fd, stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns, xattrs)
+        finally:
+            os.close(fd)
+
+    def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+        """Those of a stage's file; of the context none count."""
+        if not self._owners or entry.implied:
+            return ()
+        fd = self._openat(entry.path, os.O_PATH | (os.O_NOFOLLOW if entry.link else 0))
+        try:
+            # The link of the descriptor leads to the file itself, even if that is a link.
+            return tuple(read_xattrs(f"/proc/self/fd/{fd}", follow=True))
+        finally:
+            os.close(fd)
+
+    def _counts(self, path: str) -> bool:
+        """Whether a path, or something below it, is not ignored."""
+        real = self._real(path) if self.ignored.patterns else ""
+        return not self.ignored.patterns or not self.ignored.ignores(real) or self.ignored.reaches(real)
+
+    def _real(self, path: str) -> str:
+        """The path without links: an ignored file doesn't come in by another name."""
+        fd = self._openat(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            real, top = (os.readlink(f"/proc/self/fd/{each}") for each in (fd, self._fd))
+        finally:
+            os.close(fd)
+        return os.path.relpath(real, top) if real != top else ""
 
     def _stat(self, path: str) -> os.stat_result:
         fd = self._openat(path, os.O_PATH | os.O_CLOEXEC)
@@ -90,44 +182,110 @@ class Context:
 
     def _openat(self, path: str, flags: int) -> int:
         try:
-            return fs.openat2(path or ".", flags, dirfd=self._fd, resolve=fs.RESOLVE_BENEATH)
+            return fs.openat2(path or ".", flags, dirfd=self._fd, resolve=self._resolve)
         except OSError as e:
-            if isinstance(e, FileNotFoundError):
-                raise NotFound(f"{path}: not in the context {self.directory}", self._near(path)) from e
-            raise Invalid(f"{path}: leads out of the context {self.directory}, or cannot be read") from e
+            if isinstance(e, FileNotFoundError | NotADirectoryError):
+                raise NotFound(f"{path}: not in {self.name}", self._near(path)) from e
+            raise Invalid(f"{path}: leads out of {self.name}, or cannot be read") from e
 
-    def _walk(self, top: str, target: str) -> Iterator[Entry]:
+    def _with_parents(self, source: str, top: str, exclude: Ignore, what: str) -> Iterator[Entry]:
+        before, pivot, after = source.partition("/./")
+        if not pivot:
+            before, after = "", source
+        after = posixpath.normpath(after)
+        if not has_wildcard(source):
+            self.matches(posixpath.normpath(posixpath.join(before, after)), what)
+        include = _filter((after,), what)
+        for base in self._glob(before, what) if has_wildcard(before) else [before]:
+            if not self._exists(base) or not stat.S_ISDIR(self._stat(base).st_mode):
+                continue
+            states = _States(self.ignored.state(base)[1], exclude.state("")[1], include.state("")[1])
+            yield from self._walk(base, "", top, states, exclude, None if after == "." else include, 0)
+
+    def _walk(
+        self,
+        top: str,
+        relative: str,
+        target: str,
+        states: _States,
+        exclude: Ignore,
+        include: Ignore | None,
+        depth: int,
+    ) -> Iterator[Entry]:
+        """The files below a directory. One that only leads to others is there if they are."""
+        if depth > _MAX_DEPTH:
+            raise Invalid(f"{top[:100]}…: directories more than {_MAX_DEPTH} deep")
         fd = self._openat(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            names = sorted(os.listdir(fd), key=os.fsencode)
-            for name in names:
-                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                path, goal = posixpath.join(top, name), posixpath.join(target, name)
-                yield self._entry(path, goal, info)
-                if stat.S_ISDIR(info.st_mode):
-                    yield from self._walk(path, goal)
+            for name in sorted(os.listdir(fd), key=os.fsencode):
+                path, within = posixpath.join(top, name), posixpath.join(relative, name)
+                ignored, ignore_state = self.ignored.step(path, states.ignore)
+                excluded, exclude_state = exclude.step(within, states.exclude)
+                included, include_state = include.step(within, states.include) if include else (True, ())
+                keep = included and not ignored and not excluded
+                if not keep and not (
+                    (not ignored or self.ignored.reaches(path))
+                    and (not excluded or exclude.reaches(within))
+                    and (included or (include is not None and include.patterns[0].reaches(within)))
+                ):
+                    continue
+                handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                try:
+                    info = os.fstat(handle)
+                    is_directory = stat.S_ISDIR(info.st_mode)
+                    if not keep and not is_directory:
+                        continue
+                    goal = posixpath.join(target, name)
+                    entry = self._entry(handle, path, goal, info)
+                finally:
+                    os.close(handle)
+                if keep:
+                    yield entry
+                if is_directory:
+                    inner_states = _States(ignore_state, exclude_state, include_state)
+                    inner = self._walk(path, within, goal, inner_states, exclude, include, depth + 1)
+                    for each in inner:
+                        if not keep:
+                            keep = True
+                            yield entry
+                        yield each
         finally:
             os.close(fd)
 
-    def _entry(self, path: str, target: str, info: os.stat_result) -> Entry:
-        if stat.S_ISLNK(info.st_mode):
-            return Entry(path, target, info.st_mode, 0, os.readlink(path, dir_fd=self._fd))
-        if not stat.S_ISREG(info.st_mode) and not stat.S_ISDIR(info.st_mode):
-            raise Invalid(f"{path}: neither a file, a directory nor a link", "take it out of the build context")
-        return Entry(path, target, info.st_mode, info.st_size if stat.S_ISREG(info.st_mode) else 0)
+    def _entry(self, handle: int, path: str, target: str, info: os.stat_result) -> Entry:
+        kind = stat.S_IFMT(info.st_mode)
+        entry = Entry(path, target, info.st_mode)
+        if self._owners:
+            entry = replace(entry, uid=info.st_uid, gid=info.st_gid, mtime_ns=info.st_mtime_ns)
+        if kind == stat.S_IFLNK:
+            return replace(entry, link=os.readlink("", dir_fd=handle))
+        if kind == stat.S_IFREG:
+            # For now `same_as` says which file it is; `_hard_links` makes the first target of it.
+            same = f"{info.st_dev}:{info.st_ino}" if info.st_nlink > 1 else ""
+            return replace(entry, size=info.st_size, same_as=same)
+        if kind == stat.S_IFDIR:
+            return entry
+        if self._owners and kind != stat.S_IFSOCK:
+            return replace(entry, device=info.st_rdev)
+        raise Invalid(f"{path}: neither a file, a directory nor a link", f"take it out of {self.name}, or ignore it")
 
-    def _glob(self, pattern: str) -> list[str]:
+    def _glob(self, source: str, what: str) -> list[str]:
         """Go's filepath.Match, one path component at a time; hidden files match, as there."""
         matches = [""]
-        for part in pattern.split("/"):
-            if not any(char in part for char in "*?["):
-                matches = [posixpath.join(base, part) for base in matches]
+        for part in source.split("/"):
+            if not has_wildcard(part):
+                name = unescaped(part)
+                matches = [posixpath.join(base, name) for base in matches]
                 continue
+            try:
+                wanted = glob(part.replace("**", "*"))
+            except PatternError as e:
+                raise Invalid(f"{what} {source}: {e}", "a backslash makes a character stand for itself") from None
             matches = [
                 posixpath.join(base, name)
                 for base in matches
                 for name in sorted(self._list(base), key=os.fsencode)
-                if fnmatch.fnmatchcase(name, part)
+                if wanted.match(name)
             ]
         return [match for match in matches if self._exists(match)]
 
@@ -143,18 +301,74 @@ class Context:
 
     def _exists(self, path: str) -> bool:
         try:
-            os.close(self._openat(path, os.O_PATH | os.O_CLOEXEC))
-        except NotFound:
+            os.close(fs.openat2(path or ".", os.O_PATH | os.O_CLOEXEC, dirfd=self._fd, resolve=self._resolve))
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as e:
+            raise Invalid(f"{path}: leads out of {self.name}, or cannot be read") from e
         return True
 
     def _near(self, path: str) -> str:
-        """A file of the same name elsewhere in the context, or one with a similar name beside it."""
+        """A file of the same name elsewhere in the tree, or one with a similar name beside it."""
         import difflib
 
         name = posixpath.basename(path)
-        for place, _, files in os.walk(self.directory):
-            if name in files:
-                return f"did you mean {os.path.relpath(os.path.join(place, name), self.directory)}?"
+        if self._owners:
+            return ""
+        for place, _, files, _ in os.fwalk(".", dir_fd=self._fd):
+            if name in files and not self.ignored.ignores(os.path.normpath(os.path.join(place, name))):
+                return f"did you mean {os.path.normpath(os.path.join(place, name))}?"
         near = difflib.get_close_matches(name, self._list(posixpath.dirname(path)), 1)
         return f"did you mean {posixpath.join(posixpath.dirname(path), near[0])}?" if near else ""
+
+
+def context(directory: str, ignored: Ignore | None = None) -> Tree:
+    """The build context. Raises NotFound."""
+    path = os.path.abspath(directory)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise NotFound(f"{directory}: {(e.strerror or '').lower()}", "the build context is a directory") from e
+    return Tree(fd, f"the context {path}", ignored=ignored)
+
+
+def has_wildcard(path: str) -> bool:
+    """`*`, `?` or `[`, not behind a backslash."""
+    at = 0
+    while at < len(path):
+        if path[at] in "*?[":
+            return True
+        at += 2 if path[at] == "\\" else 1
+    return False
+
+
+def unescaped(pattern: str) -> str:
+    """The path that a pattern without wildcards means."""
+    return re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
+
+
+def escaped(path: str) -> str:
+    """A pattern that means this path only."""
+    return "".join("\\" + char if char in "*?[\\" else char for char in path)
+
+
+def _filter(patterns: tuple[str, ...], what: str) -> Ignore:
+    try:
+        return Ignore(tuple(pattern(text.lstrip("/") or ".") for text in patterns), what)
+    except PatternError as e:
+        raise Invalid(f"{what}: {e}", "a backslash makes a character stand for itself") from None
+
+
+def _implied(target: str) -> Entry:
+    return Entry("", target, stat.S_IFDIR | 0o755, implied=True)
+
+
+def _hard_links(entries: list[Entry]) -> list[Entry]:
+    first: dict[str, str] = {}
+    result = []
+    for entry in entries:
+        if entry.same_as:
+            target = first.setdefault(entry.same_as, entry.target)
+            entry = replace(entry, same_as="" if target == entry.target else target)
+        result.append(entry)
+    return result

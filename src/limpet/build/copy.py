@@ -1,116 +1,188 @@
-"""COPY: files of the context become a layer, without a container.
+"""COPY and ADD: files of the context, a stage, an image, an archive or a heredoc become a layer, without a container.
 
 The destination is resolved in the image built so far, links followed within it, as a copy into a running container
 would be. Directories on the way that are there already are listed in the layer with the attributes that they have, so
-that the layer changes nothing but what it brings; missing ones are made, mode 0755, root's.
+that the layer changes nothing but what it brings; missing ones are made, mode 0755.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import stat
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
-from limpet.kernel import fs
+from limpet.build import modes
+from limpet.build.archive import Archive, is_archive
+from limpet.build.context import Entry, escaped
+from limpet.build.place import Place, look, owner, resolve
+from limpet.errors import Invalid
 from limpet.layers.driver import driver
 from limpet.layers.rootfs_tar import TarWriter
 
 if TYPE_CHECKING:
-    from limpet.build.context import Context, Entry
+    from limpet.build.context import Tree
+    from limpet.build.plan import Copy
     from limpet.store.store import Store
 
-_MAX_LINKS = 40
+
+class Source(Protocol):
+    """Where the content of a file comes from."""
+
+    def content(self, entry: Entry) -> str:
+        """SHA-256 (hex)."""
+
+    def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None: ...
+
+    def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]: ...
 
 
-def resolve(store: Store, layers: list[str], target: str) -> tuple[str, bool]:
-    """(the path that `target` means in the image, without links; whether it is a directory to copy into)."""
-    root = driver(store).mount(layers)
-    try:
-        path = _real(root, target.strip("/"))
-        info = _look(root, path)
-    finally:
-        os.close(root)
-    is_directory = target.endswith("/") or (info is not None and stat.S_ISDIR(info.st_mode))
-    return "/" + path, is_directory
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A heredoc."""
+
+    data: bytes
+
+    def content(self, entry: Entry) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
+        tar.file(entry.target.strip("/"), self.data, stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns)
+
+    def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+        return ()
 
 
-def write_copy(store: Store, layers: list[str], context: Context, entries: list[Entry], mtime: int) -> str:
-    """Makes the layer; its diff ID. Owner 0:0, all times `mtime`. The caller holds a lease."""
-    home = driver(store)
-    with home.ingest() as ingest:
-        tar = TarWriter(ingest.write, mtime=mtime)
-        root = home.mount(layers)
+class Copying:
+    """What one COPY puts where, everything looked up. `close` when it is done with."""
+
+    def __init__(self, store: Store, layers: list[str], step: Copy, tree: Tree, epoch: int) -> None:
+        """Raises NotFound and Invalid."""
+        self._store = store
+        self._layers = layers
+        self._epoch = epoch
+        self._archives: list[Archive] = []
+        self._root = driver(store).mount(layers)
+        self._owner = (0, 0)
+        self._items: list[tuple[Entry, Source]] = []
         try:
-            listed: set[str] = set()
-            for entry in entries:
-                _parents(tar, root, posixpath.dirname(entry.target.strip("/")), listed)
-                _add(tar, context, entry, listed)
-        finally:
-            os.close(root)
-        tar.finish()
-        diff_id = ingest.finish(durable=True).diff_id
-    home.seal([*layers, diff_id])
-    return diff_id
+            self._collect(step, tree)
+        except BaseException:
+            self.close()
+            raise
 
+    def close(self) -> None:
+        os.close(self._root)
+        for archive in self._archives:
+            archive.close()
+        self._archives = []
 
-def _add(tar: TarWriter, context: Context, entry: Entry, listed: set[str]) -> None:
-    name = entry.target.strip("/")
-    if stat.S_ISDIR(entry.mode):
-        if name not in listed:
-            listed.add(name)
-            tar.directory(name, stat.S_IMODE(entry.mode))
-    elif stat.S_ISLNK(entry.mode):
-        tar.symlink(name, entry.link)
-    else:
-        fd = context.open(entry.path)
+    def digest(self) -> str:
+        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times."""
+        total = hashlib.sha256()
+        for entry, source in self._items:
+            plain = stat.S_ISREG(entry.mode) and not entry.same_as
+            xattrs = source.xattrs(entry)
+            fields = (
+                entry.target,
+                f"{entry.mode:o}",
+                entry.uid,
+                entry.gid,
+                entry.device,
+                entry.same_as,
+                entry.implied,
+                source.content(entry) if plain else entry.link,
+                *xattrs,
+            )
+            total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
+        return total.hexdigest()
+
+    def write(self) -> str:
+        """Makes the layer; its diff ID. No time is later than the epoch. The caller holds a lease."""
+        home = driver(self._store)
+        with home.ingest() as ingest:
+            place = Place(self._root, TarWriter(ingest.write, mtime=self._epoch), self._owner)
+            for entry, source in self._items:
+                place.directory(posixpath.dirname(entry.target.strip("/")))
+                self._add(place, entry, source)
+            place.tar.finish()
+            diff_id = ingest.finish(durable=True).diff_id
+        home.seal([*self._layers, diff_id])
+        return diff_id
+
+    def _collect(self, step: Copy, tree: Tree) -> None:
+        target, is_directory = resolve(self._root, step.target)
+        what = step.place.text.partition(" ")[0]
+        if step.chown:
+            self._owner = owner(self._root, step.chown)
+        sources: list[str] = []
+        for source in step.sources:
+            if not step.unpack or step.parents:
+                sources.append(source)
+                continue
+            found = tree.matches(source, what)
+            sources += [escaped(path) for path in found if not self._unpacked(step, tree, path, target)]
+        entries = tree.copies(
+            tuple(sources),
+            target,
+            target_is_directory=is_directory,
+            excludes=step.excludes,
+            parents=step.parents,
+            what=what,
+        )
+        self._items += [(self._finished(step, entry), tree) for entry in entries]
+        for file in step.files:
+            goal = posixpath.join(target, file.name) if is_directory else target
+            data = file.content.encode(errors="surrogateescape")
+            entry = Entry(file.name, goal, stat.S_IFREG | 0o644, len(data))
+            self._items.append((self._finished(step, entry), Text(data)))
+
+    def _unpacked(self, step: Copy, tree: Tree, path: str, target: str) -> bool:
+        """Whether it is an archive; then its members are taken."""
+        if not tree.is_file(path):
+            return False
+        fd = tree.open(path)
         try:
-            tar.copy(name, fd, stat.S_IMODE(entry.mode))
+            if not is_archive(fd):
+                return False
+            archive = Archive(self._store, fd, path)
         finally:
             os.close(fd)
+        self._archives.append(archive)
+        self._items += [(self._finished(step, entry), archive) for entry in archive.entries(target)]
+        return True
 
+    def _finished(self, step: Copy, entry: Entry) -> Entry:
+        if step.chown:
+            entry = replace(entry, uid=self._owner[0], gid=self._owner[1])
+        if step.chmod and not stat.S_ISLNK(entry.mode) and not entry.implied:
+            is_directory = stat.S_ISDIR(entry.mode)
+            mode = modes.changed(stat.S_IMODE(entry.mode), step.chmod, is_directory=is_directory)
+            entry = replace(entry, mode=stat.S_IFMT(entry.mode) | mode)
+        return entry
 
-def _parents(tar: TarWriter, root: int, path: str, listed: set[str]) -> None:
-    if not path or path in listed:
-        return
-    _parents(tar, root, posixpath.dirname(path), listed)
-    listed.add(path)
-    info = _look(root, path)
-    if info is not None and stat.S_ISDIR(info.st_mode):
-        tar.directory(path, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns)
-    else:
-        tar.directory(path)
-
-
-def _real(root: int, path: str) -> str:
-    """Follows links part by part; `..` in a link stops at the root."""
-    done: list[str] = []
-    todo = [part for part in path.split("/") if part]
-    links = 0
-    while todo:
-        part = todo.pop(0)
-        if part == "..":
-            del done[-1:]
-            continue
-        here = "/".join([*done, part])
-        info = _look(root, here)
-        if info is None or not stat.S_ISLNK(info.st_mode) or links == _MAX_LINKS:
-            done.append(part)
-            continue
-        links += 1
-        link = os.readlink(here, dir_fd=root)
-        if link.startswith("/"):
-            done = []
-        todo = [each for each in link.split("/") if each not in ("", ".")] + todo
-    return "/".join(done)
-
-
-def _look(root: int, path: str) -> os.stat_result | None:
-    try:
-        fd = fs.openat2(path or ".", os.O_PATH | os.O_NOFOLLOW, dirfd=root, resolve=fs.RESOLVE_IN_ROOT)
-    except OSError:
-        return None
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
+    def _add(self, place: Place, entry: Entry, source: Source) -> None:
+        tar, name = place.tar, entry.target.strip("/")
+        mtime_ns = self._epoch * 10**9 if entry.mtime_ns is None else min(entry.mtime_ns, self._epoch * 10**9)
+        uid, gid, mode = entry.uid, entry.gid, stat.S_IMODE(entry.mode)
+        if entry.implied:
+            place.directory(name)
+            return
+        there = look(self._root, name)
+        if there is not None and stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(entry.mode):
+            kind, other = ("directory", "something else") if stat.S_ISDIR(entry.mode) else ("file", "a directory")
+            hint = "name another destination, or RUN rm first"
+            raise Invalid(f"cannot copy the {kind} {entry.path or name} to /{name}: it is {other}", hint)
+        if stat.S_ISDIR(entry.mode):
+            if place.take(name):
+                tar.directory(name, mode, uid, gid, mtime_ns, source.xattrs(entry))
+        elif entry.same_as:
+            tar.hard_link(name, entry.same_as.strip("/"), mtime_ns=mtime_ns)
+        elif stat.S_ISLNK(entry.mode):
+            tar.symlink(name, entry.link, uid, gid, mtime_ns, source.xattrs(entry))
+        elif stat.S_ISREG(entry.mode):
+            source.write(tar, entry, mtime_ns)
+        else:
+            tar.special(name, entry.mode, entry.device, uid, gid, mtime_ns, source.xattrs(entry))

@@ -1,8 +1,9 @@
-"""A plan to an image. Steps that make a layer are keyed by everything they depend on, so that equal steps run once.
+"""A plan to an image, one step after another. Steps that make a layer are keyed by everything they depend on.
 
-The key of a step is SHA-256 over the key of the step before it (the first one's is the base image's id), the step
-itself, and for COPY the names, modes and contents of the files. Times and owners of context files are not in it, nor in
-the layer: the same inputs give the same bytes. A key stays valid as long as its layer does (table `build_step`).
+The key of a step is SHA-256 over the key of the step before it (the first one's is the base image's id and the epoch),
+the step itself, and for COPY the names, modes, owners and contents of the files. Times are not in it, and owners of
+context files neither: the same inputs give the same bytes. A key stays valid as long as its layer does (table
+`build_step`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import copy, dockerfile, plan
-from limpet.build.context import Context
-from limpet.containers import attach, changes, create, start, stop
-from limpet.containers.options import Options
-from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.build import plan, refusals
+from limpet.build.context import Tree
+from limpet.build.copy import Copying
+from limpet.build.place import write_directory
+from limpet.build.run import run_step
 from limpet.images import catalog, ensure, importer
-from limpet.layers import driver
-from limpet.oci import reference
+from limpet.layers.driver import driver
+from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from limpet.build.plan import Config, Copy, Plan, Run, Step
+    from limpet.build.plan import Copy, Origin, Plan, Run, Stage, Step
     from limpet.images.catalog import Image
+    from limpet.oci.reference import Reference
     from limpet.progress import Progress
     from limpet.store.store import Store
 
@@ -39,188 +41,205 @@ _HISTORY = "limpet.build.v1"
 
 
 @dataclass
-class _Building:
-    """What grows while the steps are gone through."""
+class _State:
+    """A stage as far as it has come. `document` is the base image's config."""
 
     layers: list[str]
     key: str
+    document: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build(
+def execute(
     store: Store,
-    directory: str,
-    names: Sequence[str],
+    made: Plan,
+    context: Tree,
+    names: Sequence[Reference],
     *,
-    file: str = "",
-    labels: dict[str, str] | None = None,
-    no_cache: bool = False,
-    check_ports: Callable[[tuple[str, ...]], None] | None = None,
+    labels: Mapping[str, str],
+    no_cache: bool,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Image:
-    """Builds `directory`'s Dockerfile (or `file`) and gives the image the `names`. Raises LimpetError.
+    """Runs the plan, and gives the image of its target the `names`. The caller holds a lease. Raises LimpetError."""
+    refusals.check(made)
+    return _Execution(store, made, context, no_cache, say, progress).run(names, labels)
 
-    `check_ports` gets what the image will expose before the first step runs, and may raise: nobody has to wait for a
-    build of which the result can't be started.
-    """
-    if directory == "-" or "://" in directory or directory.startswith("git@"):
-        raise Invalid(f"{directory}: a context from standard input or a URL is not supported yet", "give a directory")
-    if not os.path.isdir(directory):
-        raise NotFound(f"{directory}: no such directory", "the build context is a directory")
-    path = file or os.path.join(directory, "Dockerfile")
-    parsed = dockerfile.parse(_read(path), os.path.relpath(path))
-    targets = [reference.parse(name) for name in names]
-    context = Context(directory)
-    try:
-        with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            base = ensure.ensure(store, plan.base_name(parsed), progress=progress, implicit=True)
-            made = plan.make(parsed, base_config(base.config))
-            if check_ports is not None:
-                check_ports(made.config.exposed)
-            state = _Building(catalog.layers(store, base.id), base.id)
-            for number, step in enumerate(made.steps, 1):
-                head = f"[{number}/{len(made.steps)}] "
-                _step(store, state, step, base, context, no_cache, lambda text, head=head: say(head + text))  # type: ignore[misc]
-            config = image_config(base.config, made, state.layers, state.history, labels or {})
-            image = importer.add_image(store, config, state.layers, targets)
-    finally:
-        context.close()
+
+class _Execution:
+    def __init__(
+        self,
+        store: Store,
+        made: Plan,
+        context: Tree,
+        no_cache: bool,
+        say: Callable[[str], None],
+        progress: Progress,
+    ) -> None:
+        self.store = store
+        self.plan = made
+        self.context = context
+        self.no_cache = no_cache
+        self.say = say
+        self.progress = progress
+        self.states: dict[int, _State] = {}
+        self.total = sum(len(stage.steps) for stage in made.stages)
+        self.number = 0
+
+    def run(self, names: Sequence[Reference], labels: Mapping[str, str]) -> Image:
+        for stage in self.plan.stages:
+            state = self.states[stage.number] = self._begin(stage)
+            for step in stage.steps:
+                self._step(stage, state, step)
+        target = self.plan.target
+        state = self.states[target.number]
+        config = image_config(target, state.document, state.layers, state.history, labels, self.plan.platform)
+        return importer.add_image(self.store, config, state.layers, names)
+
+    def _begin(self, stage: Stage) -> _State:
+        base = stage.base
+        if base.kind == "stage":
+            before = self.states[base.stage]
+            return _State(list(before.layers), before.key, before.document, list(before.history))
+        if base.kind == "scratch":
+            return _State([], _key("scratch", str(EPOCH)), {})
+        image = catalog.find(self.store, base.id)
+        layers = catalog.layers(self.store, image.id)
+        history = list(image.config.get("history") or [])
+        return _State(layers, _key(image.id, str(EPOCH)), image.config, history)
+
+    def _step(self, stage: Stage, state: _State, step: Step) -> None:
+        self.number += 1
+        head = f"[{self.number}/{self.total}] "
+        if len(self.plan.stages) > 1:
+            head += f"{stage.title}: "
+        entry: dict[str, Any] = {"created": _time(), "created_by": step.created_by, "comment": _HISTORY}
+        state.history.append(entry)
+        if isinstance(step, plan.Note):
+            entry["empty_layer"] = True
+            return
+        begin = time.monotonic()
+        shown = step.place.text.partition("\n")[0]
+        copying: Copying | None = None
+        roots: list[Tree] = []
+        try:
+            if isinstance(step, plan.Copy):
+                tree = self._tree(step.origin, roots)
+                copying = Copying(self.store, state.layers, step, tree, EPOCH)
+                inputs = f"COPY {copying.digest()}"
+            elif isinstance(step, plan.Directory):
+                inputs = f"WORKDIR {json.dumps([step.path, step.user])}"
+            else:
+                inputs = _run_inputs(step, state)
+            state.key = _key(state.key, inputs)
+            row = self.store.db.row("SELECT diff_id FROM build_step WHERE key = ?", state.key)
+            if row is not None and not self.no_cache:
+                state.layers.append(row[0])
+                self.say(f"{head}{shown}: cached")
+                return
+            diff_id = self._make(stage, state, step, copying, lambda: self.say(head + shown))
+        finally:
+            if copying is not None:
+                copying.close()
+            for root in roots:
+                root.close()
+        if diff_id is None:
+            entry["empty_layer"] = True
+            return
+        with self.store.db.transaction(durable=False):
+            self.store.db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", state.key, diff_id)
+        state.layers.append(diff_id)
+        self.say(f"{head}ran in {time.monotonic() - begin:.1f} s")
+
+    def _make(
+        self,
+        stage: Stage,
+        state: _State,
+        step: Copy | Run | plan.Directory,
+        copying: Copying | None,
+        announce: Callable[[], None],
+    ) -> str | None:
+        if isinstance(step, plan.Directory):
+            diff_id = write_directory(self.store, state.layers, step.path, step.user, EPOCH)
+            if diff_id is not None:
+                announce()
+            return diff_id
+        announce()
+        if copying is not None:
+            return copying.write()
+        assert isinstance(step, plan.Run)
+        image_id = stage.base.id if stage.base.kind == "image" else ""
+        return run_step(self.store, state.layers, step, state.document, image_id, EPOCH)
+
+    def _tree(self, origin: Origin, roots: list[Tree]) -> Tree:
+        """Where a COPY takes its files; one that is opened here is entered in `roots`."""
+        if origin.kind == "context":
+            return self.context
+        if origin.kind == "stage":
+            title = f"the stage {self.plan.stage(origin.stage).title}"
+            layers = self.states[origin.stage].layers
+        elif origin.kind == "scratch":
+            title, layers = "scratch", []
+        else:
+            image = image_for(self.store, origin.image, self.plan.platform, self.progress)
+            title, layers = f"the image {origin.image}", catalog.layers(self.store, image.id)
+        tree = Tree(driver(self.store).mount(layers), title, owners=True)
+        roots.append(tree)
+        return tree
+
+
+def image_for(store: Store, name: str, platform: str, progress: Progress) -> Image:
+    """An image that a Dockerfile names, for a platform ("" for this machine's). Raises what pulling raises."""
+    image = ensure.ensure(store, name, progress=progress, platform=platform, implicit=True)
+    wanted = platforms.parse(platform) if platform else platforms.host()
+    here = (image.config.get("os"), image.config.get("architecture"))
+    if platform and here != (wanted.os, wanted.architecture) and here[1]:
+        return ensure.bring(store, name, progress=progress, platform=platform)
     return image
 
 
-def base_config(config: dict[str, Any]) -> Config:
-    """What a base image's config says, as a plan's."""
-    inner = config.get("config") or {}
-    pairs = (entry.partition("=") for entry in inner.get("Env") or [])
-    return plan.Config(
-        env=tuple((key, value) for key, _, value in pairs),
-        workdir=inner.get("WorkingDir") or "",
-        exposed=tuple(inner.get("ExposedPorts") or ()),
-        entrypoint=tuple(inner["Entrypoint"]) if inner.get("Entrypoint") else None,
-        command=tuple(inner["Cmd"]) if inner.get("Cmd") else None,
-    )
-
-
 def image_config(
-    base: dict[str, Any], made: Plan, layers: list[str], history: list[dict[str, Any]], labels: dict[str, str]
+    stage: Stage,
+    base: dict[str, Any],
+    layers: list[str],
+    history: list[dict[str, Any]],
+    labels: Mapping[str, str],
+    platform: str,
 ) -> bytes:
-    """The config blob of the image: the base's, with what the plan changes (OCI image spec, config.md)."""
-    inner = dict(base.get("config") or {})
-    values: dict[str, Any] = {
-        "Env": [f"{key}={value}" for key, value in made.config.env],
-        "WorkingDir": made.config.workdir,
-        "ExposedPorts": {port: {} for port in made.config.exposed},
-        "Entrypoint": list(made.config.entrypoint or ()),
-        "Cmd": list(made.config.command or ()),
-        "Labels": {**(inner.get("Labels") or {}), **labels},
-    }
-    for name, value in values.items():
-        if value:
-            inner[name] = value
-        else:
-            inner.pop(name, None)
+    """The config blob of the image (OCI image spec, config.md)."""
+    inner = dict(stage.config)
+    if labels:
+        inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
+    known = {key: base[key] for key in _PLATFORM if key in base}
     config = {
-        **{
-            str(key): base[key] for key in ("architecture", "os", "variant", "os.version", "os.features") if key in base
-        },
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH)),
+        **(known or platforms.parse(stage.platform or platform).to_dict()),
+        "created": _time(),
         "config": inner,
         "rootfs": {"type": "layers", "diff_ids": layers},
-        "history": [*(base.get("history") or []), *history],
+        "history": history,
     }
+    if stage.author:
+        config["author"] = stage.author
     return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read(dockerfile.MAX_SIZE + 1)
-    except FileNotFoundError as e:
-        raise NotFound(f"{path}: no such Dockerfile", "name another one with -f") from e
-    except OSError as e:
-        raise NotFound(f"{path}: {(e.strerror or '').lower()}") from e
-
-
-def _step(
-    store: Store,
-    state: _Building,
-    step: Step,
-    base: Image,
-    context: Context,
-    no_cache: bool,
-    say: Callable[[str], None],
-) -> None:
-    entry: dict[str, Any] = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH)),
-        "created_by": step.text,
-        "comment": _HISTORY,
-    }
-    state.history.append(entry)
-    if isinstance(step, plan.Note):
-        entry["empty_layer"] = True
-        state.key = _key(state.key, step.text)
-        return
-    begin = time.monotonic()
-    if isinstance(step, plan.Copy):
-        make, inputs = _copy(store, state, step, context)
-    else:
-        make, inputs = _run(store, state, step, base)
-    state.key = _key(state.key, inputs)
-    row = store.db.row("SELECT diff_id FROM build_step WHERE key = ?", state.key)
-    if row is not None and not no_cache:
-        state.layers.append(row[0])
-        say(f"{step.text}: cached")
-        return
-    say(step.text)
-    diff_id = make()
-    with store.db.transaction(durable=False):
-        store.db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", state.key, diff_id)
-    state.layers.append(diff_id)
-    say(f"ran in {time.monotonic() - begin:.1f} s")
+def _run_inputs(step: Run, state: _State) -> str:
+    parts = [
+        step.argv,
+        step.env,
+        step.workdir,
+        step.user,
+        step.network,
+        [(file.name, file.content) for file in step.scripts],
+        [(each.mount.target, each.mount.size) for each in step.mounts],
+        state.document.get("architecture"),
+    ]
+    return f"RUN {json.dumps(parts)}"
 
 
 def _key(parent: str, inputs: str) -> str:
     return hashlib.sha256(f"{parent}\0{inputs}".encode(errors="surrogateescape")).hexdigest()
 
 
-def _copy(store: Store, state: _Building, step: Copy, context: Context) -> tuple[Callable[[], str], str]:
-    target, is_directory = copy.resolve(store, state.layers, step.target)
-    entries = context.copies(step.sources, target, target_is_directory=is_directory)
-    return (
-        lambda: copy.write_copy(store, state.layers, context, entries, EPOCH),
-        f"COPY {target} {context.digest(entries)}",
-    )
-
-
-def _run(store: Store, state: _Building, step: Run, base: Image) -> tuple[Callable[[], str], str]:
-    env = [f"{key}={value}" for key, value in step.config.env]
-    options = Options(
-        image=base.id,
-        entrypoint=[],
-        command=list(step.argv),
-        env=env,
-        workdir=step.config.workdir,
-        labels={"limpet.build": "step"},
-        init=True,
-    )
-    return (
-        lambda: _run_container(store, state.layers, options, base, step),
-        f"RUN {json.dumps([step.argv, env, step.config.workdir, base.config.get('architecture')])}",
-    )
-
-
-def _run_container(store: Store, layers: list[str], options: Options, base: Image, step: Run) -> str:
-    """Runs one step in a container of its own, its output on standard error, and makes a layer of what it changed."""
-    container = create.create(store, base, options, layers=layers)
-    try:
-        connection = start.launch(store, container, client=True)
-        code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
-        if code:
-            raise LimpetError(f"the command of line {step.line} failed with exit code {code}: {step.text}", exit_code=1)
-        diff_id = changes.write_layer(store, container, max_mtime=EPOCH, durable=True, empty=True)
-        assert diff_id is not None
-        driver.driver(store).seal([*layers, diff_id])
-        return diff_id
-    finally:
-        stop.remove(store, container, force=True, volumes=True)
+def _time() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH))

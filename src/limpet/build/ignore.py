@@ -47,7 +47,7 @@ class Pattern:
         for index, name in enumerate(directory.split("/")):
             if index == len(parts) or "**" in parts[index]:
                 return True
-            if not _compiled(parts[index]).match(name):
+            if not glob(parts[index]).match(name):
                 return False
         return True
 
@@ -139,7 +139,7 @@ def pattern(text: str) -> Pattern:
         text = text[1:]
         if not text:
             raise PatternError('illegal exclusion pattern: "!"')
-    return Pattern(text, exception, _compiled(text))
+    return Pattern(text, exception, glob(text))
 
 
 def clean(path: str) -> str:
@@ -159,7 +159,8 @@ def _relative(line: str) -> str:
 
 
 @functools.lru_cache(4096)
-def _compiled(text: str) -> re.Pattern[str]:
+def glob(text: str) -> re.Pattern[str]:
+    """What a pattern means, to be matched against a whole path. Raises PatternError."""
     return re.compile(_translate(text) + r"\Z", re.DOTALL)
 
 

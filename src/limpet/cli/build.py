@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
+from limpet.errors import Exit, Invalid
 
 if TYPE_CHECKING:
+    from limpet.build.build import Asked
     from limpet.cli.table import Call
 
 
 def build(call: Call) -> int:
-    from limpet.build.execute import build as execute
+    from limpet.build import build as builds
 
-    directory = call.arguments[0]
-    labels = dict(text.partition("=")[::2] for text in call["label"])
+    asked = builds.Asked(
+        directory=call.arguments[0],
+        file=call["file"],
+        target=call["target"],
+        arguments=_arguments(call["build-arg"]),
+        platform=call["platform"],
+    )
+    if call["check"]:
+        return _check(call, asked)
     quiet = call["quiet"]
 
     def say(text: str) -> None:
@@ -24,23 +34,62 @@ def build(call: Call) -> int:
             print(text, file=sys.stderr, flush=True)
 
     with progress(quiet=quiet) as shown:
-        image = execute(
+        if call["print"]:
+            from limpet.build import plan
+
+            print(plan.to_json(builds.make_plan(call.store, asked, progress=shown)))
+            return 0
+        image = builds.build(
             call.store,
-            directory,
+            asked,
             call["tag"],
-            file=call["file"],
-            labels=labels,
+            labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             say=say,
             progress=shown,
         )
     if call["iidfile"]:
-        with open(call["iidfile"], "w", encoding="utf-8") as file:
-            file.write(image.id)
+        _write(call["iidfile"], image.id)
     for name in call["tag"]:
         say(f"Built {name}")
     print(image.id)
     return 0
+
+
+def _check(call: Call, asked: Asked) -> int:
+    """Findings to standard output, each with what to do; exit code 1 if there are any and `error=true` is set."""
+    from limpet.build import build as builds
+
+    findings, is_error = builds.check(call.store, asked)
+    for finding in findings:
+        print(f"{finding.text}\n  {finding.rule.name}: {finding.rule.advice}\n  {finding.rule.url}")
+    count = len(findings)
+    print(f"Check complete, {'no warnings' if not count else '1 warning' if count == 1 else f'{count} warnings'} found")
+    if findings and is_error:
+        raise Exit(1)
+    return 0
+
+
+def _arguments(texts: list[str]) -> dict[str, str]:
+    """`--build-arg KEY=VALUE`; `--build-arg KEY` takes the caller's variable, and nothing if there is none."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key:
+            raise Invalid(f"--build-arg {text}: a name is needed", "as in --build-arg VERSION=1.2")
+        if equals:
+            found[key] = value
+        elif key in os.environ:
+            found[key] = os.environ[key]
+    return found
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as e:
+        raise Invalid(f"{path}: {(e.strerror or '').lower()}", "--iidfile names a file to write") from e
 
 
 COMMANDS = {
@@ -50,14 +99,30 @@ COMMANDS = {
         usage="[OPTIONS] DIRECTORY",
         summary="Build an image from a Dockerfile",
         options=(
-            Option("file", "f", kind="string", default="", metavar="FILE", help="The Dockerfile, if not in DIRECTORY"),
+            Option("build-arg", kind="list", metavar="KEY=VALUE", help="Value of an ARG"),
+            Option("check", help="Only check how the Dockerfile is written"),
+            Option(
+                "file",
+                "f",
+                kind="string",
+                default="",
+                metavar="FILE",
+                help="The Dockerfile, - for stdin",
+            ),
             Option("iidfile", kind="string", default="", metavar="FILE", help="Write the image's id to a file"),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
             Option("no-cache", help="Run every step again"),
+            Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of the image"),
+            Option("print", kind="string", default="", choices=("plan",), metavar="plan", help="Print the plan"),
             Option("quiet", "q", help="Print only the image's id"),
             Option("tag", "t", kind="list", metavar="NAME[:TAG]", help="Name of the image"),
+            Option("target", kind="string", default="", metavar="STAGE", help="Stage to build, instead of the last"),
         ),
-        examples=("limpet build -t web .", "limpet build -f docker/Dockerfile -t web:1 ."),
+        examples=(
+            "limpet build -t web .",
+            "limpet build -f docker/Dockerfile -t web:1 --build-arg VERSION=2 .",
+            "limpet build --check .",
+        ),
         min_args=1,
         max_args=1,
         complete="file",

@@ -53,10 +53,10 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "create": _CREATE,
     "build": (
         (
-            "build-arg target platform pull add-host network ssh secret cache-from cache-to output o progress"
+            "pull add-host network ssh secret cache-from cache-to output o progress"
             " security-opt shm-size ulimit squash memory m memory-swap cpu-period cpu-quota cpu-shares c cpuset-cpus"
             " cpuset-mems cgroup-parent isolation disable-content-trust",
-            f"{_LATER}: this release builds a subset of the Dockerfile language",
+            _LATER,
         ),
         ("compress force-rm rm", "there is nothing to compress or to remove: leave it out"),
     ),

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limpet.build.execute import build
+from limpet.build.build import Asked, build
 from limpet.containers import create, listing, start, state, stop, watch
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
@@ -98,7 +98,7 @@ def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[
     ours = any(state.status(store, each).running for each in containers(store, project))
     image = build(
         store,
-        project.directory,
+        Asked(project.directory),
         [project.image],
         labels=project.labels,
         no_cache=rebuild,

@@ -37,7 +37,7 @@ ATTEMPTS = 6  # at a generated name, then the short id (moby `names.go`)
 def create(store: Store, image: Image, options: Options, *, layers: list[str] | None = None) -> Container:
     """Makes the container, not started. Raises Invalid for what can't be, Conflict for a name in use.
 
-    `layers`: other ones than the image's, bottom first (a build's steps so far).
+    `layers`: other ones than the image's, bottom first (a build's steps so far; the image then may have no id).
     On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
     """
     check(options, image.config)
@@ -151,7 +151,8 @@ def _insert(
     created = time.time()
     db = store.db
     with db.transaction(durable=durable):
-        if db.row("SELECT 1 FROM image WHERE id = ?", image.id) is None:  # removed since: its layers may be gone
+        # Removed since: its layers may be gone. Only a build's steps have an image without an id.
+        if image.id and db.row("SELECT 1 FROM image WHERE id = ?", image.id) is None:
             raise NotFound(f"No such image: {options.image}")
         name = wanted or _free_name(store, container_id)
         taken = db.row("SELECT id FROM container WHERE name = ?", name)
@@ -166,7 +167,7 @@ def _insert(
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             container_id,
             name,
-            image.id,
+            image.id or None,
             options.image,
             jsontext.dumps(layers),
             created,

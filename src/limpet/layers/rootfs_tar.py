@@ -77,6 +77,23 @@ class TarWriter:
         self._header(_bytes(name), b"0", mode, uid, gid, mtime_ns, size=len(data), xattrs=xattrs)
         self._out(data + bytes(-len(data) % 512))
 
+    def stream(
+        self,
+        name: str | bytes,
+        size: int,
+        pieces: Iterable[bytes],
+        mode: int = 0o644,
+        uid: int = 0,
+        gid: int = 0,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """A regular file whose content comes in pieces, `size` bytes in all."""
+        self._header(_bytes(name), b"0", mode, uid, gid, mtime_ns, size=size, xattrs=xattrs)
+        for piece in pieces:
+            self._out(piece)
+        self._out(bytes(-size % 512))
+
     def copy(
         self,
         name: str | bytes,
@@ -115,9 +132,22 @@ class TarWriter:
         xattrs: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         """A device or a FIFO with the mode, owner and numbers of `info`."""
-        kind = b"6" if stat.S_ISFIFO(info.st_mode) else b"3" if stat.S_ISCHR(info.st_mode) else b"4"
-        device = (0, 0) if kind == b"6" else (os.major(info.st_rdev), os.minor(info.st_rdev))
-        self._header(_bytes(name), kind, info.st_mode, info.st_uid, info.st_gid, mtime_ns, device=device, xattrs=xattrs)
+        self.special(name, info.st_mode, info.st_rdev, info.st_uid, info.st_gid, mtime_ns, xattrs)
+
+    def special(
+        self,
+        name: str | bytes,
+        mode: int,
+        rdev: int,
+        uid: int = 0,
+        gid: int = 0,
+        mtime_ns: int | None = None,
+        xattrs: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """A device or a FIFO; `mode` with its type."""
+        kind = b"6" if stat.S_ISFIFO(mode) else b"3" if stat.S_ISCHR(mode) else b"4"
+        device = (0, 0) if kind == b"6" else (os.major(rdev), os.minor(rdev))
+        self._header(_bytes(name), kind, mode, uid, gid, mtime_ns, device=device, xattrs=xattrs)
 
     def whiteout(self, directory: bytes, name: bytes) -> None:
         """`.wh.<name>`: hides what the layers below have there (OCI image spec, layer.md#whiteouts)."""

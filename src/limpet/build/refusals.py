@@ -1,0 +1,40 @@
+"""What a plan may hold and `execute` can't do yet: refused by name, with the place, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limpet.build import plan
+from limpet.errors import Invalid
+
+if TYPE_CHECKING:
+    from limpet.build.plan import Plan, Step
+
+
+def check(made: Plan) -> None:
+    """Raises Invalid for the first step that can't be executed."""
+    for stage in made.stages:
+        for step in stage.steps:
+            found = _refused(step)
+            if found:
+                what, hint = found
+                place = step.place
+                text = " ".join(place.text.split())[:120]
+                raise Invalid(f"{made.path}:{place.line}:{place.column}: {what} is not supported yet >>> {text}", hint)
+
+
+def _refused(step: Step) -> tuple[str, str] | None:
+    if isinstance(step, plan.Copy):
+        for remote in step.remotes:
+            if remote.kind == "git":
+                return "ADD of a git repository", "clone it into the context"
+            return "ADD of a URL", "fetch it into the context, or RUN curl"
+    if isinstance(step, plan.Run):
+        for each in step.mounts:
+            if each.mount.type != "tmpfs":
+                return f"RUN --mount=type={each.mount.type}", ""
+        if step.security != "sandbox":
+            return f"RUN --security={step.security}", ""
+        if step.devices:
+            return "RUN --device", ""
+    return None

@@ -1,0 +1,91 @@
+"""RUN: a step in a container of its own, and a layer of what it changed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from limpet.build.stageplan import SCRIPTS
+from limpet.containers import attach, changes, create, start, stop
+from limpet.containers.options import Options
+from limpet.errors import LimpetError
+from limpet.images.catalog import Image
+from limpet.layers import driver
+from limpet.store.files import remove_tree
+
+if TYPE_CHECKING:
+    from limpet.build.plan import Run
+    from limpet.store.store import Store
+
+
+def run_step(
+    store: Store,
+    layers: list[str],
+    step: Run,
+    document: dict[str, Any],
+    image_id: str,
+    epoch: int,
+) -> str:
+    """The diff ID of the layer. Its output goes to standard error. Raises LimpetError if the command fails.
+
+    `document` is the base image's config, for its platform. Of its inner object nothing counts that the step doesn't
+    say, volumes least of all: what the step writes there belongs to the layer.
+    """
+    image = Image(image_id, {**document, "config": {}}, [], 0)
+    scripts = _write_scripts(store, step)
+    try:
+        return _run(store, layers, step, image, scripts, epoch)
+    finally:
+        if scripts:
+            remove_tree(scripts)
+
+
+def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str, epoch: int) -> str:
+    env = {**dict(step.proxies), **dict(step.env)}
+    options = Options(
+        image=image.id,
+        entrypoint=[],
+        command=list(step.argv),
+        env=[f"{key}={value}" for key, value in env.items()],
+        workdir=step.workdir,
+        user=step.user,
+        labels={"limpet.build": "step"},
+        network="none" if step.network == "none" else "host",
+        tmpfs=[_tmpfs(each.mount.target, each.mount.size) for each in step.mounts],
+        mounts=[f"type=bind,source={scripts},target={SCRIPTS},readonly"] if scripts else [],
+        init=True,
+    )
+    container = create.create(store, image, options, layers=layers)
+    try:
+        connection = start.launch(store, container, client=True)
+        code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
+        if code:
+            text = step.place.text.partition("\n")[0]
+            message = f"the command of line {step.place.line} failed with exit code {code}: {text}"
+            raise LimpetError(message, exit_code=1)
+        diff_id = changes.write_layer(store, container, max_mtime=epoch, durable=True, empty=True)
+        assert diff_id is not None
+        driver.driver(store).seal([*layers, diff_id])
+        return diff_id
+    finally:
+        stop.remove(store, container, force=True, volumes=True)
+
+
+def _tmpfs(target: str, size: int) -> str:
+    """As --tmpfs takes it; what is built there may be executed."""
+    return f"{target}:exec,suid,dev,mode=1777" + (f",size={size}" if size else "")
+
+
+def _write_scripts(store: Store, step: Run) -> str:
+    """A directory with the scripts, "" if there are none."""
+    if not step.scripts:
+        return ""
+    directory = store.temporary("scripts")
+    os.mkdir(directory, 0o755)
+    for file in step.scripts:
+        # The name is a heredoc's: only its last part can be a file's name.
+        path = os.path.join(directory, os.path.basename(file.name) or "script")
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+            out.write(file.content)
+        os.chmod(path, 0o755)
+    return directory
