@@ -217,7 +217,8 @@ def test_a_prune_shows_what_goes_and_asks(limpet: Any, busybox: str, answer: str
 
 LOOKING = (
     "commit", "container inspect", "container prune", "diff", "down", "exec", "history", "image inspect", "image prune",
-    "images", "info", "inspect", "kill", "logs", "port", "ps", "rename", "restart", "rm", "rmi", "save", "start", "stop",
+    "images", "info", "inspect", "kill", "logs", "port", "ps", "rename", "restart", "rm", "rmi", "save", "start",
+    "stop",
     "system check", "system df", "system prune", "system recover", "tag", "top", "version", "volume inspect",
     "volume ls", "volume prune", "volume rm", "wait",
 )  # fmt: skip
