@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("limpet.cli.containers", "Remove containers"),
     "rmi": ("limpet.cli.images_local", "Remove images"),
     "save": ("limpet.cli.images", "Save images to an archive"),
+    "search": ("limpet.cli.search", "Search a registry for images"),
     "start": ("limpet.cli.run", "Start stopped containers"),
     "stop": ("limpet.cli.containers", "Stop running containers"),
     "system check": ("limpet.cli.system_store", "Check everything in the store"),

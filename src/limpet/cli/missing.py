@@ -100,7 +100,7 @@ _COMMANDS: Mapping[str, str] = {
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
-        "checkpoint,config,events,pause,plugin,search,secret,stats,trust,unpause,update,system events,"
+        "checkpoint,config,events,pause,plugin,secret,stats,trust,unpause,update,system events,"
         "container pause,container stats,container unpause,container update,volume update".split(","),
         _LATER_COMMAND,
     ),

@@ -1,7 +1,7 @@
 """One registry's HTTP: which hosts have it, in which order, and when another try may help.
 
-Mirrors (`registries.toml`) answer only what reads a manifest, a blob or referrers with nothing but a pull in its scope;
-whatever they can't give comes from the registry itself.
+Mirrors (`registries.toml`) answer only what reads a manifest or a blob with nothing but a pull in its scope; whatever
+they can't give comes from the registry itself. So do referrers: a mirror that has none might hide the registry's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FIRST_WAIT = 0.2
 MAX_WAIT = 30.0
 
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-_MIRRORED = re.compile(r"/v2/(?P<repository>.+)/(?:manifests|blobs|referrers)/(?P<reference>[^/]+)")
+_MIRRORED = re.compile(r"/v2/(?P<repository>.+)/(?:manifests|blobs)/(?P<reference>[^/]+)")
 _REPOSITORY = re.compile(r"/v2/(?P<repository>.+)/(?:manifests|blobs|referrers|tags)/")
 _REST = 60.0
 """Seconds for which a mirror that can't be reached is not asked again."""

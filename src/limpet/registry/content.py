@@ -163,7 +163,7 @@ def _pages(registry: Registry, repository: str, path: str, what: str) -> Iterato
         data = connection.document(response, _MAX_PAGE_BYTES)
         following = _next(response.headers.get("Link", ""))
         if following:
-            base = urljoin(registry.connection.base, path)
+            base = urljoin(registry.connection.base_of(repository), path)
             following = urljoin(base, following)
             if urlsplit(following)[:2] != urlsplit(base)[:2]:
                 raise Refused(f"{registry.domain}/{repository}: a list that goes on at {following[:200]}")
