@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -17,6 +18,7 @@ from limpet.images import capture, catalog
 from limpet.images.selection import Selection
 from limpet.kernel import mounts
 from limpet.layers.driver import driver
+from limpet.progress import Progress
 from limpet.store.store import Store
 
 if TYPE_CHECKING:
@@ -141,13 +143,40 @@ def test_given_paths_come_with_what_they_need(store: Store, tmp_path: Path) -> N
     assert result.stdout == "jello\n", result.stderr
 
 
+@pytest.mark.parametrize("how", ["itself", "of a script"])
+def test_a_python_comes_with_its_standard_library(store: Store, tmp_path: Path, how: str) -> None:
+    if not capture._library_of("/usr/bin/python3"):
+        pytest.skip("needs the distribution's Python, whole")
+    path = tmp_path / "script"
+    path.write_text("#!/usr/bin/python3\nimport json, ssl, sqlite3; print(json.dumps([1]))\n")
+    path.chmod(0o755)
+    image = capture.capture(store, "mine", ["/usr/bin/python3" if how == "itself" else str(path)])
+    command = ["/usr/bin/python3", "-c", "import json, ssl; print([1])"] if how == "itself" else [str(path)]
+    result = run_in(store, image, tmp_path / "root", *command)
+    assert (result.stdout, result.stderr) == ("[1]\n", "")
+    assert not any("site-packages" in name or "__pycache__" in name for name in names_in(store, image))
+
+
+def test_a_python_without_a_library_is_said(store: Store, tmp_path: Path) -> None:
+    class Notes(Progress):
+        lines: ClassVar[list[str]] = []
+
+        def note(self, line: str) -> None:
+            self.lines.append(line)
+
+    (tmp_path / "bin").mkdir()
+    shutil.copy("/bin/true", tmp_path / "bin/python3.99")
+    capture.capture(store, "mine", [str(tmp_path / "bin/python3.99")], Notes())
+    assert Notes.lines == [f"{tmp_path}/bin/python3.99: its standard library is not beside it and is left out"]
+
+
 def test_a_python_elsewhere_is_linked_to_where_it_is_found(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sys.base_prefix == "/usr":
         pytest.skip("needs a Python that is not the distribution's (pyenv's, say) to run the tests")
     real = capture._library_of
-    monkeypatch.setattr(capture, "_library_of", lambda path: "" if path.startswith("/usr/bin/") else real(path))
+    monkeypatch.setattr(capture, "_library_of", lambda path, *_: "" if path.startswith("/usr/bin/") else real(path))
     image = capture.capture(store, "elsewhere")
     names = names_in(store, image)
     assert names["usr/local/bin/python3"].linkname.startswith(sys.base_prefix)

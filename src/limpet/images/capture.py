@@ -1,7 +1,8 @@
 """`limpet capture`: an image made of the host's own files, so that there is a base where no registry is.
 
 Without paths it holds a shell, the common commands and Python with its standard library (no tests, no byte code, no
-graphical parts); with paths, those, what they need, and a shell. `selection` finds what is needed.
+graphical parts); with paths, those, what they need, and a shell. `selection` finds what is needed; a Python among it,
+asked for or a script's interpreter, brings its standard library too, but no packages: those are paths of their own.
 
 Reproducible: owners are root, times are SOURCE_DATE_EPOCH or 0, the order is by name, nothing of the host's identity
 gets in. So the same files give the same layer, config and id, on any machine.
@@ -10,6 +11,7 @@ gets in. So the same files give the same layer, config and id, on any machine.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 
@@ -45,6 +47,8 @@ COMMANDS = (
 _LIBRARY_LEFT_OUT = frozenset(
     "__pycache__ test tests idlelib tkinter turtledemo turtle.py site-packages dist-packages".split()
 )
+_PYTHON = re.compile(r"/.*/bin/python3(\.\d+)?")
+_WHOLE = ("os.py", "ssl.py", "json/__init__.py")  # Debian's libpython3-minimal has the first only
 _TERMINALS = "a/ansi d/dumb l/linux s/screen s/screen-256color t/tmux t/tmux-256color v/vt100 x/xterm x/xterm-256color"
 
 
@@ -55,7 +59,7 @@ def capture(store: Store, name: str, paths: Sequence[str] = (), progress: Progre
         raise Invalid(f"'{name}' has a digest", "a name to give has a tag at most")
     progress = progress or Progress()
     progress.begin("select", "Looking for what is needed", None)
-    entries = select(paths)
+    entries = select(paths, progress)
     progress.finish("select", f"{len(entries)} files")
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     seconds = int(epoch) if epoch.isdecimal() else 0
@@ -70,7 +74,7 @@ def capture(store: Store, name: str, paths: Sequence[str] = (), progress: Progre
         return importer.add_image(store, _config(layer.diff_id, seconds, paths), [layer.diff_id], [wanted.canonical])
 
 
-def select(paths: Sequence[str] = ()) -> list[tuple[str, Entry]]:
+def select(paths: Sequence[str] = (), progress: Progress | None = None) -> list[tuple[str, Entry]]:
     """What the image will hold, parents before children."""
     chosen = Selection()
     for path in paths:
@@ -83,6 +87,15 @@ def select(paths: Sequence[str] = ()) -> list[tuple[str, Entry]]:
             chosen.program(command)
         _python(chosen)
         _data(chosen)
+    else:
+        for real in [
+            path for path, entry in chosen.entries.items() if entry.kind == "file" and _PYTHON.fullmatch(path)
+        ]:
+            library = _library_of(real, "os.py")
+            if library:
+                _standard_library(chosen, library, real)
+            elif progress is not None:
+                progress.note(f"{real}: its standard library is not beside it and is left out")
     if chosen.missing:
         name, user = next(iter(chosen.missing.items()))
         raise NotFound(f"{user} needs the library {name}, which the host does not have")
@@ -145,6 +158,13 @@ def _python(chosen: Selection) -> None:
     else:
         raise NotFound("no Python with its standard library was found on the host")
     real = chosen.add(link)
+    _standard_library(chosen, library, real)
+    if not link.startswith("/usr/bin/"):
+        chosen.link("/usr/local/bin/python3", real)
+
+
+def _standard_library(chosen: Selection, library: str, real: str) -> None:
+    """`real` is the interpreter's path without links."""
 
     def leave(path: str) -> bool:
         name = os.path.basename(path)
@@ -154,12 +174,11 @@ def _python(chosen: Selection) -> None:
     wide = library.replace("/lib/", "/lib64/")
     if wide != library and os.path.isdir(wide) and os.path.realpath(wide) != os.path.realpath(library):
         chosen.add(wide, leave=leave, plugin_of=real)
-    if not link.startswith("/usr/bin/"):
-        chosen.link("/usr/local/bin/python3", real)
 
 
-def _library_of(python: str) -> str:
-    """The standard library of an interpreter: PREFIX/lib/python3.N for PREFIX/bin/python3.N. "" if it isn't whole."""
+def _library_of(python: str, *parts: str) -> str:
+    """The standard library of an interpreter: PREFIX/lib/python3.N for PREFIX/bin/python3.N. "" if it lacks one of
+    `parts` (by default what only a whole one has)."""
     real = os.path.realpath(python)
     prefix = os.path.dirname(os.path.dirname(real))
     try:
@@ -169,7 +188,7 @@ def _library_of(python: str) -> str:
     if os.path.basename(real) in versions:
         versions = [os.path.basename(real)]
     for name in sorted(versions):
-        if all(os.path.exists(f"{prefix}/lib/{name}/{part}") for part in ("os.py", "ssl.py", "json/__init__.py")):
+        if all(os.path.exists(f"{prefix}/lib/{name}/{part}") for part in parts or _WHOLE):
             return f"{prefix}/lib/{name}"
     return ""
 
