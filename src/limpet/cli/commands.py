@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "manifest inspect": ("limpet.cli.manifest", "Show a list, or a manifest in a registry"),
     "manifest push": ("limpet.cli.manifest", "Push a list to a registry"),
     "manifest rm": ("limpet.cli.manifest", "Remove lists"),
+    "pause": ("limpet.cli.containers", "Let all processes of containers stand still"),
     "port": ("limpet.cli.containers", "Show where a container's ports answer"),
     "push": ("limpet.cli.images", "Upload an image to a registry"),
     "registry gc": ("limpet.cli.registry_serve", "Remove blobs of a registry that no manifest needs"),
@@ -62,6 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "system recover": ("limpet.cli.system_store", "Bring back what a crash or a boot ended"),
     "tag": ("limpet.cli.images_local", "Give an image one more name"),
     "top": ("limpet.cli.containers", "Show the processes of a container"),
+    "unpause": ("limpet.cli.containers", "Let paused containers go on"),
     "version": ("limpet.cli.system", "Show the version"),
     "volume create": ("limpet.cli.volumes", "Create a volume"),
     "volume inspect": ("limpet.cli.volumes", "Show all that is known about volumes"),
@@ -72,7 +74,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "__complete": ("limpet.cli.completion", ""),
 }
 
-_CONTAINER = ("attach commit cp create diff exec kill logs port rename restart rm run start stop top wait").split()
+_CONTAINER = (
+    "attach commit cp create diff exec kill logs pause port rename restart rm run start stop top unpause wait"
+).split()
 _IMAGE = "build capture history import load pull push save tag".split()
 
 ALIASES: dict[str, str] = {

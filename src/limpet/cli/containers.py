@@ -1,4 +1,4 @@
-"""stop, kill, restart, wait, rm, rename, top, port, container prune."""
+"""stop, kill, pause, unpause, restart, wait, rm, rename, top, port, container prune."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def kill(call: Call) -> int:
     from limpet.containers import stop as stopping
 
     return _each(call, lambda container: stopping.kill(call.store, container, call["signal"]))
+
+
+def pause(call: Call) -> int:
+    from limpet.containers import pause as pausing
+
+    return _each(call, lambda container: pausing.pause(call.store, container))
+
+
+def unpause(call: Call) -> int:
+    from limpet.containers import pause as pausing
+
+    return _each(call, lambda container: pausing.unpause(call.store, container))
 
 
 def restart(call: Call) -> int:
@@ -275,6 +287,24 @@ COMMANDS = {
         summary="Send a signal to running containers",
         options=(Option("signal", "s", kind="string", default="KILL", metavar="SIGNAL", help="Signal to send (KILL)"),),
         examples=("limpet kill web", "limpet kill -s HUP web"),
+        min_args=1,
+        complete="container",
+    ),
+    "pause": Command(
+        name="pause",
+        handler=pause,
+        usage="CONTAINER [CONTAINER...]",
+        summary="Let all processes of containers stand still",
+        examples=("limpet pause web",),
+        min_args=1,
+        complete="container",
+    ),
+    "unpause": Command(
+        name="unpause",
+        handler=unpause,
+        usage="CONTAINER [CONTAINER...]",
+        summary="Let paused containers go on",
+        examples=("limpet unpause web",),
         min_args=1,
         complete="container",
     ),

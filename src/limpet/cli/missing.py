@@ -100,8 +100,8 @@ _COMMANDS: Mapping[str, str] = {
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
-        "checkpoint,config,events,pause,plugin,secret,stats,trust,unpause,update,system events,"
-        "container pause,container stats,container unpause,container update,volume update".split(","),
+        "checkpoint,config,events,plugin,secret,stats,trust,update,system events,"
+        "container stats,container update,volume update".split(","),
         _LATER_COMMAND,
     ),
     **dict.fromkeys("node service stack swarm".split(), "there is no cluster"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.containers import console, frames
+from limpet.containers import console, frames, state
 from limpet.errors import Conflict, Exit, Invalid, LimpetError
 from limpet.kernel import signals
 
@@ -65,6 +65,8 @@ def attach(
     keys = parse_keys(detach_keys or DETACH_KEYS)
     if connection is None:
         connection = connect(store, container)
+        if state.is_paused(container.id):
+            raise Conflict("cannot attach to a paused container, unpause it first", exit_code=1)
         connection.sendall(frames.frame(frames.SUBSCRIBE))
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)

@@ -142,7 +142,8 @@ class _Frozen:
 
     def __init__(self, store: Store, container: Container, *, wanted: bool) -> None:
         place = cgroup.path(container.id)
-        running = wanted and place is not None and state.status(store, container).running and os.path.isdir(place)
+        # One that the user paused stands still already, and stays so.
+        running = wanted and place is not None and state.status(store, container).state == "running"
         self._place = place if running else None
         self._alive = self._watcher = -1
 
@@ -156,11 +157,7 @@ class _Frozen:
         os.close(ended)
         try:
             cgroup.freeze(self._place)
-            for _ in range(1000):  # at most a second: a process that waits for a device freezes when it gets on
-                with open(f"{self._place}/cgroup.events") as file:
-                    if "frozen 1" in file.read():
-                        return
-                time.sleep(0.001)
+            cgroup.settled(self._place, True, 1.0)
         except FileNotFoundError:
             pass  # it ended just now
 

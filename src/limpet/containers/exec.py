@@ -80,6 +80,8 @@ def exec_(
 def _running(store: Store, container: Container) -> tuple[int, int]:
     """Pid and pidfd of the container's PID 1, which is certainly that one and not a later process of its number."""
     status = state.status(store, container)
+    if status.state == "paused":
+        raise Conflict(f"Container {container.name} is paused, unpause the container before exec", exit_code=1)
     if status.state != "running" or not status.pid:
         raise Conflict(f"container {container.name} is not running", "`limpet start` starts it", exit_code=1)
     try:

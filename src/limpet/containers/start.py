@@ -6,7 +6,7 @@ import fcntl
 import os
 
 from limpet.containers import early, outcome, state
-from limpet.errors import Conflict, LimpetError, NotFound
+from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, signals
 from limpet.store import faults
 from limpet.store.files import remove_tree
@@ -84,7 +84,10 @@ def _lock(store: Store, container: Container) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if state.status(store, container).state in ("running", "restarting", "paused"):
+            found = state.status(store, container).state
+            if found == "paused":
+                raise Refused("cannot start a paused container, try unpause instead", exit_code=1) from None
+            if found in ("running", "restarting"):
                 raise Conflict(f"container {container.name} is already running") from None
             fcntl.flock(fd, fcntl.LOCK_EX)  # its monitor is just about to end
         if not os.path.isdir(store.container_path(container.id)):

@@ -5,7 +5,7 @@ The row says that a container exists. `containers/<id>/status` is what its monit
 killed took its container along (PDEATHSIG), and whoever looks next sees it exited with 137, without anybody's clean-up.
 
     no file                         created
-    "running" and locked            running
+    "running" and locked            running; paused, if its group is frozen
     "restarting" and locked         restarting: the policy waits for the next try
     "running" and not locked        exited (137), lost: the monitor died
     "restarting" and not locked     exited with the code of its last run, lost
@@ -23,6 +23,7 @@ import os
 from limpet import jsontext
 from limpet.containers.options import Options
 from limpet.errors import Conflict, NotFound
+from limpet.kernel import cgroup
 from limpet.store.files import remove_tree, write_file
 
 TYPE_CHECKING = False
@@ -145,7 +146,15 @@ def status(store: Store, container: Container) -> Status:
         if values.get("state") in ("running", "restarting"):
             values.update(_lost(directory, container.id, values))
         found = Status(values)
+    if found.state == "running" and is_paused(container.id):
+        found.state = "paused"
     return found
+
+
+def is_paused(container_id: str) -> bool:
+    """Whether its group is frozen, whoever did it: nobody has to remember."""
+    place = cgroup.path(container_id)
+    return place is not None and cgroup.frozen(place)
 
 
 def monitored(store: Store, container_id: str) -> bool:

@@ -77,16 +77,18 @@ def kill(store: Store, container: Container, signal: str = "KILL") -> None:
             f"cannot kill container: {container.name}: container {container.id[:12]} is not running", exit_code=1
         )
     configured = stop_signal(store, container, default="")
-    if not configured or number == signals.number(configured) or number == signals.SIGKILL:
-        _mark(store, container)  # moby `daemon/kill.go`: which signals count as a stop by hand
+    by_hand = not configured or number == signals.number(configured) or number == signals.SIGKILL
+    if by_hand:
+        _mark(store, container)  # moby `daemon/kill.go`: which signals count as a stop by hand, and end a pause
     try:
         if number == signals.SIGKILL:
             kill_all(container, pidfd)
             _must_go(container, pidfd)
             wait_for_monitor(store, container)
         else:
-            _thaw(container, status)
             process.pidfd_send_signal(pidfd, number)
+            if by_hand:
+                _thaw(container, status)
     except ProcessLookupError:
         pass
     finally:
@@ -143,7 +145,9 @@ def _hold(store: Store, container: Container, *, force: bool) -> int:
         if not force and status.state in ("running", "paused", "restarting"):
             raise Conflict(
                 f'cannot remove container "/{container.name}": container is {status.state}',
-                "stop the container before removing or force remove",
+                "unpause it and stop it before removing, or force remove"
+                if status.state == "paused"
+                else "stop the container before removing or force remove",
                 exit_code=1,
             )
         late = time.monotonic() > deadline
@@ -242,8 +246,8 @@ def _end(
     """From the stop signal to the end of PID 1. The remark, if only SIGKILL helped."""
     deaf = _deaf(status.pid, number, seconds)
     try:
-        _thaw(container, status)
         process.pidfd_send_signal(pidfd, number)
+        _thaw(container, status)
         at_once = 1 if seconds < 0 or seconds > 1 else seconds
         if _gone(pidfd, at_once):
             return ""
@@ -339,7 +343,10 @@ def _gone(pidfd: int, seconds: float | None) -> bool:
 def _thaw(container: Container, status: state.Status) -> None:
     place = cgroup.path(container.id)
     if status.state == "paused" and place is not None:
-        cgroup.thaw(place)
+        try:
+            cgroup.thaw(place)
+        except FileNotFoundError:
+            pass  # it ended just now
 
 
 def _deaf(pid: int, number: int, seconds: int) -> str:

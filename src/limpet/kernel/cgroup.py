@@ -7,6 +7,7 @@ Without version 2 `create` gives None, and a container is held by its PID namesp
 from __future__ import annotations
 
 import os
+import select
 import time
 
 PARENT = "limpet"
@@ -146,8 +147,37 @@ def kill(place: str) -> None:
 
 
 def freeze(place: str) -> None:
-    """Asks for it; `cgroup.events` says when it is done."""
+    """Asks for it; `settled` says when it is done."""
     _write(f"{place}/cgroup.freeze", b"1")
+
+
+def frozen(place: str) -> bool:
+    """Whether it was asked for; a process that waits for a device freezes when it gets on."""
+    try:
+        return _read(f"{place}/cgroup.freeze").startswith(b"1")
+    except OSError:
+        return False  # no such group (any more)
+
+
+def settled(place: str, frozen: bool, seconds: float) -> bool:
+    """Waits until every process of the group stands still (or none does); whether that is so within the time.
+
+    Raises FileNotFoundError when the group is gone.
+    """
+    fd = os.open(f"{place}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    wanted = b"frozen 1" if frozen else b"frozen 0"
+    end = time.monotonic() + seconds
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)  # kernfs reports a change once the file was read
+        while wanted not in os.pread(fd, 256, 0):
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            poll.poll(left * 1000)
+        return True
+    finally:
+        os.close(fd)
 
 
 def thaw(place: str) -> None:
@@ -177,6 +207,14 @@ def pids(place: str) -> list[int]:
     for group in below:
         found += pids(group)
     return found
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 65536)
+    finally:
+        os.close(fd)
 
 
 def _write(path: str, data: bytes) -> None:
