@@ -67,8 +67,10 @@ def test_a_rule_finds_what_it_is_for_and_nothing_in_the_better_way(rule: str) ->
 
 def test_every_rule_of_docker_is_there() -> None:
     others = {"CopyIgnoredFile", "InvalidBaseImagePlatform", "InvalidDefinitionDescription"}
-    assert RULES.keys() == CASES.keys() | others
-    assert all(rule.url.startswith("https://docs.docker.com/go/dockerfile/rule/") for rule in RULES.values())
+    ours = {"UnknownSyntax"}
+    assert RULES.keys() == CASES.keys() | others | ours
+    urls = {rule.name: rule.url for rule in RULES.values() if rule.name not in ours}
+    assert all(url.startswith("https://docs.docker.com/go/dockerfile/rule/") for url in urls.values())
     assert all(rule.advice for rule in RULES.values())
 
 
@@ -104,6 +106,17 @@ def test_descriptions_are_looked_at_only_if_wanted() -> None:
             "Dockerfile:4:1: Comment for FROM should follow the format: `# base <description>`",
         ),
     ]
+
+
+def test_a_syntax_that_is_none_of_docker_s() -> None:
+    assert findings("# syntax=some/thing:2\nFROM a", known=False) == [
+        (
+            "UnknownSyntax",
+            "Dockerfile:1:1: the syntax some/thing:2 is not known, the file is read as docker/dockerfile:1",
+        )
+    ]
+    for known in ("docker/dockerfile:1", "docker/dockerfile:1.7-labs", "docker.io/docker/dockerfile@sha256:00 x"):
+        assert names(f"# syntax={known}\nFROM a") == []
 
 
 def test_near_names_and_places() -> None:

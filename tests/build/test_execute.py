@@ -107,7 +107,8 @@ def test_a_step_that_fails_ends_the_build_and_leaves_nothing(limpet: Any, busybo
     result = build(limpet, context, f"FROM {busybox}\nRUN echo going; exit 3\n", check=False)
     assert result.returncode == 1
     assert "going" in result.stderr
-    message = "limpet: the command of line 2 failed with exit code 3: RUN echo going; exit 3"
+    path = os.path.relpath(context / "Dockerfile")
+    message = f"limpet: {path}:2:1: the command failed with exit code 3 >>> RUN echo going; exit 3"
     assert result.stderr.splitlines()[-1] == message
     assert limpet("ps", "-aq").stdout == ""
     assert limpet("system", "check").returncode == 0
@@ -118,13 +119,14 @@ def test_files_that_are_not_there_or_lead_out(limpet: Any, busybox: str, context
     (context / "docker").mkdir()
     (context / "docker/entry.sh").write_text("")
     (context / "out").symlink_to("/etc/passwd")
+    path = os.path.relpath(context / "Dockerfile")
     missing = build(limpet, context, f"FROM {busybox}\nCOPY entry.sh /\n", check=False)
     assert missing.stderr.splitlines()[-2:] == [
-        f"limpet: COPY entry.sh: not in the context {context}",
+        f"limpet: {path}:2:1: entry.sh: not in the context {context} >>> COPY entry.sh /",
         "did you mean docker/entry.sh?",
     ]
     out = build(limpet, context, f"FROM {busybox}\nCOPY out /\n", check=False)
-    assert out.stderr.splitlines()[-1].startswith("limpet: out: leads out of the context")
+    assert out.stderr.splitlines()[-1].startswith(f"limpet: {path}:2:1: out: leads out of the context")
     nowhere = limpet("build", context / "nope", check=False)
     assert "no such directory" in nowhere.stderr
 
@@ -251,7 +253,7 @@ def test_stages_and_targets(limpet: Any, busybox: str, context: Path) -> None:
     archive = limpet("image", "inspect", "made:1").stdout
     assert len(json.loads(archive)[0]["RootFS"]["Layers"]) == 1
     failed = build(limpet, context, text, "--target", "unused", check=False)
-    assert failed.stderr.splitlines()[-1] == "limpet: the command of line 5 failed with exit code 1: RUN exit 1"
+    assert failed.stderr.splitlines()[-1].endswith(":5:9: the command failed with exit code 1 >>> RUN exit 1")
 
 
 def test_from_scratch_with_a_root_file_system_that_is_added(
@@ -270,6 +272,23 @@ def test_a_dockerfile_on_standard_input_and_several_names(limpet: Any, busybox: 
     assert ids.read_text() == result.stdout.strip()
     assert run(limpet) == "from standard input\n"
     assert limpet("image", "inspect", "--format", "{{.Id}}", "made:2").stdout == result.stdout
+
+
+def test_a_build_argument_that_nobody_takes(limpet: Any, busybox: str, context: Path) -> None:
+    result = build(
+        limpet,
+        context,
+        f"FROM {busybox}\nARG VERSION\n",
+        "--build-arg",
+        "VERSON=1",
+        "--build-arg",
+        "TARGETARCH=x",
+        "--build-arg",
+        "NO_PROXY=x",
+    )
+    assert [line for line in result.stderr.splitlines() if line.startswith("warning")] == [
+        "warning: --build-arg VERSON: no ARG takes it; did you mean VERSION?"
+    ]
 
 
 def test_the_plan_is_printed_and_nothing_is_built(limpet: Any, busybox: str, context: Path) -> None:

@@ -7,9 +7,11 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limpet.build import dockerfile, ignore, notes, planner
+from limpet.build import dockerfile, ignore, notes, planner, variables
 from limpet.build import execute as executor
 from limpet.build.context import context as open_context
+from limpet.build.instructions import Arg
+from limpet.build.nearest import did_you_mean
 from limpet.build.planner import Base, Request
 from limpet.build.typed import program
 from limpet.errors import Invalid, LimpetError, NotFound
@@ -71,6 +73,8 @@ def build(
             made, found = _plan(store, asked, read, progress)
             for finding in found:
                 say(f"warning: {finding.rule.name}: {finding.text}")
+            for text in _unused(read.program, asked.arguments):
+                say(f"warning: {text}")
             if found and read.checks.error:
                 rules = ", ".join(sorted({finding.rule.name for finding in found}))
                 message = f"{read.file.path}: lint violation found for rules: {rules}"
@@ -140,6 +144,22 @@ def _read(asked: Asked) -> _Read:
         line = directive.line if directive else 1
         raise Invalid(f"{shown}:{line}:1: {e}", "as in # check=skip=JSONArgsRecommended;error=true") from None
     return _Read(file, program(file), ignored, checks)
+
+
+def _unused(program: Program, arguments: Mapping[str, str]) -> list[str]:
+    """What is to be said of each --build-arg that no ARG takes."""
+    declared = {
+        one.key.text
+        for arg in (*program.arguments, *(each for stage in program.stages for each in stage.instructions))
+        if isinstance(arg, Arg)
+        for one in arg.arguments
+    }
+    found = []
+    for key in arguments:
+        if key not in declared and not variables.is_predefined(key):
+            hint = did_you_mean(key, declared)
+            found.append(f"--build-arg {key}: no ARG takes it" + (f"; {hint}" if hint else ""))
+    return found
 
 
 def _notes(read: _Read) -> notes.Notes:

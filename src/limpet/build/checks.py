@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from limpet.build.instructions import Arg, Maintainer
+from limpet.build.lines import Word
 
 if TYPE_CHECKING:
     from limpet.build.dockerfile import Instruction
     from limpet.build.instructions import From, Program
     from limpet.build.notes import Notes
 
+_KNOWN_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@]\S*)?(?:\s|\Z)")
 _RESERVED = ("context", "scratch")
 
 
 def check_program(program: Program, notes: Notes) -> None:
     """Notes what is found, in the order of the file."""
+    syntax = program.file.directive("syntax")
+    if syntax and not _KNOWN_SYNTAX.match(syntax.value):
+        message = f"the syntax {syntax.value.split(' ')[0]} is not known, the file is read as docker/dockerfile:1"
+        notes.add("UnknownSyntax", message, program.file.instructions[0], Word("", syntax.line, 1))
     for each in program.file.instructions:
         if each.empty_continuation:
             notes.add("NoEmptyContinuation", "Empty continuation line", each)

@@ -81,16 +81,16 @@ class Tree:
         except NotFound:
             return False
 
-    def matches(self, source: str, what: str = "COPY") -> list[str]:
+    def matches(self, source: str) -> list[str]:
         """The paths that a source means. Raises NotFound for a name without wildcards that isn't there."""
         if has_wildcard(source):
-            return [match for match in self._glob(source, what) if self._counts(match)]
+            return [match for match in self._glob(source) if self._counts(match)]
         source = unescaped(source)
         if not self._exists(source):
-            raise NotFound(f"{what} {source}: not in {self.name}", self._near(source))
+            raise NotFound(f"{source}: not in {self.name}", self._near(source))
         if not self._counts(source):
             hint = f"take it out of {self.ignored.source}, or make an exception with !"
-            raise NotFound(f"{what} {source}: excluded by {self.ignored.source}", hint)
+            raise NotFound(f"{source}: excluded by {self.ignored.source}", hint)
         return [source]
 
     def copies(
@@ -101,7 +101,6 @@ class Tree:
         target_is_directory: bool,
         excludes: tuple[str, ...] = (),
         parents: bool = False,
-        what: str = "COPY",
     ) -> list[Entry]:
         """What a COPY puts where, parents before children, in one order on every machine. Raises NotFound, Invalid.
 
@@ -109,14 +108,14 @@ class Tree:
         target ends with a slash or is a directory already. `parents` keeps the path from the root, or from `/./` on.
         """
         found: list[Entry] = []
-        exclude = _filter(excludes, f"{what} --exclude")
+        exclude = _filter(excludes, "--exclude")
         top = target.rstrip("/") or "/"
         for source in sources:
             if parents:
                 found.append(_implied(top))
-                found.extend(self._with_parents(source, top, exclude, what))
+                found.extend(self._with_parents(source, top, exclude))
                 continue
-            matches = self.matches(source, what)
+            matches = self.matches(source)
             several = len(matches) > 1
             for match in matches:
                 info = self._stat(match)
@@ -127,11 +126,7 @@ class Tree:
                 elif not exclude.ignores(posixpath.basename(match)):
                     name = posixpath.basename(match)
                     goal = posixpath.join(target, name) if target_is_directory or several else target
-                    handle = self._openat(match, os.O_PATH | os.O_CLOEXEC)
-                    try:
-                        found.append(self._entry(handle, match, goal, info))
-                    finally:
-                        os.close(handle)
+                    found.append(self._entry(-1, "", match, goal, info))  # never a link: those are followed
         return _hard_links(found)
 
     def content(self, entry: Entry) -> str:
@@ -188,15 +183,15 @@ class Tree:
                 raise NotFound(f"{path}: not in {self.name}", self._near(path)) from e
             raise Invalid(f"{path}: leads out of {self.name}, or cannot be read") from e
 
-    def _with_parents(self, source: str, top: str, exclude: Ignore, what: str) -> Iterator[Entry]:
+    def _with_parents(self, source: str, top: str, exclude: Ignore) -> Iterator[Entry]:
         before, pivot, after = source.partition("/./")
         if not pivot:
             before, after = "", source
         after = posixpath.normpath(after)
         if not has_wildcard(source):
-            self.matches(posixpath.normpath(posixpath.join(before, after)), what)
-        include = _filter((after,), what)
-        for base in self._glob(before, what) if has_wildcard(before) else [before]:
+            self.matches(posixpath.normpath(posixpath.join(before, after)))
+        include = _filter((after,), "a source")
+        for base in self._glob(before) if has_wildcard(before) else [before]:
             if not self._exists(base) or not stat.S_ISDIR(self._stat(base).st_mode):
                 continue
             states = _States(self.ignored.state(base)[1], exclude.state("")[1], include.state("")[1])
@@ -218,7 +213,7 @@ class Tree:
         fd = self._openat(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in sorted(os.listdir(fd), key=os.fsencode):
-                path, within = posixpath.join(top, name), posixpath.join(relative, name)
+                path, within = f"{top}/{name}" if top else name, f"{relative}/{name}" if relative else name
                 ignored, ignore_state = self.ignored.step(path, states.ignore)
                 excluded, exclude_state = exclude.step(within, states.exclude)
                 included, include_state = include.step(within, states.include) if include else (True, ())
@@ -229,16 +224,12 @@ class Tree:
                     and (included or (include is not None and include.patterns[0].reaches(within)))
                 ):
                     continue
-                handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-                try:
-                    info = os.fstat(handle)
-                    is_directory = stat.S_ISDIR(info.st_mode)
-                    if not keep and not is_directory:
-                        continue
-                    goal = posixpath.join(target, name)
-                    entry = self._entry(handle, path, goal, info)
-                finally:
-                    os.close(handle)
+                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                is_directory = stat.S_ISDIR(info.st_mode)
+                if not keep and not is_directory:
+                    continue
+                goal = f"{target}/{name}" if target != "/" else f"/{name}"
+                entry = self._entry(fd, name, path, goal, info)
                 if keep:
                     yield entry
                 if is_directory:
@@ -252,24 +243,26 @@ class Tree:
         finally:
             os.close(fd)
 
-    def _entry(self, handle: int, path: str, target: str, info: os.stat_result) -> Entry:
+    def _entry(self, directory: int, name: str, path: str, target: str, info: os.stat_result) -> Entry:
         kind = stat.S_IFMT(info.st_mode)
-        entry = Entry(path, target, info.st_mode)
-        if self._owners:
-            entry = replace(entry, uid=info.st_uid, gid=info.st_gid, mtime_ns=info.st_mtime_ns)
-        if kind == stat.S_IFLNK:
-            return replace(entry, link=os.readlink("", dir_fd=handle))
+        size, device, link, same = 0, 0, "", ""
         if kind == stat.S_IFREG:
+            size = info.st_size
             # For now `same_as` says which file it is; `_hard_links` makes the first target of it.
             same = f"{info.st_dev}:{info.st_ino}" if info.st_nlink > 1 else ""
-            return replace(entry, size=info.st_size, same_as=same)
-        if kind == stat.S_IFDIR:
-            return entry
-        if self._owners and kind != stat.S_IFSOCK:
-            return replace(entry, device=info.st_rdev)
-        raise Invalid(f"{path}: neither a file, a directory nor a link", f"take it out of {self.name}, or ignore it")
+        elif kind == stat.S_IFLNK:
+            link = os.readlink(name, dir_fd=directory)
+        elif kind != stat.S_IFDIR:
+            if not self._owners or kind == stat.S_IFSOCK:
+                hint = f"take it out of {self.name}, or ignore it"
+                raise Invalid(f"{path}: neither a file, a directory nor a link", hint)
+            device = info.st_rdev
+        if not self._owners:
+            return Entry(path, target, info.st_mode, size, link, same_as=same)
+        uid, gid, mtime_ns = info.st_uid, info.st_gid, info.st_mtime_ns
+        return Entry(path, target, info.st_mode, size, link, uid, gid, mtime_ns, device, same)
 
-    def _glob(self, source: str, what: str) -> list[str]:
+    def _glob(self, source: str) -> list[str]:
         """Go's filepath.Match, one path component at a time; hidden files match, as there."""
         matches = [""]
         for part in source.split("/"):
@@ -280,7 +273,7 @@ class Tree:
             try:
                 wanted = glob(part.replace("**", "*"))
             except PatternError as e:
-                raise Invalid(f"{what} {source}: {e}", "a backslash makes a character stand for itself") from None
+                raise Invalid(f"{source}: {e}", "a backslash makes a character stand for itself") from None
             matches = [
                 posixpath.join(base, name)
                 for base in matches

@@ -114,7 +114,6 @@ class Copying:
 
     def _collect(self, step: Copy, tree: Tree) -> None:
         target, is_directory = resolve(self._root, step.target)
-        what = step.place.text.partition(" ")[0]
         if step.chown:
             self._owner = owner(self._root, step.chown)
         sources: list[str] = []
@@ -122,7 +121,7 @@ class Copying:
             if not step.unpack or step.parents:
                 sources.append(source)
                 continue
-            found = tree.matches(source, what)
+            found = tree.matches(source)
             sources += [escaped(path) for path in found if not self._unpacked(step, tree, path, target)]
         entries = tree.copies(
             tuple(sources),
@@ -130,7 +129,6 @@ class Copying:
             target_is_directory=is_directory,
             excludes=step.excludes,
             parents=step.parents,
-            what=what,
         )
         self._items += [(self._finished(step, entry), tree) for entry in entries]
         for file in step.files:

@@ -19,7 +19,7 @@ from limpet.build import plan, refusals
 from limpet.build.context import Tree
 from limpet.build.copy import Copying
 from limpet.build.place import write_directory
-from limpet.build.run import run_step
+from limpet.errors import LimpetError
 from limpet.images import catalog, ensure, importer
 from limpet.layers.driver import driver
 from limpet.oci import platform as platforms
@@ -90,7 +90,11 @@ class _Execution:
         for stage in self.plan.stages:
             state = self.states[stage.number] = self._begin(stage)
             for step in stage.steps:
-                self._step(stage, state, step)
+                try:
+                    self._step(stage, state, step)
+                except LimpetError as e:
+                    message = step.place.located(self.plan.path, e.message)
+                    raise type(e)(message, e.hint, exit_code=e.exit_code) from e
         target = self.plan.target
         state = self.states[target.number]
         config = image_config(target, state.document, state.layers, state.history, labels, self.plan.platform)
@@ -167,6 +171,8 @@ class _Execution:
         announce()
         if copying is not None:
             return copying.write()
+        from limpet.build.run import run_step  # a build that finds all in the cache needs no containers
+
         assert isinstance(step, plan.Run)
         image_id = stage.base.id if stage.base.kind == "image" else ""
         return run_step(self.store, state.layers, step, state.document, image_id, EPOCH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     exact = by_lower.get(word.lower())
     if exact is not None:
         return exact
+    import difflib  # only for a mistake
+
     found = difflib.get_close_matches(word.lower(), by_lower, 1, 0.7)
     return by_lower[found[0]] if found else ""
 

@@ -174,6 +174,12 @@ RULES = {
             "This will become an error in a future release",
             "name the container's port only; -p of `run` publishes it",
         ),
+        Rule(
+            "UnknownSyntax",
+            "",
+            "A front end of another language is never fetched: the file is read as a Dockerfile",
+            "write syntax=docker/dockerfile:1, or leave the line out",
+        ),
     )
 }
 

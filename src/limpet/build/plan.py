@@ -13,6 +13,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limpet.build import lines
+
 if TYPE_CHECKING:
     from limpet.build.instructions import Device
     from limpet.build.mounts import Mount
@@ -42,6 +44,10 @@ class Place:
     text: str
     line: int
     column: int
+
+    def located(self, path: str, message: str) -> str:
+        """`path:line:column: message >>> instruction`, on one line."""
+        return lines.located(path, self.line, self.column, message, " ".join(self.text.split()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,7 @@ def check(made: Plan) -> None:
             found = _refused(step)
             if found:
                 what, hint = found
-                place = step.place
-                text = " ".join(place.text.split())[:120]
-                raise Invalid(f"{made.path}:{place.line}:{place.column}: {what} is not supported yet >>> {text}", hint)
+                raise Invalid(step.place.located(made.path, f"{what} is not supported yet"), hint)
 
 
 def _refused(step: Step) -> tuple[str, str] | None:

@@ -60,9 +60,7 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
         connection = start.launch(store, container, client=True)
         code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
         if code:
-            text = step.place.text.partition("\n")[0]
-            message = f"the command of line {step.place.line} failed with exit code {code}: {text}"
-            raise LimpetError(message, exit_code=1)
+            raise LimpetError(f"the command failed with exit code {code}", exit_code=1)
         diff_id = changes.write_layer(store, container, max_mtime=epoch, durable=True, empty=True)
         assert diff_id is not None
         driver.driver(store).seal([*layers, diff_id])

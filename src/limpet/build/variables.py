@@ -41,6 +41,16 @@ def predefined(build: Platform, target: Platform, stage: str, given: Mapping[str
     return {key: given.get(key, value) for key, value in found.items()}
 
 
+def is_predefined(key: str) -> bool:
+    """Whether `--build-arg` may set it though no ARG declares it."""
+    return (
+        key.upper() in PROXIES
+        or key in ("SOURCE_DATE_EPOCH", "TARGETSTAGE")
+        or key.startswith("BUILDKIT_")
+        or key.removeprefix("BUILD").removeprefix("TARGET") in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
+    )
+
+
 def global_scope(
     arguments: Sequence[Arg], start: Mapping[str, str], given: Mapping[str, str], escape: str
 ) -> dict[str, str]:
