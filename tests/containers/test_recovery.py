@@ -14,6 +14,7 @@ import pytest
 
 from limpet.containers import recovery, state
 from limpet.kernel import cgroup
+from limpet.store.files import remove_tree
 from limpet.store.store import Store
 from limpet.units import seconds_of
 
@@ -96,6 +97,19 @@ def test_recover_starts_what_has_a_policy(limpet: Limpet, mine: Store, busybox: 
     assert limpet("system", "recover").stdout == f"box: started (--restart {policy})\n"
     assert names(limpet) == ["box:running"]
     assert limpet("system", "recover").stdout == ""
+
+
+def test_after_a_boot(limpet: Limpet, mine: Store, busybox: str) -> None:
+    """Nothing is left of /run then."""
+    for name, policy in (("again", "unless-stopped"), ("once", "no"), ("stopped", "always")):
+        limpet("run", "-d", "--name", name, "--restart", policy, busybox, "sleep", "1000")
+    limpet("kill", "stopped")
+    lose(mine, "again")
+    lose(mine, "once")
+    remove_tree(mine.run)
+    assert names(limpet) == ["again:exited", "once:exited", "stopped:exited"]
+    assert limpet("system", "recover").stdout == "again: started (--restart unless-stopped)\n"
+    assert names(limpet) == ["again:running", "once:exited", "stopped:exited"]
 
 
 def test_recover_leaves_what_was_stopped_by_hand(limpet: Limpet, mine: Store, busybox: str) -> None:

@@ -51,6 +51,10 @@ def test_start_says_what_died_and_only_of_this_run(limpet: Limpet, busybox: str)
         return result
 
     said = told(start)
+    assert (
+        told(lambda number: limpet("restart", "new"))
+        == "limpet: container new ended with exit code 4, without a word\n"
+    )
     assert said.startswith(("limpet: container old ended with exit code 3: ", "limpet: container new"))
     assert said.count("one") == said.count("old")
     store = Store(str(limpet.root), f"{limpet.root}/run")

@@ -48,8 +48,11 @@ def unpause(call: Call) -> int:
 
 
 def restart(call: Call) -> int:
+    from limpet.cli.run import look
     from limpet.containers import start as starting
     from limpet.containers import stop as stopping
+
+    started = []
 
     def act(container: Container) -> None:
         if container.options.auto_remove:
@@ -58,8 +61,11 @@ def restart(call: Call) -> int:
             )
         stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"], explain=_explainer(container))
         starting.start(call.store, container)
+        started.append(container)
 
-    return _each(call, act)
+    failed = _each(call, act)
+    look(call.store, started)
+    return failed
 
 
 def _explainer(container: Container) -> Callable[[str], None]:

@@ -42,7 +42,7 @@ def run(call: Call) -> int:
     connection = _launch(call.store, container, waiting, client=not options.detach or options.auto_remove)
     if options.detach:
         print(container.id, flush=True)
-        _look(call.store, [container], connection)
+        look(call.store, [container], connection)
         return 0
     assert connection is not None
     from limpet.containers import attach as attaching
@@ -108,18 +108,20 @@ def start(call: Call) -> int:
             return max(code, 0)  # DETACHED is below
         print(name, flush=True)
         started.append(container)
-    _look(call.store, started)
+    look(call.store, started)
     return failed
 
 
-def _look(store: Store, containers: list[Container], connection: socket.socket | None = None) -> None:
+def look(store: Store, containers: list[Container], connection: socket.socket | None = None) -> None:
     """Says which of them have ended already: nobody else would. The exit code stays that of a start, as Docker's.
 
     A person at a terminal does not notice a quarter of a second after the id; a script gets next to no delay, and no
     word of a program that has done its work.
     """
     from limpet.containers import watch
+    from limpet.kernel import signals
 
+    signals.block(signals.SIG_UNBLOCK, signals.DEADLY)  # see `start.launch`
     person = os.isatty(2)
     seconds = _GLANCE if person else _BLINK
     for container in containers:
