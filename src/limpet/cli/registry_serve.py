@@ -10,6 +10,8 @@ from limpet.cli.table import Command, Option
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
+    import ssl
+
     from limpet.cli.table import Call
 
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -26,6 +28,11 @@ def serve(call: Call) -> int:
     workers = call["workers"]
     if not 1 <= workers <= 64:
         raise Invalid(f"--workers {workers}: from 1 to 64")
+    if bool(call["tls-cert"]) != bool(call["tls-key"]):
+        raise Invalid("--tls-cert and --tls-key belong together", "or --tls alone, for a certificate of our own")
+    if call["access"] and not call["auth"]:
+        raise Invalid("--access needs --auth", "the users that its rules are about")
+    secure = bool(call["tls"] or call["tls-cert"])
     config = Config(
         storage=os.path.abspath(call["storage"]),
         read_only=call["read-only"],
@@ -36,15 +43,44 @@ def serve(call: Call) -> int:
         grace_seconds=_number(call, "grace", _TIMES, "1h, 30m"),
         upload_seconds=_number(call, "upload-expiry", _TIMES, "24h, 30m"),
         access_log=call["access-log"],
+        audit_log=call["audit-log"],
+        passwords=os.path.abspath(call["auth"]) if call["auth"] else "",
+        access=os.path.abspath(call["access"]) if call["access"] else "",
+        url=call["url"],
+        secure=secure,
         workers=workers,
     )
     if not address.loopback:
-        print(
-            f"limpet: warning: {address} can be reached from other machines, by anybody and without TLS",
-            file=sys.stderr,
-        )
-    run.serve(config, address)
+        lacks = [
+            what
+            for what, has in (("by anybody (--auth)", config.passwords), ("without TLS (--tls)", secure))
+            if not has
+        ]
+        if lacks:
+            print(
+                f"limpet: warning: {address} can be reached from other machines, {' and '.join(lacks)}", file=sys.stderr
+            )
+    run.serve(config, address, _context(call, address.host) if secure else None)
     return 0
+
+
+def _context(call: Call, host: str) -> ssl.SSLContext:
+    """With the given certificate, or one of our own in the storage, for all names that this machine has."""
+    from limpet.registry.server.storage import Storage
+    from limpet.serving import tls
+
+    certificate, key = call["tls-cert"], call["tls-key"]
+    if not certificate:
+        import socket
+
+        names = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
+        if host and host not in (*names, "0.0.0.0", "::"):
+            names.append(host)
+        directory = f"{Storage(os.path.abspath(call['storage'])).root}/tls"
+        certificate, key, fingerprint = tls.self_made(directory, [*names, *call["tls-name"]])
+        print(f"certificate {certificate}, SHA-256 {fingerprint}", file=sys.stderr)
+        print("clients trust it as certs.d/HOST:PORT/ca.crt in /etc/docker or /etc/containers", file=sys.stderr)
+    return tls.context(certificate, key)
 
 
 def collect(call: Call) -> int:
@@ -111,6 +147,7 @@ COMMANDS = {
         usage="[OPTIONS]",
         summary="Serve a registry of one's own (OCI distribution specification 1.1)",
         options=(
+            Option("access", kind="string", default="", metavar="FILE", help="Rules: who may pull, push, delete what"),
             Option(
                 "access-log", kind="string", default="", metavar="FILE", help="Log requests as JSON lines; - is stdout"
             ),
@@ -121,6 +158,8 @@ COMMANDS = {
                 metavar="ADDRESS",
                 help="Where to listen: HOST:PORT, or unix:///PATH",
             ),
+            Option("audit-log", kind="string", default="", metavar="FILE", help="Log what is changed as JSON lines"),
+            Option("auth", kind="string", default="", metavar="FILE", help="Users: made with htpasswd -B"),
             Option(
                 "gc-interval",
                 kind="string",
@@ -134,7 +173,12 @@ COMMANDS = {
             Option("rate-limit", kind="int", default=0, metavar="N", help="Requests a second for each client address"),
             Option("read-only", help="Only pulls"),
             _STORAGE,
+            Option("tls", help="TLS with a certificate of our own, kept in the storage"),
+            Option("tls-cert", kind="string", default="", metavar="FILE", help="TLS with this certificate (PEM)"),
+            Option("tls-key", kind="string", default="", metavar="FILE", help="The certificate's key"),
+            Option("tls-name", kind="list", metavar="NAME", help="One more name or address in our own certificate"),
             _EXPIRY,
+            Option("url", kind="string", default="", metavar="URL", help="How clients call us, if behind a proxy"),
             Option("workers", kind="int", default=1, metavar="N", help="Processes that serve"),
         ),
         examples=(

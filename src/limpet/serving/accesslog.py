@@ -1,4 +1,4 @@
-"""The access log: one JSON object a line, written in the background a few times a second."""
+"""The access log and the audit log: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _ESCAPE = json.encoder.encode_basestring_ascii
 
 
 class AccessLog:
-    """Appends to `path` ("-": standard output). Lines are gathered; a worker that is killed loses the last ones."""
+    """Appends to `path` ("-": standard output). Requests are gathered and written a few times a second; a worker that
+    is killed loses the last ones."""
 
     _EVERY = 0.2
     _MOST = 1 << 16
@@ -41,6 +42,12 @@ class AccessLog:
             self.flush()
         elif self._waiting is None:
             self._waiting = asyncio.get_running_loop().call_later(self._EVERY, self.flush)
+
+    def note(self, **fields: str | int) -> None:
+        """One event of any fields, on the disk's way when this returns: for logs that must not lose a line."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._lines.append(json.dumps({"time": moment, **fields}) + "\n")
+        self.flush()
 
     def flush(self) -> None:
         """Writes what is gathered. A full disk loses lines, not requests."""

@@ -23,16 +23,24 @@ class Bucket:
 
     _MOST = 65536
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, burst: float = 0) -> None:
         self._rate = rate
-        self._burst = max(1.0, rate * 2)
+        self._burst = burst or max(1.0, rate * 2)
         self._levels: dict[str, tuple[float, float]] = {}  # client: (tokens, when)
 
-    def wait(self, client: str, now: float | None = None) -> float:
+    def look(self, client: str, now: float | None = None) -> float:
         """0 if the client may go on, or else the seconds until it may."""
-        now = time.monotonic() if now is None else now
+        tokens = self._tokens(client, time.monotonic() if now is None else now)
+        return 0 if tokens >= 1 else (1 - tokens) / self._rate
+
+    def _tokens(self, client: str, now: float) -> float:
         tokens, then = self._levels.get(client, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - then) * self._rate)
+        return min(self._burst, tokens + (now - then) * self._rate)
+
+    def wait(self, client: str, now: float | None = None) -> float:
+        """As `look`, and counts the request if it may go on."""
+        now = time.monotonic() if now is None else now
+        tokens = self._tokens(client, now)
         if tokens < 1:
             return (1 - tokens) / self._rate
         if len(self._levels) >= self._MOST:

@@ -15,7 +15,9 @@ from limpet import units
 from limpet.errors import LimpetError
 from limpet.registry.server import blobs, content, gc, names, routes
 from limpet.registry.server.errors import RegistryError
+from limpet.registry.server.guard import Guard
 from limpet.registry.server.manifests import Manifests
+from limpet.registry.server.metrics import Metrics
 from limpet.registry.server.storage import Storage
 from limpet.registry.server.uploads import Uploads, expire
 from limpet.serving.accesslog import AccessLog
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from limpet.registry.server.config import Config
     from limpet.registry.server.routes import Route
+    from limpet.registry.server.tokens import Identity
 
     Answer = Callable[["App", BaseRequest, Route], Awaitable[StreamResponse]]
 
@@ -45,6 +48,9 @@ class App:
         self.uploads = Uploads(self.storage)
         self.manifests = Manifests(self.storage)
         self.log = AccessLog(config.access_log) if config.access_log else None
+        self.audit = AccessLog(config.audit_log) if config.audit_log else None
+        self.guard = Guard(config, self.storage.root) if config.passwords else None
+        self.metrics = Metrics(self.storage)
         self._bucket = Bucket(config.rate / config.workers) if config.rate else None
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
@@ -76,12 +82,22 @@ class App:
         if route is None:
             if target == "/healthz":
                 return await self._health()
+            if target == "/metrics":
+                return await self._metrics(request)
+            if self.guard is not None and target.partition("?")[0] == "/token":
+                return await self.guard.token(request, client(request))
             raise RegistryError(404, "UNSUPPORTED", "no such path; the registry's API is below /v2/")
         if route.repository:
             names.repository(route.repository)
         elif route.kind not in ("base", "catalog"):
             raise RegistryError(400, "NAME_INVALID")
+        request["kind"] = route.kind
+        if self.guard is not None:
+            identity = await self.guard.identify(request, client(request))
+            request["identity"] = identity
+            self.guard.judge(request, identity, route)
         if route.action != routes.PULL:
+            request["write"] = route
             if self.config.read_only:
                 raise RegistryError(405, "UNSUPPORTED", "this registry is read-only")
             if route.action == routes.DELETE and not self.config.delete:
@@ -90,11 +106,12 @@ class App:
 
     def user(self, request: BaseRequest) -> str:
         """Who is asking, "" for anybody."""
-        return ""
+        identity: Identity | None = request.get("identity")
+        return identity.name if identity is not None else ""
 
     def allows(self, request: BaseRequest, repository: str, action: str) -> bool:
         """Whether who is asking may do that."""
-        return True
+        return self.guard is None or self.guard.allows(request["identity"], repository, action)
 
     async def room(self, repository: str) -> int | None:
         """Bytes that a repository may still grow by; None without a quota."""
@@ -117,11 +134,22 @@ class App:
             text = json.dumps({"status": "failing", "reason": e.strerror})
             return Response(status=503, text=text + "\n", headers={"Content-Type": "application/json"})
 
+    async def _metrics(self, request: BaseRequest) -> StreamResponse:
+        """Open where the registry is; with users, for each of them."""
+        if self.guard is not None and not (await self.guard.identify(request, client(request))).name:
+            raise self.guard.challenge_basic()
+        text = await asyncio.to_thread(self.metrics.text)
+        return Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
     def _refusal(self, request: BaseRequest, error: RegistryError) -> StreamResponse:
         return Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
 
     def done(self, request: BaseRequest, response: StreamResponse, seconds: float) -> None:
         """Called after each response."""
+        self.metrics.count(request.method, request.get("kind", "other"), response.status, response.body_length, seconds)
+        route: Route | None = request.get("write")
+        if self.audit is not None and route is not None and _is_change(request, response, route):
+            self._note(request, response, route)
         if self.log is not None:
             self.log.write(
                 client(request),
@@ -133,6 +161,19 @@ class App:
                 seconds,
                 request.headers.get("User-Agent", ""),
             )
+
+    def _note(self, request: BaseRequest, response: StreamResponse, route: Route) -> None:
+        assert self.audit is not None
+        self.audit.note(
+            client=client(request),
+            user=self.user(request),
+            action=route.action,
+            kind="blob" if route.kind in ("upload", "uploads") else route.kind,
+            repository=route.repository,
+            reference=route.argument if route.kind in ("manifest", "blob") else "",
+            digest=response.headers.get("Docker-Content-Digest", ""),
+            status=response.status,
+        )
 
     async def housekeeping(self) -> None:
         """Runs in one of the workers as long as the server does: expires uploads, collects what nothing needs."""
@@ -158,14 +199,22 @@ class App:
             return os.stat(f"{self.storage.root}/oci-layout").st_mtime
 
     def close(self) -> None:
-        if self.log is not None:
-            self.log.flush()
+        for log in (self.log, self.audit):
+            if log is not None:
+                log.flush()
 
 
 def client(request: BaseRequest) -> str:
     """The address that a request comes from; "unix" for a unix socket."""
     peer: Any = request.transport.get_extra_info("peername") if request.transport is not None else None
     return peer[0] if isinstance(peer, tuple) else "unix"
+
+
+def _is_change(request: BaseRequest, response: StreamResponse, route: Route) -> bool:
+    """Steps of an upload before its last are none; what was refused is worth a line."""
+    if response.status >= 400:
+        return response.status in (401, 403)
+    return request.method in ("PUT", "DELETE") or response.status == 201
 
 
 async def _base(app: App, request: BaseRequest, route: Route) -> StreamResponse:

@@ -10,7 +10,9 @@ from limpet.serving.limits import Limits
 @dataclass(frozen=True)
 class Config:
     """`rate`: requests a second for each client, 0 for no limit; `quota`: bytes of a repository, 0 for no limit;
-    `gc_seconds` between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take."""
+    `gc_seconds` between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take;
+    `passwords`, `access`: the files of `users.py`, "" for a registry without users; `url`: how clients call us, if
+    not as they do; `secure`: with TLS."""
 
     storage: str
     read_only: bool = False
@@ -21,5 +23,10 @@ class Config:
     grace_seconds: float = 3600
     upload_seconds: float = 24 * 3600
     access_log: str = ""
+    audit_log: str = ""
+    passwords: str = ""
+    access: str = ""
+    url: str = ""
+    secure: bool = False
     workers: int = 1
     limits: Limits = field(default_factory=Limits)

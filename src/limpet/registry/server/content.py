@@ -98,7 +98,7 @@ async def tags(app: App, request: BaseRequest, route: Route) -> StreamResponse:
 
 
 async def catalog(app: App, request: BaseRequest, route: Route) -> StreamResponse:
-    found = await asyncio.to_thread(app.storage.repositories)
+    found = [one for one in await asyncio.to_thread(app.storage.repositories) if app.allows(request, one, "pull")]
     page, headers = _page(request, found)
     return _json({"repositories": page}, headers)
 

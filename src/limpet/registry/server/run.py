@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from limpet.registry.server import metrics
 from limpet.registry.server.app import App
 from limpet.registry.server.storage import Storage
 from limpet.serving import listen, worker, workers
@@ -22,6 +23,7 @@ def serve(config: Config, address: Address, context: ssl.SSLContext | None = Non
     """Serves until SIGTERM or SIGINT. Prints the address once it can be used."""
     Storage(config.storage)  # a directory that can't be used is said before a socket is bound
     address, listeners = listen.sockets(address, config.workers)
+    measures = metrics.prepare(config.workers)
     scheme = "https" if context is not None else "http"
     shown = str(address) if address.path else f"{scheme}://{address}"
     print(f"serving {config.storage} on {shown}", flush=True)
@@ -36,7 +38,7 @@ def serve(config: Config, address: Address, context: ssl.SSLContext | None = Non
                     listeners[number],
                     limits=config.limits,
                     stop=stop,
-                    done=app.done if app.log is not None else None,
+                    done=app.done,
                     context=context,
                 )
             finally:
@@ -50,6 +52,7 @@ def serve(config: Config, address: Address, context: ssl.SSLContext | None = Non
     try:
         workers.run(work, config.workers, config.limits.grace)
     finally:
+        metrics.clean(measures)
         signal.signal(signal.SIGTERM, before)
         if address.path:
             listen.remove(address.path)
