@@ -105,7 +105,7 @@ class Archive:
             view = memoryview(piece)
             while view:
                 view = view[os.write(data, view) :]
-        scanner.finish()
+        scanner.finish(data)
         broken = self._tree.unresolved()
         if broken:
             path, goal = (os.fsdecode(each) for each in broken[0])

@@ -60,6 +60,11 @@ def kept(mode: int, xattrs: dict[bytes, bytes], path: bytes) -> tuple[tuple[byte
     return tuple(result)
 
 
+def packed(entries: list[tuple[int, int, int]]) -> bytes:
+    """An ACL in the kernel's form, of (tag, permissions, id)."""
+    return b"\2\0\0\0" + b"".join(_ENTRY.pack(*entry) for entry in entries)
+
+
 def _fits(mode: int, name: bytes) -> bool:
     kind = stat.S_IFMT(mode)
     if name == _ACCESS:

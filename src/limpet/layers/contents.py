@@ -65,5 +65,5 @@ def rescan(data: int, tree: Tree) -> list[SparseFile]:
         at = scanner.skip()
     if at > os.fstat(data).st_size:
         raise Corrupt("the tar of the layer ends early", "`limpet system check` looks for damage")
-    scanner.finish()
+    scanner.finish(data)
     return scanner.sparse

@@ -84,7 +84,7 @@ class Ingest:
             raise Corrupt(f"the layer is {diff_id}, but the image says {expected_diff_id}", "the image is broken")
         if not self._size:
             raise Corrupt("the layer is empty, not even a tar's end")
-        self._scanner.finish()
+        self._scanner.finish(self._fd)
         info = LayerInfo(diff_id, self._size, self._scanner.entries)
         if not self._is_here(diff_id, durable):
             self._write_forms(durable)

@@ -12,6 +12,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, Invalid, quoted
+from limpet.layers import acl
+from limpet.layers.acl import ACCESS, DEFAULT
 from limpet.layers.attributes import clean, kept
 from limpet.layers.fields import decimal, device, number, pax_records, time, verify_checksum
 from limpet.layers.limits import MAX_EXTENSION, MAX_NAME, MAX_PATH
@@ -70,6 +72,7 @@ class Scanner:
         self._long_name = self._long_link = b""
         self._sparse_size = 0
         self._ended = False
+        self._has_acls = False
 
     def feed(self, piece: bytes | memoryview) -> None:
         begin, self._position = self._position, self._position + len(piece)
@@ -102,13 +105,18 @@ class Scanner:
             self._position = self._next
         return self._position
 
-    def finish(self) -> None:
-        """Raises Corrupt when the stream ended inside a member, or before one that an extension header announced."""
+    def finish(self, data: int = -1) -> None:
+        """Raises Corrupt when the stream ended inside a member, or before one that an extension header announced.
+
+        `data`: a descriptor of the tar, for names in ACLs (see `acl`).
+        """
         if not self._ended and (self._next > self._position or self._carry or self._take != self._header):
             raise Corrupt("the tar is truncated: it ends inside a member")
         if self._pax or self._long_name or self._long_link:
             raise Corrupt("the tar is truncated: an extension header without its member")
         self.tree.finish()
+        if self._has_acls:
+            acl.resolve(self.tree, data)
 
     def _header(self, h: bytes) -> None:
         if h == _NO_DATA:
@@ -171,6 +179,7 @@ class Scanner:
         uid, gid = number(h[108:116], name), number(h[116:124], name)
         mtime, nsec = number(h[136:148], name), 0
         xattrs: dict[bytes, bytes] = {}
+        acls: dict[bytes, bytes] = {}
         sparse: Records = []
         name, link = self._long_name or name, self._long_link or link
         if self._pax or self._global:
@@ -191,6 +200,8 @@ class Scanner:
                     gid = decimal(value, key, name)
                 elif key == b"mtime":
                     mtime, nsec = time(value, name)
+                elif key[:11] == b"SCHILY.acl.":
+                    acls[key] = value
                 elif key[:11] == b"GNU.sparse.":
                     sparse.append((key[11:], value))
                     if key == b"GNU.sparse.name":
@@ -224,6 +235,9 @@ class Scanner:
         node = Node(mode, uid if uid != _NO_ID else 0, gid if gid != _NO_ID else 0, mtime, nsec)
         if xattrs:
             node.xattrs = kept(mode, xattrs, path)
+        if acls:
+            self._has_acls = True
+            node.xattrs += tuple((key, acls[key]) for key in (ACCESS, DEFAULT) if key in acls)
         kind_of = mode & 0o170000
         if kind_of == stat.S_IFREG:
             node.size, node.offset = size, data

@@ -162,6 +162,10 @@ class Tree:
         """`.wh..wh..opq` in the directory `path`."""
         self.directory(path).opaque = True
 
+    def lookup(self, path: bytes) -> Node | None:
+        """What this layer has at a path, links to directories on the way followed."""
+        return self._find(path)
+
     def finish(self) -> None:
         """Resolves the hard links that came before their targets, and those that mean a file below."""
         for first in list(self._links):
