@@ -41,6 +41,17 @@ def test_names_of_containers_images_and_volumes(limpet: Any, busybox: str) -> No
     assert words(limpet, "container", "rm", "-f", "w") == ["web"]
 
 
+def test_names_of_registries(limpet: Any, tmp_path: Any) -> None:
+    """Those with a login or a setting; no store is made for that, and no program asked."""
+    (tmp_path / "config.json").write_text('{"auths": {"a.example": {}, "b.example/team": {}}, "credsStore": "none"}')
+    (tmp_path / "registries.toml").write_text('[registry."c.example"]\n[registry."*.d.example"]\n')
+    limpet.environment.pop("REGISTRY_AUTH_FILE", None)
+    limpet.environment |= {"DOCKER_CONFIG": str(tmp_path), "LIMPET_REGISTRIES": f"{tmp_path}/registries.toml"}
+    assert words(limpet, "login", "") == ["a.example", "b.example/team", "c.example"]
+    assert words(limpet, "logout", "b") == ["b.example/team"]
+    assert not limpet.root.exists()
+
+
 def test_bash_really_completes(limpet: Any, tmp_path: Any) -> None:
     script = tmp_path / "completion.bash"
     script.write_text(limpet("completion", "bash").stdout)

@@ -171,7 +171,7 @@ def _arguments(call: Call, command: Command, given: list[str], last: str) -> lis
             found.append(_FILES)
         elif kind in _NAMES:
             try:
-                found += _NAMES[kind](call) if call.has_store() else []
+                found += _NAMES[kind](call) if kind == "registry" or call.has_store() else []
             except LimpetError:
                 continue
         elif kind:
@@ -199,10 +199,20 @@ def _volumes(call: Call) -> list[tuple[str, str]]:
     return [(name, "") for (name,) in call.store.db.rows("SELECT name FROM volume ORDER BY name")]
 
 
+def _registries(call: Call) -> list[tuple[str, str]]:
+    """Those with a login, and those with settings of their own."""
+    from limpet.registry import login, settings
+
+    logins = login.all_logins(ask=False)
+    known = [f"{rule.domain}/{rule.path}".rstrip("/") for rule in settings.load().rules if "*" not in rule.domain]
+    return [(name, "logged in" if name in logins else "") for name in sorted({*logins, *known})]
+
+
 _NAMES: dict[str, Callable[[Call], list[tuple[str, str]]]] = {
     "container": _containers,
     "container:": _inside,
     "image": _images,
+    "registry": _registries,
     "volume": _volumes,
 }
 

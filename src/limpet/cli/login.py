@@ -110,6 +110,7 @@ COMMANDS = {
             "pass show registry | limpet login -u me --password-stdin registry.example",
         ),
         max_args=1,
+        complete="registry",
     ),
     "logout": Command(
         "logout",
@@ -119,5 +120,6 @@ COMMANDS = {
         [Option("all", "a", help="Forget all logins")],
         examples=("limpet logout registry.example", "limpet logout --all"),
         max_args=1,
+        complete="registry",
     ),
 }

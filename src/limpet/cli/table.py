@@ -44,8 +44,8 @@ class Option:
 class Command:
     """`interspersed`: options may follow arguments.
 
-    `complete`: what the arguments are, for the shell: container, `container:` (as cp wants it), image, volume, file, or
-    words themselves; several are joined by "|".
+    `complete`: what the arguments are, for the shell: container, `container:` (as cp wants it), image, registry,
+    volume, file, or words themselves; several are joined by "|".
     """
 
     __slots__ = (

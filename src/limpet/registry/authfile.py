@@ -94,10 +94,12 @@ class AuthFile:
                 del entries[other]
             return erased
 
-    def keys(self) -> list[str]:
-        """What there are logins for, as `limpet logout` takes it."""
+    def keys(self, *, ask: bool = True) -> list[str]:
+        """What there are logins for, as `limpet logout` takes it. With `ask` programs are asked too."""
         document = self._read()
         found = {"/".join(filter(None, _split(key))) for key in _table(document, "auths")}
+        if not ask:
+            return sorted(found)
         store = document.get("credsStore")
         if isinstance(store, str) and store:
             found |= {"/".join(filter(None, _split(key))) for key in Keychain(store, self.path).list()}

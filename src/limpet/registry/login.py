@@ -83,9 +83,9 @@ def forget(domain: str, path: str) -> tuple[bool, str]:
     return erased, left.source if left is not None else ""
 
 
-def all_logins() -> list[str]:
-    """The keys of all logins in the user's file."""
-    return AuthFile(credentials.target()).keys()
+def all_logins(*, ask: bool = True) -> list[str]:
+    """The keys of all logins in the user's file, and with `ask` of the programs that it names."""
+    return AuthFile(credentials.target()).keys(ask=ask)
 
 
 def key_of(domain: str, path: str) -> str:
