@@ -134,6 +134,11 @@ def test_heredocs_have_names_contents_and_modes() -> None:
     assert (run.end_line, copy.line, copy.end_line, last.line) == (7, 8, 11, 12)
 
 
+def test_the_name_of_a_heredoc_may_stand_after_spaces() -> None:
+    for line, name in (("<< EOF", "EOF"), ("<<- EOF", "EOF"), ("<<  'E F'  >out", "E F"), ("<< -E", "-E")):
+        assert only(f"RUN {line}\nx\n{name}\n").heredocs[0].name == name
+
+
 def test_what_looks_like_a_heredoc_and_is_none() -> None:
     assert only("ENV A=<<EOF").heredocs == ()
     assert only("RUN cat <<<here").heredocs == ()

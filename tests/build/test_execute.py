@@ -313,8 +313,21 @@ def test_the_checks_of_a_file(limpet: Any, busybox: str, context: Path) -> None:
     (context / "Dockerfile").write_text(f"# check=error=true\nFROM {busybox}\nCMD x\n")
     failed = limpet("build", context, check=False)
     assert "lint violation found for rules: JSONArgsRecommended" in failed.stderr
+    option = "BUILDKIT_DOCKERFILE_CHECK=skip=all"
+    assert "warning" not in limpet("build", "--build-arg", option, context).stderr
     (context / "Dockerfile").write_text(f"# check=skip=all;error=true\nFROM {busybox}\nCMD x\n")
     assert "warning" not in limpet("build", context).stderr
+
+
+def test_what_is_found_before_a_mistake_is_said_too(limpet: Any, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM a AS Name\nMAINTAINER me\nBADCMD\nCMD x\n")
+    place = f"{os.path.relpath(context)}/Dockerfile"
+    result = limpet("build", "--check", context, check=False)
+    assert [line.partition(" >>>")[0] for line in result.stdout.splitlines() if line.startswith(place)] == [
+        f"{place}:1:11: Stage name 'Name' should be lowercase",
+        f"{place}:2:1: Maintainer instruction is deprecated in favor of using label",
+    ]
+    assert result.stderr == f"limpet: {place}:3:1: unknown instruction: BADCMD >>> BADCMD\n"
 
 
 def test_what_can_t_be_executed_yet_is_refused_by_name_before_anything_runs(

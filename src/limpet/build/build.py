@@ -7,13 +7,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limpet.build import dockerfile, ignore, notes, planner, variables
+from limpet.build import dockerfile, ignore, notes, planner, typed, variables
 from limpet.build import execute as executor
+from limpet.build.checks import check_program
 from limpet.build.context import context as open_context
-from limpet.build.instructions import Arg
 from limpet.build.nearest import did_you_mean
 from limpet.build.planner import Base, Request
-from limpet.build.typed import program
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.images import catalog
 from limpet.oci import reference
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from limpet.build.dockerfile import Dockerfile
     from limpet.build.ignore import Ignore
-    from limpet.build.instructions import Program
     from limpet.build.plan import Plan
     from limpet.images.catalog import Image
     from limpet.progress import Progress
@@ -44,9 +42,20 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class _Read:
     file: Dockerfile
-    program: Program
     ignored: Ignore
     checks: notes.Options
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the build checks found, in the file's order; `is_error`: the file wants them to fail the build.
+
+    `error` is what keeps the file from being built at all, if anything does: what was found before it is there too.
+    """
+
+    findings: tuple[notes.Finding, ...]
+    is_error: bool
+    error: LimpetError | None
 
 
 def build(
@@ -70,13 +79,15 @@ def build(
     context = open_context(asked.directory, read.ignored)
     try:
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            made, found = _plan(store, asked, read, progress)
-            for finding in found:
+            made, checked = _plan(read, asked, _bringing(store, progress))
+            for finding in checked.findings:
                 say(f"warning: {finding.rule.name}: {finding.text}")
-            for text in _unused(read.program, asked.arguments):
+            if made is None or checked.error is not None:
+                raise checked.error or AssertionError
+            for text in _unused(read.file, asked.arguments):
                 say(f"warning: {text}")
-            if found and read.checks.error:
-                rules = ", ".join(sorted({finding.rule.name for finding in found}))
+            if checked.findings and checked.is_error:
+                rules = ", ".join(sorted({finding.rule.name for finding in checked.findings}))
                 message = f"{read.file.path}: lint violation found for rules: {rules}"
                 raise Invalid(message, "# check=error=true makes it an error")
             if check_ports is not None:
@@ -92,13 +103,14 @@ def make_plan(store: Store, asked: Asked, *, progress: Progress) -> Plan:
     """What `build` would execute (`--print=plan`). Base images are brought in, as their config is part of it."""
     read = _read(asked)
     with store.lease():
-        return _plan(store, asked, read, progress)[0]
+        made, checked = _plan(read, asked, _bringing(store, progress))
+    if made is None:
+        raise checked.error or AssertionError
+    return made
 
 
-def check(store: Store, asked: Asked) -> tuple[list[notes.Finding], bool]:
-    """The findings of the build checks, in the file's order, and whether they count as errors. Nothing is fetched."""
-    read = _read(asked)
-    collected = _notes(read)
+def check(store: Store, asked: Asked) -> Checked:
+    """The build checks (`--check`), of all stages. Nothing is fetched: of a base that isn't here nothing is known."""
 
     def base(name: str, platform: str) -> Base | None:
         try:
@@ -107,20 +119,35 @@ def check(store: Store, asked: Asked) -> tuple[list[notes.Finding], bool]:
             return None
         return Base(image.id, image.config)
 
-    request = Request(asked.target, asked.arguments, asked.platform)
-    planner.make(read.program, base, request, notes=collected, ignored=read.ignored, every_stage=True)
-    return sorted(collected.findings, key=lambda each: (each.line, each.column)), read.checks.error
+    return _plan(_read(asked), asked, base, every_stage=True)[1]
 
 
-def _plan(store: Store, asked: Asked, read: _Read, progress: Progress) -> tuple[Plan, list[notes.Finding]]:
+def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | None]:
     def base(name: str, platform: str) -> Base:
         image = executor.image_for(store, name, platform, progress)
         return Base(image.id, image.config)
 
-    collected = _notes(read)
-    request = Request(asked.target, asked.arguments, asked.platform)
-    made = planner.make(read.program, base, request, notes=collected, ignored=read.ignored)
-    return made, sorted(collected.findings, key=lambda each: (each.line, each.column))
+    return base
+
+
+def _plan(
+    read: _Read, asked: Asked, bases: Callable[[str, str], Base | None], *, every_stage: bool = False
+) -> tuple[Plan | None, Checked]:
+    """The plan, and what the checks found; no plan if there is an error."""
+    collected = notes.Notes(read.checks.skip, read.checks.experimental)
+    made, error = None, None
+    try:
+        whole = typed.program(read.file)
+        check_program(whole, collected)
+        request = Request(asked.target, asked.arguments, asked.platform)
+        made = planner.make(whole, bases, request, notes=collected, ignored=read.ignored, every_stage=every_stage)
+    except LimpetError as e:
+        error = e
+        part = typed.beginning(read.file)
+        if part is not None and not collected.findings:
+            check_program(part, collected)
+    findings = tuple(sorted(collected.findings, key=lambda each: (each.line, each.column)))
+    return made, Checked(findings, read.checks.error, error)
 
 
 def _read(asked: Asked) -> _Read:
@@ -137,37 +164,30 @@ def _read(asked: Asked) -> _Read:
         text, shown = _read_file(path), os.path.relpath(path)
         ignored = ignore.read(directory, path)
     file = dockerfile.parse(text, shown)
+    return _Read(file, ignored, _options(file, asked))
+
+
+def _options(file: Dockerfile, asked: Asked) -> notes.Options:
+    """`# check=…`; the build argument of BuildKit's replaces it."""
     directive = file.directive("check")
+    text, place = asked.arguments.get("BUILDKIT_DOCKERFILE_CHECK"), "--build-arg BUILDKIT_DOCKERFILE_CHECK"
+    if text is None and directive is not None:
+        text, place = directive.value.split(" ")[0], f"{file.path}:{directive.line}:1"
     try:
-        checks = notes.options(directive.value.split(" ")[0]) if directive else notes.Options()
+        return notes.options(text or "")
     except ValueError as e:
-        line = directive.line if directive else 1
-        raise Invalid(f"{shown}:{line}:1: {e}", "as in # check=skip=JSONArgsRecommended;error=true") from None
-    return _Read(file, program(file), ignored, checks)
+        raise Invalid(f"{place}: {e}", "as in check=skip=JSONArgsRecommended;error=true") from None
 
 
-def _unused(program: Program, arguments: Mapping[str, str]) -> list[str]:
+def _unused(file: Dockerfile, arguments: Mapping[str, str]) -> list[str]:
     """What is to be said of each --build-arg that no ARG takes."""
-    declared = {
-        one.key.text
-        for arg in (*program.arguments, *(each for stage in program.stages for each in stage.instructions))
-        if isinstance(arg, Arg)
-        for one in arg.arguments
-    }
+    declared = {word.text.partition("=")[0] for each in file.instructions if each.name == "ARG" for word in each.words}
     found = []
     for key in arguments:
         if key not in declared and not variables.is_predefined(key):
             hint = did_you_mean(key, declared)
             found.append(f"--build-arg {key}: no ARG takes it" + (f"; {hint}" if hint else ""))
     return found
-
-
-def _notes(read: _Read) -> notes.Notes:
-    from limpet.build.checks import check_program
-
-    collected = notes.Notes(read.checks.skip, read.checks.experimental)
-    check_program(read.program, collected)
-    return collected
 
 
 def _read_file(path: str) -> str:

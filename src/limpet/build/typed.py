@@ -7,6 +7,7 @@ to do. Nothing is expanded here, so that a mistake in a stage that isn't needed 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.build import flags as values
@@ -38,6 +39,7 @@ from limpet.build.instructions import (
     Workdir,
 )
 from limpet.build.nearest import did_you_mean
+from limpet.errors import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +92,21 @@ def program(file: Dockerfile) -> Program:
         raise error(file.instructions[-1], "dockerfile contains no stages to build", "a Dockerfile needs a FROM")
     stages.append(Stage(begin, tuple(body)))
     return Program(file, tuple(arguments), tuple(stages))
+
+
+def beginning(file: Dockerfile) -> Program | None:
+    """The instructions before the first that is wrong: what can be said of them can be said. None without a stage."""
+    good: list[Instruction] = []
+    for each in file.instructions:
+        try:
+            typed(each)
+        except Invalid:
+            break
+        good.append(each)
+    try:
+        return program(replace(file, instructions=tuple(good))) if good else None
+    except Invalid:
+        return None
 
 
 def typed(each: Instruction) -> Typed | From:

@@ -36,7 +36,7 @@ SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) 
 
 _SPACE_RUNS = re.compile(f"([{re.escape(SPACES)}]+)")
 _NAME = re.compile(r"[0-9]+|[@*#?$!-]|[^\W0-9]\w*")
-_GAP = re.compile(r"[\t\r ]*")
+_GAP = re.compile(r"-?[\t\r ]*")
 
 
 class WordError(ValueError):
@@ -142,7 +142,7 @@ class _Lexer:
             elif char == '"' and self.quotes:
                 found.append((self._double(raw), False))
             elif char == "<" and self._next() == "<":
-                # `<< EOF` is one word: the name of a heredoc may stand after spaces.
+                # `<< EOF` and `<<- EOF` are one word: the name of a heredoc may stand after spaces.
                 gap = _GAP.match(self.text, self.at + 1)
                 assert gap
                 found.append(("<<" + gap.group(), False))

@@ -60,12 +60,16 @@ def _check(call: Call, asked: Asked) -> int:
     """Findings to standard output, each with what to do; exit code 1 if there are any and `error=true` is set."""
     from limpet.build import build as builds
 
-    findings, is_error = builds.check(call.store, asked)
-    for finding in findings:
-        print(f"{finding.text}\n  {finding.rule.name}: {finding.rule.advice}\n  {finding.rule.url}")
-    count = len(findings)
+    checked = builds.check(call.store, asked)
+    for finding in checked.findings:
+        print(f"{finding.text}\n  {finding.rule.name}: {finding.rule.advice}")
+        if finding.rule.url:
+            print(f"  {finding.rule.url}")
+    if checked.error is not None:
+        raise checked.error
+    count = len(checked.findings)
     print(f"Check complete, {'no warnings' if not count else '1 warning' if count == 1 else f'{count} warnings'} found")
-    if findings and is_error:
+    if count and checked.is_error:
         raise Exit(1)
     return 0
 
