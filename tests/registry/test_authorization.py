@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.registry import server
 from tests.registry.server import send
 
 from limpet.errors import LimpetError, NotFound, Refused
-from limpet.registry import connection, redact, scopes
+from limpet.registry import challenge, connection, redact, scopes
 from limpet.registry.client import Registry
 from limpet.registry.connection import Connection
 
@@ -321,6 +323,26 @@ def test_the_error_says_which_login_was_used(guarded: Guarded, no_login: Path) -
         Registry(guarded.registry.domain).manifest("app", "1")
 
 
+def test_basic_where_the_token_server_refuses(no_login: Path) -> None:
+    """Two challenges: the second counts if the first leads nowhere."""
+    with server.scripted() as fake:
+        fake.add(IMAGE, "1")
+        login(no_login, fake.domain)
+
+        def answer(handler: Any) -> bool:
+            if handler.path.startswith("/token"):
+                send(handler, 401, b"{}")
+            elif handler.headers.get("Authorization") == BASIC:
+                return False
+            else:
+                header = f'Bearer realm="http://{fake.domain}/token", Basic realm="x"'
+                send(handler, 401, b"{}", {"WWW-Authenticate": header})
+            return True
+
+        fake.answer = answer
+        assert Registry(fake.domain).manifest("app", "1")[2] == IMAGE.digest
+
+
 # --- what a server may do ---------------------------------------------------------------------------------------------
 
 
@@ -433,6 +455,29 @@ def test_redirects_to_what_is_no_place(guarded: Guarded, location: str) -> None:
 )
 def test_secrets_are_hidden(text: str, expected: str) -> None:
     assert redact.clean(text) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="https://?=\"'@: basicearrtoken&*\n", max_size=300))
+def test_cleaning_twice_changes_nothing_more(text: str) -> None:
+    once = redact.clean(text)
+    assert redact.clean(once) == once
+    assert once.count("\n") <= text.count("\n")
+
+
+def test_a_long_text_is_cleaned_fast() -> None:
+    begin = time.monotonic()
+    for unit in ("http://", "basic ", "://@", "token=", "Authorization: "):
+        redact.clean(unit * 200_000)
+    assert time.monotonic() - begin < 10
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet='Bearerbsic realm="\\,= \t\x00é', max_size=200))
+def test_challenges_of_any_kind(header: str) -> None:
+    for one in challenge.parse(header):
+        assert one.scheme
+        assert all(name == name.lower() for name in one.parameters)
 
 
 def test_scopes() -> None:

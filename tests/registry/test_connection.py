@@ -439,6 +439,18 @@ def test_a_mirror_that_dies_half_way(config: Path) -> None:
         assert own.requests[0][1]["range"].startswith(f"bytes={2 << 20}-")
 
 
+def test_a_mirror_that_lies(config: Path) -> None:
+    with server.scripted() as own, server.scripted() as mirror:
+        own.add(IMAGE, "1")
+        mirror.documents[IMAGE.digest] = (IMAGE.media_type, IMAGE.manifest + b" ")
+        write(config, f'[registry."{own.domain}"]\nmirrors = ["{mirror.domain}"]\n')
+        client = Registry(own.domain)
+        assert client.manifest("app", IMAGE.digest)[0] == IMAGE.manifest
+        assert (len(mirror.requests), len(own.requests)) == (1, 1)
+        assert b"".join(client.blob("app", LAYER)) == IMAGE.layers[0]
+        assert len(mirror.requests) == 1  # and is not asked again soon
+
+
 def test_a_registry_that_is_elsewhere(fake: server.Scripted, config: Path) -> None:
     """The token is asked for by the name there."""
     scopes: list[str] = []

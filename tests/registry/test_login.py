@@ -379,6 +379,18 @@ def test_programs_that_fail(home: Path, name: str, text: str | None, said: str) 
     assert "config.json" in str(error.value) or "docker-credential-x" in str(error.value)
 
 
+def test_a_program_with_words_of_its_own(home: Path) -> None:
+    """docker-credential-pass says this when it shall erase what it does not have."""
+    text = (
+        '#!/bin/sh\n[ $1 = erase ] && echo "exit status 1: Error: x is not in the password store." && exit 1\n'
+        "echo credentials not found in native keychain; exit 1\n"
+    )
+    program(home, "pass", text)
+    config(home).write_text('{"credsStore": "pass"}')
+    assert not AuthFile(credentials.target()).erase("registry.example")
+    assert credentials.find("registry.example") is None
+
+
 def test_a_program_that_does_not_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(home, "slow", "#!/bin/sh\nexec sleep 1000")
     config(home).write_text('{"credsStore": "slow"}')

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from limpet.errors import Invalid, Refused
 from limpet.registry import endpoints, settings, shortnames
@@ -338,6 +342,49 @@ def test_bytes_that_are_no_text(places: Path, data: bytes, said: str) -> None:
     (places / "system/registries.toml").write_bytes(data)
     with pytest.raises(Invalid, match=said):
         settings.load()
+
+
+LINES = """
+[registry]
+[registry."a.example"]
+[[policy]]
+[aliases]
+match = "*"
+search = [
+"a"
+]
+location = "b.example/c"
+blocked = true
+mirrors = [
+{location = "x"},
+x = 1
+'''
+=
+require = "digest"
+[[registry]]
+[[registry.mirror]]
+prefix = "a.example"
+# [x]
+a.b.c = {}
+""".splitlines()
+TOML = st.lists(st.sampled_from(LINES), max_size=12).map("\n".join)
+
+
+@given(TOML)
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = write(Path(directory) / "registries.toml", text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LIMPET_REGISTRIES", str(file))
+            try:
+                known = settings.load()
+            except Invalid as e:
+                said = str(e)
+                assert said.startswith(f"{file}:")
+                assert 1 <= int(said.removeprefix(f"{file}:").partition(":")[0]) <= text.count("\n") + 1
+            else:
+                assert known.files == (str(file),)
 
 
 def test_a_directory_is_no_file(places: Path) -> None:

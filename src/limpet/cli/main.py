@@ -125,6 +125,7 @@ def _call(words: list[str]) -> Call | None:
         print("limpet: -H is ignored: there is no daemon to talk to", file=sys.stderr)
     if options["config"]:
         os.environ["DOCKER_CONFIG"] = options["config"]  # as `registry.credentials` reads it
+        os.environ.pop("REGISTRY_AUTH_FILE", None)
     if options["registries-conf"]:
         os.environ["LIMPET_REGISTRIES"] = options["registries-conf"]  # as `registry.settings` reads it
     if options["version"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
@@ -56,3 +58,13 @@ def codes(data: bytes) -> set[str]:
         return {error["code"] for error in json.loads(data)["errors"]}
     except (ValueError, LookupError, TypeError, RecursionError):
         return set()
+
+
+def retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, section 10.2.3); 0 for neither."""
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

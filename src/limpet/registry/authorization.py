@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from limpet.errors import LimpetError, Refused
 from limpet.registry import challenge as challenges
 from limpet.registry import credentials, redact, scopes
-from limpet.registry.answers import MAX_DOCUMENT, document, finish, words
+from limpet.registry.answers import MAX_DOCUMENT, document, finish, retry_after, words
 from limpet.registry.proxies import is_loopback
 from limpet.registry.transport import TransferError
 
@@ -93,12 +93,14 @@ class Authorization:
                     self._tokens = [token for token in self._tokens if token.value != sent]
                     wanted = scopes.union(scopes.parse(scope), scopes.parse(challenge.parameters.get("scope", "")))
                     value = self._token(challenge.parameters, scope, wanted)
-                    self._bearer, self._basic = challenge.parameters, False
-                    return value
-                if challenge.scheme == "basic":
-                    self._basic, self._bearer = True, None
+                    if value is not None:
+                        self._bearer, self._basic = challenge.parameters, False
+                        return value
+                elif challenge.scheme == "basic":
                     value = self._basic_value(scope)
-                    return value if value != sent else None
+                    if value is not None and value != sent:
+                        self._basic, self._bearer = True, None
+                        return value
         return None
 
     def credentials(self, scope: str) -> Credentials | None:
@@ -144,8 +146,10 @@ class Authorization:
             return None
         where = f"{parts.netloc} (token server of {self.domain})"
         if response.status != 200:
-            error = LimpetError if response.status in range(400, 500) and response.status != 429 else TransferError
-            raise error(f"{where}: {words(response)}")
+            if response.status in range(400, 500) and response.status != 429:
+                raise LimpetError(f"{where}: {words(response)}")
+            wait = retry_after(response.headers.get("Retry-After", ""))
+            raise TransferError(f"{where}: {words(response)}", wait=wait)
         date = response.headers.get("Date", "")
         try:
             answer = json.loads(document(response, MAX_DOCUMENT))
@@ -197,6 +201,8 @@ def _is_token(text: str) -> bool:
 def _life(answer: Mapping[str, Any], date: str) -> float:
     """Seconds from now; a token may have been issued some time ago, both times by the server's own clock."""
     seconds = answer.get("expires_in")
+    if isinstance(seconds, str) and seconds.isascii() and seconds.isdecimal():
+        seconds = int(seconds[:12])
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds < 1e9:
         return _USUAL_LIFE
     issued = answer.get("issued_at")

@@ -57,7 +57,12 @@ class Registry:
 
         Raises NotFound, Refused (no access), Corrupt (other bytes than the digest says), TransferError.
         """
-        return tries(lambda: self._manifest(repository, reference))
+        try:
+            return tries(lambda: self._manifest(repository, reference))
+        except Corrupt:
+            if not self.connection.distrust_mirrors():
+                raise
+            return tries(lambda: self._manifest(repository, reference))
 
     def _manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
         response = self.connection.request(

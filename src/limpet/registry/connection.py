@@ -10,13 +10,12 @@ import random
 import re
 import threading
 import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from limpet.errors import LimpetError, Refused
 from limpet.registry import endpoints, scopes
-from limpet.registry.answers import codes, document, finish, words
+from limpet.registry.answers import codes, document, finish, retry_after, words
 from limpet.registry.host import MAX_REDIRECTS, Host
 from limpet.registry.proxies import is_loopback
 from limpet.registry.settings import load
@@ -74,7 +73,8 @@ class Connection:
         self._login = login
         self._lock = threading.Lock()
         self._hosts: dict[Endpoint, Host] = {}
-        self._resting: dict[Host, float] = {}
+        self._resting: dict[Host, float] = {}  # mirrors, until when
+        self._answered: set[Host] = set()  # mirrors
 
     @property
     def base(self) -> str:
@@ -98,6 +98,15 @@ class Connection:
     def refresh_token(self) -> str:
         """The identity token that the registry gave for a login that was being tried; "" if none."""
         return self._own("").authorization.refresh_token
+
+    def distrust_mirrors(self) -> bool:
+        """Leaves alone for a while the mirrors that have answered; whether there were any. For answers with other bytes
+        than their digest says: the registry itself may have the right ones."""
+        until = time.monotonic() + _REST
+        with self._lock:
+            answered, self._answered = self._answered, set()
+        self._resting.update(dict.fromkeys(answered, until))
+        return bool(answered)
 
     def request(
         self,
@@ -161,6 +170,8 @@ class Connection:
             failed.append(e.message)
             return None
         if response.status < 400:
+            with self._lock:
+                self._answered.add(host)
             return response
         failed.append(f"{target.endpoint.domain}: {words(response)}")
         return None
@@ -212,13 +223,3 @@ def patiently(attempt: int, error: TransferError) -> None:
     """
     usual = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
     time.sleep(min(MAX_WAIT, max(usual, error.wait)))
-
-
-def retry_after(value: str) -> float:
-    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, section 10.2.3); 0 for neither."""
-    if value.isascii() and value.isdecimal():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0

@@ -68,7 +68,8 @@ class Keychain:
     def erase(self, server: str) -> bool:
         """Whether there was something to erase."""
         code, out = self._run("erase", server.encode())
-        if code and _NOT_FOUND not in out.lower():
+        # docker-credential-pass has other words here for what it does not know.
+        if code and _NOT_FOUND not in out.lower() and self.get(server) is not None:
             raise self._failure("erase", code, out)
         return not code
 
@@ -113,6 +114,6 @@ class Keychain:
         return process.returncode, text if text.strip() or not process.returncode else os.fsdecode(err[:4096])
 
     def _failure(self, action: str, code: int, out: str) -> LimpetError:
-        said = " ".join(redact.clean(out).split())[:200]
+        said = " ".join(redact.clean(out[:4000]).split())[:200]
         ended = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
         return Refused(f"{self.program} {action}: {said or ended}", f"{self._asked_by} asks for it")

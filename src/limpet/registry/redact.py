@@ -16,6 +16,8 @@ HIDDEN = "***"
 _SHORTEST = 4
 """Shorter ones would blacken half of every message, and are no secrets."""
 
+_LONGEST = 20_000
+
 _PATTERNS = (
     (re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{6,}"), rf"\1 {HIDDEN}"),
     (
@@ -46,7 +48,9 @@ def conceal(secret: str) -> None:
 
 
 def clean(text: str) -> str:
-    """The text without secrets; stays one line if it was one."""
+    """The text without secrets; stays one line if it was one. Of a long one only the beginning."""
+    if len(text) > _LONGEST:  # what is cut off may be a part of a secret: it goes with its whole word
+        text = text[:_LONGEST].rpartition(" ")[0] + " …"
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     for pattern, instead in _PATTERNS:

@@ -89,13 +89,19 @@ def _hub(term: str, limit: int) -> list[Found]:
 
 def _hit(one: dict[str, object]) -> Found:
     stars = one.get("star_count")
+    name, description = str(one["name"]), str(one.get("description") or "")
     return Found(
-        str(one["name"])[:300],
-        str(one.get("description") or "")[:10_000],
+        _printable(name[:300]),
+        _printable(description[:10_000]),
         stars if isinstance(stars, int) else 0,
         one.get("is_official") is True,
         one.get("is_automated") is True,
     )
+
+
+def _printable(text: str) -> str:
+    """What comes from a registry must not move the cursor of who reads it."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _catalogue(connection: Connection) -> Iterator[str]:
