@@ -70,7 +70,9 @@ class Ours:
 
 
 @contextmanager
-def serving(directory: Path, *args: str, context: ssl.SSLContext | None = None) -> Iterator[Ours]:
+def serving(
+    directory: Path, *args: str, context: ssl.SSLContext | None = None, environment: dict[str, str] | None = None
+) -> Iterator[Ours]:
     """Runs until the block ends, on a free port of loopback unless `args` has another --addr."""
     address = () if "--addr" in args else ("--addr", "127.0.0.1:0")
     process = subprocess.Popen(
@@ -79,7 +81,7 @@ def serving(directory: Path, *args: str, context: ssl.SSLContext | None = None) 
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "LIMPET_ROOT": f"{directory}-store"},
+        env={**os.environ, "LIMPET_ROOT": f"{directory}-store", **(environment or {})},
     )
     assert process.stdout is not None
     log: list[str] = []

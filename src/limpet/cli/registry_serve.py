@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import ssl
 
     from limpet.cli.table import Call
+    from limpet.images.served import ServedImages
 
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -30,6 +31,10 @@ def serve(call: Call) -> int:
         raise Invalid(f"--workers {workers}: from 1 to 64")
     if bool(call["tls-cert"]) != bool(call["tls-key"]):
         raise Invalid("--tls-cert and --tls-key belong together", "or --tls alone, for a certificate of our own")
+    if call["from-store"] and os.geteuid():
+        _ = call.store  # says what is missing; workers open it for themselves
+    if call["proxy"] and call["from-store"]:
+        raise Invalid("--proxy and --from-store: one or the other")
     if call["access"] and not call["auth"]:
         raise Invalid("--access needs --auth", "the users that its rules are about")
     secure = bool(call["tls"] or call["tls-cert"])
@@ -48,6 +53,9 @@ def serve(call: Call) -> int:
         access=os.path.abspath(call["access"]) if call["access"] else "",
         url=call["url"],
         secure=secure,
+        proxy=_upstream(call["proxy"]) if call["proxy"] else "",
+        proxy_seconds=_number(call, "proxy-fresh", _TIMES, "1m, 0"),
+        images=(lambda: _images(call)) if call["from-store"] else None,
         workers=workers,
     )
     if not address.loopback:
@@ -62,6 +70,22 @@ def serve(call: Call) -> int:
             )
     run.serve(config, address, _context(call, address.host) if secure else None)
     return 0
+
+
+def _upstream(url: str) -> str:
+    """The domain in a URL: whether it speaks TLS is for registries.toml to say, and plain is for loopback only."""
+    scheme, separator, rest = url.rpartition("://")
+    domain = rest.rstrip("/")
+    if (separator and scheme not in ("http", "https")) or not domain or not set(domain).isdisjoint("/@?# "):
+        raise Invalid(f"--proxy {url}: not a registry's address", "for example --proxy https://docker.io")
+    return "docker.io" if domain in ("registry-1.docker.io", "index.docker.io") else domain
+
+
+def _images(call: Call) -> ServedImages:
+    """In a worker: a database must not be shared with the process that forked it."""
+    from limpet.images.served import ServedImages
+
+    return ServedImages(call.store)
 
 
 def _context(call: Call, host: str) -> ssl.SSLContext:
@@ -160,6 +184,7 @@ COMMANDS = {
             ),
             Option("audit-log", kind="string", default="", metavar="FILE", help="Log what is changed as JSON lines"),
             Option("auth", kind="string", default="", metavar="FILE", help="Users: made with htpasswd -B"),
+            Option("from-store", help="Serve the images of this machine's store, to be pulled only"),
             Option(
                 "gc-interval",
                 kind="string",
@@ -169,6 +194,10 @@ COMMANDS = {
             ),
             _GRACE,
             Option("no-delete", help="Refuse to delete tags, manifests and blobs"),
+            Option(
+                "proxy", kind="string", default="", metavar="URL", help="Be a cache of this registry, to be pulled only"
+            ),
+            Option("proxy-fresh", kind="string", default="1m", metavar="TIME", help="How long a tag is believed (1m)"),
             Option("quota", kind="string", default="0", metavar="SIZE", help="What a repository may hold, as 10g"),
             Option("rate-limit", kind="int", default=0, metavar="N", help="Requests a second for each client address"),
             Option("read-only", help="Only pulls"),

@@ -18,6 +18,8 @@ from limpet.registry.server.errors import RegistryError
 from limpet.registry.server.guard import Guard
 from limpet.registry.server.manifests import Manifests
 from limpet.registry.server.metrics import Metrics
+from limpet.registry.server.proxy import Proxy
+from limpet.registry.server.source import FromImages, Local
 from limpet.registry.server.storage import Storage
 from limpet.registry.server.uploads import Uploads, expire
 from limpet.serving.accesslog import AccessLog
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from limpet.registry.server.config import Config
     from limpet.registry.server.routes import Route
+    from limpet.registry.server.source import Source
     from limpet.registry.server.tokens import Identity
 
     Answer = Callable[["App", BaseRequest, Route], Awaitable[StreamResponse]]
@@ -47,6 +50,12 @@ class App:
         self.storage = Storage(config.storage)
         self.uploads = Uploads(self.storage)
         self.manifests = Manifests(self.storage)
+        self.source: Source = Local(self.storage, self.manifests)
+        if config.proxy:
+            self.source = Proxy(config.proxy, self.storage, self.manifests, config.proxy_seconds)
+        elif config.images is not None:
+            self.source = FromImages(config.images())
+        self.serves_only = config.read_only or self.source.__class__ is not Local
         self.log = AccessLog(config.access_log) if config.access_log else None
         self.audit = AccessLog(config.audit_log) if config.audit_log else None
         self.guard = Guard(config, self.storage.root) if config.passwords else None
@@ -98,11 +107,16 @@ class App:
             self.guard.judge(request, identity, route)
         if route.action != routes.PULL:
             request["write"] = route
-            if self.config.read_only:
-                raise RegistryError(405, "UNSUPPORTED", "this registry is read-only")
+            if self.serves_only:
+                raise RegistryError(405, "UNSUPPORTED", self._why_not())
             if route.action == routes.DELETE and not self.config.delete:
                 raise RegistryError(405, "UNSUPPORTED", "this registry does not delete")
         return await _ANSWERS[route.kind](self, request, route)
+
+    def _why_not(self) -> str:
+        if self.config.proxy:
+            return f"this registry is a cache of {self.config.proxy}: push there"
+        return "this registry serves an engine's images" if self.config.images else "this registry is read-only"
 
     def user(self, request: BaseRequest) -> str:
         """Who is asking, "" for anybody."""

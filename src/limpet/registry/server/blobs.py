@@ -27,24 +27,20 @@ async def blob(app: App, request: BaseRequest, route: Route) -> StreamResponse:
     digest = names.digest(route.argument)
     if request.method == "DELETE":
         if not await asyncio.to_thread(app.storage.drop_blob, route.repository, digest):
-            raise _unknown(app, route.repository, digest)
+            if not app.storage.exists(route.repository):
+                raise RegistryError(404, "NAME_UNKNOWN", detail={"name": route.repository})
+            raise RegistryError(404, "BLOB_UNKNOWN", detail={"digest": digest})
         return Response(status=202, headers=_VERSION)
-    fd = app.storage.open_blob(route.repository, digest)
-    if fd is None:
-        raise _unknown(app, route.repository, digest)
+    found = await app.source.blob(request, route.repository, digest)
+    if not isinstance(found, int):
+        return found
     headers = {
         "Content-Type": "application/octet-stream",
         "Docker-Content-Digest": digest,
         "Cache-Control": "max-age=31536000",
         **_VERSION,
     }
-    return files.send(request, fd, digest, headers)
-
-
-def _unknown(app: App, repository: str, digest: str) -> RegistryError:
-    if not app.storage.exists(repository):
-        return RegistryError(404, "NAME_UNKNOWN", detail={"name": repository})
-    return RegistryError(404, "BLOB_UNKNOWN", detail={"digest": digest})
+    return files.send(request, found, digest, headers)
 
 
 async def begin(app: App, request: BaseRequest, route: Route) -> StreamResponse:

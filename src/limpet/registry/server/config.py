@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from limpet.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.registry.server.source import Images
 
 
 @dataclass(frozen=True)
@@ -12,7 +18,8 @@ class Config:
     """`rate`: requests a second for each client, 0 for no limit; `quota`: bytes of a repository, 0 for no limit;
     `gc_seconds` between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take;
     `passwords`, `access`: the files of `users.py`, "" for a registry without users; `url`: how clients call us, if
-    not as they do; `secure`: with TLS."""
+    not as they do; `secure`: with TLS; `proxy`: the domain of a registry to be a cache of; `images` opens an engine's
+    images in a worker, to serve those."""
 
     storage: str
     read_only: bool = False
@@ -28,5 +35,8 @@ class Config:
     access: str = ""
     url: str = ""
     secure: bool = False
+    proxy: str = ""
+    proxy_seconds: float = 60
+    images: Callable[[], Images] | None = None
     workers: int = 1
     limits: Limits = field(default_factory=Limits)

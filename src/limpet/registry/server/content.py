@@ -36,7 +36,7 @@ async def manifest(app: App, request: BaseRequest, route: Route) -> StreamRespon
     if request.method == "DELETE":
         await asyncio.to_thread(app.manifests.delete, route.repository, route.argument)
         return Response(status=202, headers=_VERSION)
-    stored = app.manifests.get(route.repository, route.argument)
+    stored = await app.source.manifest(route.repository, route.argument)
     headers = {
         "Content-Type": stored.media_type,
         "Docker-Content-Digest": stored.digest,
@@ -92,13 +92,13 @@ _CLOSE = {"Connection": "close"}
 
 
 async def tags(app: App, request: BaseRequest, route: Route) -> StreamResponse:
-    found = await asyncio.to_thread(app.manifests.tags, route.repository)
+    found = await app.source.tags(route.repository)
     page, headers = _page(request, found)
     return _json({"name": route.repository, "tags": page}, headers)
 
 
 async def catalog(app: App, request: BaseRequest, route: Route) -> StreamResponse:
-    found = [one for one in await asyncio.to_thread(app.storage.repositories) if app.allows(request, one, "pull")]
+    found = [one for one in await app.source.repositories() if app.allows(request, one, "pull")]
     page, headers = _page(request, found)
     return _json({"repositories": page}, headers)
 
@@ -122,9 +122,7 @@ def _page(request: BaseRequest, entries: Sequence[str]) -> tuple[list[str], dict
 async def referrers(app: App, request: BaseRequest, route: Route) -> StreamResponse:
     subject = names.digest(route.argument)
     kind = request.query.get("artifactType", "")
-    found, more = await asyncio.to_thread(
-        app.manifests.referrers, route.repository, subject, kind, request.query.get("last", "")
-    )
+    found, more = await app.source.referrers(route.repository, subject, kind, request.query.get("last", ""))
     headers = {"Content-Type": media.OCI_INDEX, **_VERSION}
     if kind:
         headers["OCI-Filters-Applied"] = "artifactType"

@@ -121,6 +121,12 @@ class Storage:
             self._place(self.link_path(repository, digest), b"")
         return True
 
+    def link_blob(self, repository: str, digest: str) -> None:
+        """Links a blob that is in the storage. Raises FileNotFoundError if it isn't any more."""
+        with self.lock():
+            os.utime(self.blob_path(digest))
+            self._place(self.link_path(repository, digest), b"")
+
     def drop_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository had the blob. Its bytes stay until the collection."""
         try:

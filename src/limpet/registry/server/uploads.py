@@ -146,8 +146,8 @@ def expire(storage: Storage, seconds: float) -> int:
     """Removes uploads that nothing came to for so long, and files that nobody will finish; how many."""
     count = 0
     limit = time.time() - seconds
-    for base in (f"{storage.root}/uploads", f"{storage.root}/new"):
-        for name in os.listdir(base):
+    for base in (f"{storage.root}/uploads", f"{storage.root}/new", f"{storage.root}/fetch"):
+        for name in os.listdir(base) if os.path.isdir(base) else ():
             path = f"{base}/{name}"
             try:
                 data = f"{path}/data"
