@@ -2,7 +2,7 @@
 
 Requests for the same thing wait for one fetch, in this worker and across workers (an flock on the file that it comes
 into). A blob is passed on while it comes in, all but its last byte, which waits for the digest. What came of a fetch
-that broke off stays in `fetch/` for the next one. A tag is asked for again when it is not fresh any more (by HEAD, which
+that broke off stays in `fetch/` for the next one. A tag that is no longer fresh is asked for again (by HEAD, which
 rate limits don't count); while the other registry does not answer, what is here is served.
 """
 
