@@ -9,6 +9,10 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -107,11 +111,13 @@ def podman(scratch: Path) -> Engine | None:
     )
 
 
-def registry(scratch: Path, port: int) -> subprocess.Popen[bytes]:
-    config = scratch / "registry.yml"
+def registry(
+    scratch: Path, port: int, address: str = "127.0.0.1", before: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    config = scratch / f"registry-{address}.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {scratch}/registry}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        f"http: {{addr: '{address}:{port}'}}\n"
     )
     log = open(scratch / "registry.log", "wb")
-    return subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    return subprocess.Popen([*before, "docker-registry", "serve", str(config)], stdout=log, stderr=log)

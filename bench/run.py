@@ -1,12 +1,13 @@
 """Compares limpet with docker and podman in one run: `bench/run [--quick] [CASE…]`.
 
 Each figure is a median over interleaved rounds (limpet, docker, podman, limpet, …), whole processes from outside;
-what counts is the ratio to docker. Cases: pull load run exec ps memory rmi.
+what counts is the ratio to docker. Cases: pull load run exec ps memory rmi link.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from typing import TYPE_CHECKING
 
 import engines
+import link
 
 import images
 
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 
     from engines import Engine
 
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 GOALS = {"pull": 0.25, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
-CASES = ["pull", "load", "run", "exec", "ps", "memory", "rmi"]
+CASES = ["pull", "load", "run", "exec", "ps", "memory", "rmi", "link"]
 
 
 def main() -> None:
@@ -177,6 +180,50 @@ class Bench:
             lambda e: e("pull", *e.pull_options, self.big),
         )
         self.row("rmi, 1 layer of 200 MB", figures, "rmi")
+
+    def case_link(self) -> None:
+        """Against a plain download of the same blob by curl: what the link gives to one TCP connection."""
+        slow = link.make(100e6, 0.025)
+        server = engines.registry(self.scratch, 5000, link.NEAR, slow.near)
+        place = f"{link.NEAR}:5000"
+        settings = self.scratch / "registries.toml"
+        settings.write_text(f'[registry."{place}"]\nplain-http = true\n')
+        manifest = json.loads(self.far(slow, "curl", "-s", "-H", f"Accept: {OCI_MANIFEST}", *_url(place, "manifests/1")))
+        blob = manifest["layers"][0]
+        others = [e for e in self.engines if e.name != "docker"]  # its daemon can't be in a namespace of its own
+        fetch = ["curl", "-s", "-o", "/dev/null", *_url(place, f"blobs/{blob['digest']}")]
+        figures: dict[str, list[float]] = {name: [] for name in ("curl", *(e.name for e in others))}
+        try:
+            for _ in range(self.rounds()):
+                start = time.perf_counter()
+                self.far(slow, *fetch)
+                figures["curl"].append(time.perf_counter() - start)
+                for engine in others:
+                    image = f"{place}/big:1"
+                    engine("rmi", "-f", image, check=False)
+                    engine("rmi", "-f", self.big, check=False)
+                    environment = {**engine.environment, "LIMPET_REGISTRIES": str(settings)}
+                    start = time.perf_counter()
+                    self.far(slow, *engine.command, "pull", *engine.pull_options, image, environment=environment)
+                    figures[engine.name].append(time.perf_counter() - start)
+        finally:
+            server.terminate()
+            server.wait()
+            slow.close()
+        medians = {name: statistics.median(values) for name, values in figures.items()}
+        rate = {name: blob["size"] * 8 / seconds / 1e6 for name, seconds in medians.items()}
+        words = ", ".join(f"{name} {value:.1f} Mbit/s" for name, value in rate.items())
+        share = 100 * rate["limpet"] / rate["curl"]
+        print(f"pull over 100 Mbit/s, 50 ms        {words}; {share:.0f} % of curl's (goal: 95 %)", flush=True)
+
+    def far(self, slow: link.Link, *words: str, environment: dict[str, str] | None = None) -> str:
+        return subprocess.run(
+            [*slow.far, *words], env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+
+def _url(place: str, path: str) -> list[str]:
+    return [f"http://{place}/v2/big/{path}"]
 
 
 def _unmount_below(scratch: Path) -> None:
