@@ -188,7 +188,9 @@ class Bench:
         place = f"{link.NEAR}:5000"
         settings = self.scratch / "registries.toml"
         settings.write_text(f'[registry."{place}"]\nplain-http = true\n')
-        manifest = json.loads(self.far(slow, "curl", "-s", "-H", f"Accept: {OCI_MANIFEST}", *_url(place, "manifests/1")))
+        manifest = json.loads(
+            self.far(slow, "curl", "-s", "-H", f"Accept: {OCI_MANIFEST}", *_url(place, "manifests/1"))
+        )
         blob = manifest["layers"][0]
         others = [e for e in self.engines if e.name != "docker"]  # its daemon can't be in a namespace of its own
         fetch = ["curl", "-s", "-o", "/dev/null", *_url(place, f"blobs/{blob['digest']}")]
@@ -218,7 +220,12 @@ class Bench:
 
     def far(self, slow: link.Link, *words: str, environment: dict[str, str] | None = None) -> str:
         return subprocess.run(
-            [*slow.far, *words], env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            [*slow.far, *words],
+            env=environment,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
         ).stdout
 
 

@@ -292,7 +292,7 @@ def test_the_config_is_valid_against_the_published_schema(limpet: Limpet, busybo
 @pytest.mark.parametrize("options", [(), ("-u", "1000"), ("-u", "www", "--cap-drop", "ALL"), ("-t",)])
 def test_output_through_the_descriptors_of_pid_1(limpet: Any, busybox: str, options: tuple[str, ...]) -> None:
     """What cron jobs and log links of images do."""
-    script = "echo out >/proc/1/fd/1; echo err >/proc/1/fd/2; cat /proc/1/comm"
+    script = "echo out >/proc/1/fd/1; echo err >/proc/1/fd/2; sleep 0.1; cat /proc/1/comm"
     limpet("run", "--name", "talker", *options, busybox, "sh", "-c", script)
     logged = limpet("logs", "talker")
     assert sorted((logged.stdout + logged.stderr).split()) == ["err", "limpet-init", "out"]

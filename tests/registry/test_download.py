@@ -44,16 +44,22 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "WORTH", 1 << 20)
     monkeypatch.setattr(download, "SEGMENT", 300_000)
     monkeypatch.setattr(download, "PIECE", 100_000)
+    monkeypatch.setattr(download, "TRIAL", 800_000)
+    monkeypatch.setattr(download, "SMALL", 50_000)
 
 
 class Slow:
-    """Whole blobs come slowly, ranges at once; `broken` of the first ranges break half-way."""
+    """Whole blobs come slowly, ranges at once; `broken` of the first ranges break half-way.
+
+    `line`: held for each piece, if all connections share one line.
+    """
 
     def __init__(self, fake: server.Scripted, *, broken: int = 0, says: str = "bytes") -> None:
         self.ranges: list[str] = []
         self._left = broken
         self._says = says
         self._lock = threading.Lock()
+        self.line: threading.Lock | None = None
         fake.answer = self
 
     def __call__(self, handler: Handler) -> bool:
@@ -68,8 +74,9 @@ class Slow:
             handler.end_headers()
             try:
                 for start in range(begin, len(BIG), 100_000):
-                    handler.wfile.write(BIG[start : start + 100_000])
-                    time.sleep(0.02)
+                    with self.line or threading.Lock():
+                        handler.wfile.write(BIG[start : start + 100_000])
+                        time.sleep(0.02)
             except OSError:
                 handler.close_connection = True
             return True
@@ -93,6 +100,15 @@ def test_a_slow_line_gets_several_connections(fake: server.Scripted, eager: None
     assert b"".join(Registry(fake.domain).blob("app", BLOB)) == BIG
     assert len(slow.ranges) > 10
     assert sum(not headers.get("range") for _, headers in fake.requests) == 1
+
+
+def test_a_line_that_is_full_keeps_one_connection(fake: server.Scripted, eager: None) -> None:
+    """Two connections share what one had: the second one, which was tried, brings the rest."""
+    slow = Slow(fake)
+    slow.line = threading.Lock()
+    assert b"".join(Registry(fake.domain).blob("app", BLOB)) == BIG
+    assert slow.ranges == []
+    assert len(fake.requests) == 2
 
 
 def test_broken_ranges_go_on(fake: server.Scripted, eager: None) -> None:

@@ -1,8 +1,9 @@
 """A blob on its way here: goes on where it broke, in parallel ranges where that helps, and no lie is believed.
 
 One connection is the rule: on most links it is as fast as several. If after a moment the reader mostly waits for the
-network, much is left, and the server takes ranges, several connections fetch a few MiB each ahead of the reader;
-what is ahead is bounded.
+network, much is left, and the server takes ranges, a second connection is tried from a point further on, while the
+first one goes on to that point. Where both together are no faster, the second one stays alone, and nothing was lost; else
+several connections fetch a few MiB each ahead of the reader; what is ahead is bounded.
 
 The bytes are not hashed here, but their count is held against the descriptor and against what the server announced.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
@@ -20,7 +22,7 @@ from limpet.registry import connection
 from limpet.registry.connection import MAX_TRIES, TransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from urllib3.response import BaseHTTPResponse
 
@@ -28,9 +30,16 @@ if TYPE_CHECKING:
     from limpet.registry.client import Registry
 
 PIECE = 1 << 20
+SMALL = 1 << 18  # where it is soon to be known how much has come
 
 PATIENCE = 1.0
-"""Seconds of one connection until more are thought of."""
+"""Seconds of one connection until a second one is tried."""
+
+TRIAL = 12 << 20
+"""Bytes that the first connection fetches meanwhile."""
+
+GAIN = 1.3
+"""How much faster both together must be."""
 
 WORTH = 32 << 20
 """Bytes that must be left for more connections to be worth their while."""
@@ -61,7 +70,7 @@ def blob(registry: Registry, repository: str, descriptor: Descriptor, offset: in
                 if position > descriptor.size:
                     raise Corrupt(f"{descriptor.digest}: longer than the {descriptor.size} bytes that were announced")
                 yield piece
-            if position < descriptor.size and fetch.slow and parallel:
+            if position < descriptor.size and fetch.gains and parallel:
                 for piece in _Segments(fetch, position).pieces():
                     position += len(piece)
                     yield piece
@@ -84,16 +93,18 @@ class _Fetch:
         self._repository = repository
         self._rate = registry.rate
         self.descriptor = descriptor
-        self.slow = False
-        """The reader waits for the network, and the server says that it takes ranges."""
+        self.gains = False
+        """Two connections were faster than one."""
 
     def single(self, position: int, may_stop: bool) -> Iterator[bytes]:
-        """From `position` to the end, or until it turns out `slow` (if it `may_stop` for that)."""
+        """From `position` to the end, or until a trial `gains`, if it `may_stop` for one."""
         response, skip = self._open(position, self.descriptor.size, exact=False)
         ranges = response.status == 206 or response.headers.get("Accept-Ranges", "").lower() == "bytes"
         may_stop = may_stop and ranges and self._rate is None
         began, waited, here = time.monotonic(), 0.0, position
-        for piece in self._body(response):
+        settled = (position, began, 0.0)
+        pieces = self._body(response)
+        for piece in pieces:
             if skip >= len(piece):
                 skip -= len(piece)
                 continue
@@ -104,11 +115,36 @@ class _Fetch:
             yield part
             left = time.monotonic()
             waited += left - arrived  # for the reader, not for the network
+            if settled[0] == position and left - began > PATIENCE / 2:
+                settled = (here, left, waited)  # past TCP's slow start
             if may_stop and left - began > PATIENCE and self.descriptor.size - here > WORTH:
                 may_stop = False
                 if waited < 0.4 * (left - began):
-                    self.slow = True
+                    network = (left - waited) - (settled[1] - settled[2])
+                    yield from self._trial(pieces, here, (here - settled[0]) / network if network > 0 else 0.0)
                     return
+
+    def _trial(self, pieces: Generator[bytes], here: int, rate: float) -> Iterator[bytes]:
+        """`pieces` as far as TRIAL, with a second connection beside it from there; `rate`: bytes a second until now."""
+        end = here + TRIAL
+        ahead = _Ahead(self, end)
+        try:
+            measured, came, start = 0.0, 0, time.monotonic()  # seconds of network, bytes by both
+            while here < end:
+                began, had = time.monotonic(), ahead.received
+                piece = next(pieces, b"")
+                if not piece:
+                    return  # `blob` says what is wrong
+                if began - start > PATIENCE / 3:  # the second one is under way
+                    measured += time.monotonic() - began
+                    came += len(piece) + ahead.received - had
+                yield piece[: end - here]
+                here += len(piece)
+            pieces.close()
+            self.gains = measured > 0 and came / measured > GAIN * rate
+            yield from ahead.pieces(all=not self.gains)
+        finally:
+            ahead.close()
 
     def part(self, begin: int, end: int) -> Iterator[bytes]:
         """The bytes from `begin` to before `end`, perhaps fewer. Raises _NoRanges."""
@@ -117,6 +153,14 @@ class _Fetch:
             response.close()
             raise _NoRanges
         yield from self._body(response)
+
+    def rest(self, begin: int) -> Iterator[bytes]:
+        """The bytes from `begin` on, perhaps fewer. Raises _NoRanges."""
+        response, skip = self._open(begin, self.descriptor.size, exact=False)
+        if skip:
+            response.close()
+            raise _NoRanges
+        yield from self._body(response, SMALL)
 
     def _open(self, begin: int, end: int, *, exact: bool) -> tuple[BaseHTTPResponse, int]:
         """The response, and how many of its bytes come before `begin`."""
@@ -154,9 +198,11 @@ class _Fetch:
         response.close()
         return LimpetError(f"{self._registry.domain}: {what}", "a proxy in between may be the cause")
 
-    def _body(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+    def _body(self, response: BaseHTTPResponse, size: int = 0) -> Generator[bytes]:
         try:
-            step = PIECE if self._rate is None else self._rate.piece(PIECE)
+            step = size or PIECE
+            if self._rate is not None:
+                step = self._rate.piece(step)
             for piece in response.stream(step, decode_content=False):
                 if self._rate is not None:
                     self._rate.take(len(piece))
@@ -167,6 +213,60 @@ class _Fetch:
             if not response.closed:
                 response.close()  # the reader gave up half-way: this connection is of no more use
             response.release_conn()
+
+
+class _Ahead:
+    """One connection that reads from `begin` to the end into a queue of at most TRIAL bytes."""
+
+    def __init__(self, fetch: _Fetch, begin: int) -> None:
+        self._fetch = fetch
+        self._begin = begin
+        self.received = 0
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._ended = self._stopped = False
+        threading.Thread(target=self._work, name=THREAD, daemon=True).start()
+
+    def pieces(self, *, all: bool) -> Iterator[bytes]:
+        """To the end, or only what is here. Raises what the connection raised, after what came before."""
+        while True:
+            with self._changed:
+                while all and not self._queue and not self._ended:
+                    self._changed.wait()
+                if not self._queue:
+                    if self._error is not None and all:
+                        raise self._error
+                    return
+                piece = self._queue.popleft()
+                self._queued -= len(piece)
+                self._changed.notify_all()
+            yield piece
+
+    def close(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        try:
+            for piece in self._fetch.rest(self._begin):
+                with self._changed:
+                    while self._queued > TRIAL and not self._stopped:
+                        self._changed.wait()
+                    if self._stopped:
+                        return
+                    self._queue.append(piece)
+                    self._queued += len(piece)
+                    self.received += len(piece)
+                    self._changed.notify_all()
+        except BaseException as e:
+            self._error = e
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
 
 class _Segments:
