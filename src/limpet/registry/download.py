@@ -2,8 +2,8 @@
 
 One connection is the rule: on most links it is as fast as several. If after a moment the reader mostly waits for the
 network, much is left, and the server takes ranges, a second connection is tried from a point further on, while the
-first one goes on to that point. Where both together are no faster, the second one stays alone, and nothing was lost; else
-several connections fetch a few MiB each ahead of the reader; what is ahead is bounded.
+first one goes on to that point. Where both together are no faster, the second one stays alone, and nothing was lost;
+else several connections fetch a few MiB each ahead of the reader; what is ahead is bounded.
 
 The bytes are not hashed here, but their count is held against the descriptor and against what the server announced.
 """
