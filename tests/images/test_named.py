@@ -77,6 +77,25 @@ def test_registries_are_searched_in_order(settings: Path, registry: server.Regis
     assert f"cannot connect to {first.domain}" in gone.stderr
 
 
+@pytest.mark.parametrize("kind", ["config", "layers"])
+def test_a_mirror_with_other_bytes(settings: Path, limpet: Any, kind: str) -> None:
+    """As many, and not those: what it sent is thrown away, and the registry itself is asked."""
+    image = server.make_image([server.tar_of({f"{n}": bytes([n]) * 300_000}) for n in range(3)])
+    with server.scripted() as own, server.scripted() as mirror:
+        own.add(image, "1")
+        mirror.add(image, "1")
+        for data in image.layers if kind == "layers" else [image.config]:
+            mirror.documents[server.digest_of(data)] = ("application/octet-stream", data[:-1] + b"?")
+        settings.write_text(f'[registry."{own.domain}"]\nmirrors = ["{mirror.domain}"]\n')
+        result = limpet("pull", f"{own.domain}/app:1")
+        assert ("fetched from the registry itself" in result.stderr) == (kind == "layers")
+        assert json.loads(limpet("image", "inspect", f"{own.domain}/app:1").stdout)[0]["Id"] == image.id
+        assert limpet("system", "check").returncode == 0
+        own.documents.update(mirror.documents)
+        limpet("rmi", f"{own.domain}/app:1")
+        assert limpet("pull", f"{own.domain}/app:1", check=False).returncode == 1  # the registry lies as well
+
+
 def test_a_full_name_is_what_it_says(settings: Path, registry: server.Registry, limpet: Any) -> None:
     settings.write_text('search = ["registry.invalid"]\n[aliases]\n"team/tool" = "registry.invalid/x"\n')
     assert limpet("pull", "-q", f"{registry.domain}/team/tool:1").stdout == f"{registry.domain}/team/tool:1\n"

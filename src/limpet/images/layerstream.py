@@ -72,6 +72,7 @@ def bring(transfer: Transfer, layer: Layer, diff_id: str) -> None:
     """
     key = digests.short(layer.descriptor.digest if layer.descriptor is not None else diff_id)
     transfer.progress.begin(key, key, layer.size)
+    elsewhere = False
     while True:
         blob = _writer(transfer, layer, key)
         resumed = isinstance(blob, PartialBlob) and blob.found > 0
@@ -79,9 +80,11 @@ def bring(transfer: Transfer, layer: Layer, diff_id: str) -> None:
             _bring(transfer, layer, diff_id, key, blob)
             return
         except Corrupt:
-            if not resumed:
+            if not resumed and (elsewhere or not transfer.source.elsewhere()):
                 raise
-            transfer.progress.note(f"{key}: what was here of it is damaged: all of it is fetched again")
+            elsewhere = elsewhere or not resumed
+            where = "from the registry itself" if elsewhere else "again"
+            transfer.progress.note(f"{key}: what came of it is damaged: all of it is fetched {where}")
             transfer.progress.begin(key, key, layer.size)
 
 

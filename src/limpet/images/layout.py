@@ -85,6 +85,9 @@ class LayoutSource:
         layers = tuple(layer_of(descriptor) for descriptor in found.layers)
         return Contents(self._blob(found.config, configs.MAX_BYTES), layers, document, index)
 
+    def elsewhere(self) -> bool:
+        return False
+
     def read(self, layer: Layer, offset: int = 0) -> Iterator[bytes]:
         return self._files.pieces(_path(layer.location))
 

@@ -125,5 +125,8 @@ class DockerArchiveSource:
         config = archive.read(self._files, self._config, configs.MAX_BYTES)
         return Contents(config, tuple(Layer(None, "", name, self._files.size(name)) for name in self._layers))
 
+    def elsewhere(self) -> bool:
+        return False
+
     def read(self, layer: Layer, offset: int = 0) -> Iterator[bytes]:
         return self._files.pieces(layer.location)

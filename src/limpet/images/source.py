@@ -33,6 +33,9 @@ if TYPE_CHECKING:
             `offset` is 0 unless the source is resumable.
             """
 
+        def elsewhere(self) -> bool:
+            """Wrong bytes came: whether they may come right from another place, which is used from now on."""
+
 
 @dataclass(frozen=True)
 class Layer:

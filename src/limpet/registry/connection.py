@@ -104,9 +104,8 @@ class Connection:
         than their digest says: the registry itself may have the right ones."""
         until = time.monotonic() + _REST
         with self._lock:
-            answered, self._answered = self._answered, set()
-        self._resting.update(dict.fromkeys(answered, until))
-        return bool(answered)
+            self._resting.update(dict.fromkeys(self._answered, until))
+            return bool(self._answered)
 
     def request(
         self,
