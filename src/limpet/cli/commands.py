@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tag": ("limpet.cli.images_local", "Give an image one more name"),
     "top": ("limpet.cli.containers", "Show the processes of a container"),
     "unpause": ("limpet.cli.containers", "Let paused containers go on"),
+    "update": ("limpet.cli.limits", "Change the limits of containers"),
     "version": ("limpet.cli.system", "Show the version"),
     "volume create": ("limpet.cli.volumes", "Create a volume"),
     "volume inspect": ("limpet.cli.volumes", "Show all that is known about volumes"),
@@ -75,7 +76,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _CONTAINER = (
-    "attach commit cp create diff exec kill logs pause port rename restart rm run start stop top unpause wait"
+    "attach commit cp create diff exec kill logs pause port rename restart rm run start stop top unpause update wait"
 ).split()
 _IMAGE = "build capture history import load pull push save tag".split()
 

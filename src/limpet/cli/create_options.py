@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from limpet.cli.limit_options import LIMITS, limits
 from limpet.cli.table import Option
 
 TYPE_CHECKING = False
@@ -67,6 +68,7 @@ def wanted(call: Call) -> Options:
         volumes_from=call["volumes-from"],
         platform=call["platform"],
         oom_score_adj=call["oom-score-adj"] or 0,
+        limits=limits(call),
     )
 
 
@@ -157,4 +159,5 @@ OPTIONS = (
     Option("volume", "v", kind="list", metavar="SOURCE:DIR[:ro]", help="Mount a volume or a directory of the host"),
     Option("volumes-from", kind="list", metavar="CONTAINER[:ro]", help="Mount what another container mounts"),
     WORKDIR,
+    *LIMITS,
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _LATER = "limpet has no such option yet"
 
 # The parts that docs/docker.md lists: what is planned, and where.
-_LIMITS = f"{_LATER}: resource limits come with part 4 (--ulimit is there)"
+_LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
 _HEALTH = f"{_LATER}: health checks come with part 4"
 _ISOLATION = f"{_LATER}: more kinds of isolation come with part 4"
 _NETWORK = "the container has the host's network and addresses (--add-host gives names); others come with part 5"
@@ -26,10 +26,8 @@ _CREATE: Sequence[tuple[str, str]] = (
     ),
     ("ip ip6 link link-local-ip mac-address network-alias", _NETWORK),
     (
-        "memory m memory-reservation memory-swap memory-swappiness kernel-memory oom-kill-disable pids-limit cpus"
-        " cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares c cpuset-cpus cpuset-mems"
-        " blkio-weight blkio-weight-device device-read-bps device-read-iops device-write-bps device-write-iops"
-        " io-maxbandwidth io-maxiops cgroup-parent",
+        "kernel-memory oom-kill-disable cpu-count cpu-percent cpu-rt-period cpu-rt-runtime io-maxbandwidth io-maxiops"
+        " cgroup-parent",
         _LIMITS,
     ),
     (
@@ -100,8 +98,7 @@ _COMMANDS: Mapping[str, str] = {
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
-        "checkpoint,config,events,plugin,secret,stats,trust,update,system events,"
-        "container stats,container update,volume update".split(","),
+        "checkpoint,config,events,plugin,secret,stats,trust,system events,container stats,volume update".split(","),
         _LATER_COMMAND,
     ),
     **dict.fromkeys("node service stack swarm".split(), "there is no cluster"),

@@ -53,6 +53,7 @@ def info(call: Call) -> int:
         return 0
     for title, key in _SHOWN:
         print(f"{title}: {output.size_binary(fields[key]) if key == 'MemTotal' else fields[key]}")
+    print(f"Limits: {_limits_shown(fields['LimitsBy'])}")
     print(f"Registries: {fields['RegistryConfig']['Error'] or _registries(fields['RegistryConfig'])}")
     print("Features:")
     rows = [(f.name, f.state, f.since, f.use if f.works else f"MISSING: {f.cost}") for f in found]
@@ -62,7 +63,7 @@ def info(call: Call) -> int:
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    """Under Docker's names, as far as it has some. The limits are false: there are no such options yet."""
+    """Under Docker's names, as far as it has some."""
     import shutil
 
     from limpet.containers import state
@@ -89,10 +90,7 @@ def _facts(store: Store) -> dict[str, Any]:
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if group == "/sys/fs/cgroup" else "hybrid" if group else "1",
-        "MemoryLimit": False,
-        "SwapLimit": False,
-        "PidsLimit": False,
-        "CpuCfsQuota": False,
+        **_limits(),
         "KernelVersion": os.uname().release,
         "OperatingSystem": _operating_system(),
         "OSType": "linux",
@@ -103,6 +101,33 @@ def _facts(store: Store) -> dict[str, Any]:
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": _registry_config(),
     }
+
+
+def _limits() -> dict[str, Any]:
+    """Docker's fields, and by which version of cgroup each limit is held."""
+    from limpet.kernel import controllers
+
+    held = {name: controllers.version(name) for name in controllers.NAMES}
+    swap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
+    return {
+        "MemoryLimit": bool(held["memory"]),
+        "SwapLimit": held["memory"] == 2 or os.path.exists(swap),
+        "PidsLimit": bool(held["pids"]),
+        "CPUShares": bool(held["cpu"]),
+        "CpuCfsPeriod": bool(held["cpu"]),
+        "CpuCfsQuota": bool(held["cpu"]),
+        "CPUSet": bool(held["cpuset"]),
+        "LimitsBy": {name: version and f"cgroup v{version}" for name, version in held.items()},
+    }
+
+
+def _limits_shown(held: dict[str, Any]) -> str:
+    """ "memory, pids by cgroup v1; none of io" """
+    by: dict[str, list[str]] = {}
+    for name, version in held.items():
+        by.setdefault(version or "", []).append(name)
+    found = [f"{', '.join(names)} by {version}" for version, names in sorted(by.items()) if version]
+    return "; ".join([*found, *([f"none of {', '.join(by[''])}"] if "" in by else [])])
 
 
 def _registry_config() -> dict[str, Any]:

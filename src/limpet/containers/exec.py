@@ -12,7 +12,7 @@ from limpet import jsontext
 from limpet.containers import confinement, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
 from limpet.errors import Conflict, Invalid, LimpetError
-from limpet.kernel import cgroup, signals
+from limpet.kernel import cgroup, controllers, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
@@ -62,13 +62,14 @@ def exec_(
         try:
             plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
             group = _open_cgroup(container.id)
+            entrances = controllers.entrances(container.id)
         except LimpetError as e:
             raise StartFailed(e.message, e.hint, 126) from e
         except OSError as e:
             raise StartFailed(f"container {container.name}: {e}", "", 126) from e
         if not tty:
-            return _without_terminal(plan, program, pidfd, group, interactive, detach)
-        return _with_terminal(plan, program, pidfd, group, interactive, detach, keys)
+            return _without_terminal(plan, program, pidfd, group, entrances, interactive, detach)
+        return _with_terminal(plan, program, pidfd, group, entrances, interactive, detach, keys)
     except StartFailed as e:
         if e.code not in (126, 127):
             e.exit_code = 126
@@ -156,7 +157,13 @@ def _open_cgroup(container_id: str) -> int | None:
 
 
 def _without_terminal(
-    plan: Config, program: bytes | None, pidfd: int, group: int | None, interactive: bool, detach: bool
+    plan: Config,
+    program: bytes | None,
+    pidfd: int,
+    group: int | None,
+    entrances: list[int],
+    interactive: bool,
+    detach: bool,
 ) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     stdio = (0 if interactive and not detach else null, null if detach else 1, null if detach else 2)
@@ -168,7 +175,7 @@ def _without_terminal(
         stdio = relay.stdio
     before = signals.block(signals.SIG_BLOCK, signals.DEADLY)  # until there is somebody to pass them on to
     try:
-        pid, _ = _spawn(plan, program, pidfd, group, stdio, detach)
+        pid, _ = _spawn(plan, program, pidfd, group, entrances, stdio, detach)
         if relay is not None:
             relay.begin()
         for name in () if detach else _PASSED_ON:
@@ -197,6 +204,7 @@ def _with_terminal(
     program: bytes | None,
     pidfd: int,
     group: int | None,
+    entrances: list[int],
     interactive: bool,
     detach: bool,
     keys: bytes,
@@ -209,7 +217,7 @@ def _with_terminal(
     if size is not None:
         plan["consoleSize"] = {"height": size[0], "width": size[1]}
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    pid, master = _spawn(plan, program, pidfd, group, (null, null, null), detach)
+    pid, master = _spawn(plan, program, pidfd, group, entrances, (null, null, null), detach)
     os.close(null)
     from limpet.containers import console
 
@@ -241,6 +249,7 @@ def _spawn(
     program: bytes | None,
     pidfd: int,
     group: int | None,
+    entrances: list[int],
     stdio: tuple[int, int, int],
     detach: bool,
 ) -> tuple[int, int | None]:
@@ -255,14 +264,14 @@ def _spawn(
         kernel.set_dumpable(False)
         pid = kernel.clone3(0, cgroup_fd=group)
         if pid == 0:
-            _child(plan, program, pidfd, stdio, theirs, detach)
+            _child(plan, program, pidfd, entrances, stdio, theirs, detach)
     finally:
         kernel.set_dumpable(True)
         kernel.setns(home, kernel.CLONE_NEWPID)
         os.close(home)
     theirs.close()
-    if group is not None:
-        os.close(group)
+    for fd in (*entrances, *([group] if group is not None else [])):
+        os.close(fd)
     try:
         master = handshake.converse(ours)
     except StartFailed:
@@ -277,11 +286,13 @@ def _child(
     plan: Config,
     program: bytes | None,
     pidfd: int,
+    entrances: list[int],
     stdio: tuple[int, int, int],
     channel: socket.socket,
     detach: bool,
 ) -> NoReturn:
     try:
+        controllers.join(entrances)
         if not detach:
             kernel.set_death_signal(signals.SIGKILL)
         os.setsid()  # no controlling terminal of the host's

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from limpet.containers import hostfiles, listing, logs, mountplan, spec, state
+from limpet.containers import hostfiles, limits, listing, logs, mountplan, spec, state
 from limpet.containers.options import restart_policy
 from limpet.errors import Invalid
 from limpet.layers.driver import driver
@@ -114,12 +114,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Runtime": options.runtime,
         "Devices": options.devices,
         "Ulimits": options.ulimits or None,
-        "Memory": 0,
-        "MemorySwap": 0,
-        "CpuShares": 0,
-        "NanoCpus": 0,
-        "CpuQuota": 0,
-        "PidsLimit": None,
+        **limits.host_config(options.limits),
         "Init": options.init,
     }
 

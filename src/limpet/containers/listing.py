@@ -109,7 +109,8 @@ def words(status: Status) -> str:
     if status.state == "exited":
         if status.finished_at == state.NEVER:
             return f"Exited ({status.exit_code})"  # nobody saw when
-        return f"Exited ({status.exit_code}) {duration(now - seconds_of(status.finished_at))} ago"
+        memory = " (out of memory)" if status.oom_killed else ""
+        return f"Exited ({status.exit_code}) {duration(now - seconds_of(status.finished_at))} ago{memory}"
     return "Created"
 
 

@@ -18,7 +18,7 @@ from limpet.containers.options import restart_policy
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
 from limpet.errors import LimpetError, reason
-from limpet.kernel import cgroup, devices, process, signals
+from limpet.kernel import cgroup, controllers, devices, process, signals
 from limpet.store import files
 
 TYPE_CHECKING = False
@@ -152,7 +152,6 @@ class Monitor:
         return Streams(options.tty, options.interactive, self._log, self._clients)
 
     def run(self, size: tuple[int, int] | None, outcome: int, root: int) -> int:
-        policy, most = restart_policy(self._container.options.restart)
         while True:
             if self._started is None:
                 try:
@@ -174,7 +173,7 @@ class Monitor:
                     os.close(outcome)
                     outcome = -1
             code = self._live()
-            again = self._again(policy, most, code)
+            again = self._again(code)
             self._over(code, again)
             if not again:
                 break
@@ -199,6 +198,7 @@ class Monitor:
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.id, self._store.root)
         group = None
+        entrances: list[int] = []
         theirs: list[int] = []
         try:
             if options.runtime == "runc":
@@ -212,10 +212,13 @@ class Monitor:
                     if rules and not (len(rules) == 1 and rules[0]["allow"]):
                         devices.attach(self._cgroup, rules)
                     group = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                entrances = self._limit()
                 stdio = self._streams.open(theirs)
-                self._started = runtime.start(self._config, self._directory, root, stdio, group, self._program)
+                self._started = runtime.start(
+                    self._config, self._directory, root, stdio, group, self._program, entrances
+                )
         finally:
-            for fd in {*theirs, root, *([group] if group is not None else [])}:
+            for fd in {*theirs, root, *entrances, *([group] if group is not None else [])}:
                 os.close(fd)
         if self._started.terminal is not None:
             self._streams.adopt_terminal(self._started.terminal)
@@ -231,11 +234,20 @@ class Monitor:
             oom_killed=False,
         )
 
+    def _limit(self) -> list[int]:
+        """Makes the groups that hold the container's limits; see `controllers.create`."""
+        try:
+            return controllers.create(self._container.id, self._config["linux"].get("resources", {}))
+        except controllers.LimitError as e:
+            what = f"container {self._container.name}: the kernel refuses {e.what}: {e.strerror}"
+            raise LimpetError(what, "`limpet update` gives it other limits") from e
+
     def _failed(self, error: LimpetError, outcome: int) -> int:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
         if self._cgroup is not None:
             cgroup.remove(self._cgroup)
+        controllers.remove(self._container.id)
         code = error.code if isinstance(error, StartFailed) else 128
         state = "exited" if self._status["restarts"] else "created"
         moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
@@ -343,11 +355,11 @@ class Monitor:
 
     def _over(self, code: int, again: bool) -> None:
         """Puts away what belonged to this run, records the exit and tells the clients."""
+        oom = controllers.oom_kills(self._container.id) > 0
         self._put_away()
-        oom = False
         if self._cgroup is not None:
-            oom = _oom_killed(self._cgroup)
             cgroup.remove(self._cgroup)
+        controllers.remove(self._container.id)
         self._status.update(
             state="restarting" if again else "exited",
             pid=0,
@@ -372,12 +384,26 @@ class Monitor:
 
             runc.delete(self._run, self._directory)
 
-    def _again(self, policy: str, most: int, code: int) -> bool:
+    def _again(self, code: int) -> bool:
+        self._refresh()
+        policy, most = restart_policy(self._container.options.restart)
         if policy == "no" or os.path.exists(f"{self._run}/stopped"):
             return False
         if policy == "on-failure":
             return code != 0 and (most == 0 or self._status["restarts"] < most)
         return True
+
+    def _refresh(self) -> None:
+        """Takes over what `update` said since the last start."""
+        try:
+            with open(f"{self._run}/updated", "rb") as file:
+                said = jsontext.loads(file.read())
+        except (FileNotFoundError, ValueError):
+            return
+        options = self._container.options
+        if said["limits"] != options.limits:
+            self._config = {}  # written anew at the next start
+        options.limits, options.restart = said["limits"], said["restart"]
 
     def _pause(self, delay: float) -> bool:
         """Waits before a restart; False if the container was stopped meanwhile (`stop` leaves a file)."""
@@ -415,11 +441,3 @@ class Monitor:
                 files.overwrite(path, data)
             except OSError:
                 raise e from None
-
-
-def _oom_killed(group: str) -> bool:
-    try:
-        with open(f"{group}/memory.events", "rb") as file:
-            return any(line.startswith(b"oom_kill ") and line != b"oom_kill 0\n" for line in file)
-    except OSError:
-        return False

@@ -66,6 +66,7 @@ _DEFAULTS: dict[str, Any] = {
     "volumes_from": [],
     "platform": "",
     "oom_score_adj": 0,
+    "limits": {},
 }
 
 
@@ -122,6 +123,7 @@ class Options:
     volumes_from: list[str]  # container[:ro|rw]
     platform: str
     oom_score_adj: int
+    limits: dict[str, Any]  # see `limits.KEYS`
 
     def __init__(self, **values: Any) -> None:
         for name, default in _DEFAULTS.items():

@@ -13,7 +13,7 @@ import os
 from limpet.containers import start, state, stop
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, LimpetError, NotFound
-from limpet.kernel import cgroup
+from limpet.kernel import cgroup, controllers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,11 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
 
 def collect_groups(store: Store) -> int:
     """Takes away the control groups of this store's containers that are no more; how many there were."""
-    return sum(cgroup.remove(place) for place in orphaned_groups(store))
+    removed = 0
+    for place in orphaned_groups(store):
+        removed += cgroup.remove(place)
+        controllers.remove(os.path.basename(place))
+    return removed
 
 
 def orphaned_groups(store: Store) -> list[str]:

@@ -9,12 +9,13 @@ import os
 
 from limpet.containers import handshake, init, process, rootfs
 from limpet.containers.outcome import StartFailed
+from limpet.kernel import controllers, signals
 from limpet.kernel import process as kernel
-from limpet.kernel import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
     Config = dict[str, Any]
@@ -42,9 +43,17 @@ class Started:
 
 
 def start(
-    config: Config, bundle: str, root: int, stdio: tuple[int, int, int], cgroup: int | None, program: bytes | None
+    config: Config,
+    bundle: str,
+    root: int,
+    stdio: tuple[int, int, int],
+    cgroup: int | None,
+    program: bytes | None,
+    entrances: Sequence[int] = (),
 ) -> Started:
     """`root`: the detached mount; `stdio`: descriptors for 0, 1, 2 (unused with a terminal); `program`: seccomp's BPF.
+
+    `entrances`: of groups of version 1 (`controllers.entrances`).
 
     Raises LimpetError with the exit code that the command line shall give (125, 126, 127).
     """
@@ -59,7 +68,7 @@ def start(
     try:
         pid = kernel.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
-            _child(config, bundle, root, stdio, theirs, program)
+            _child(config, bundle, root, stdio, theirs, program, entrances)
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
@@ -80,8 +89,10 @@ def _child(
     stdio: tuple[int, int, int],
     channel: socket.socket,
     program: bytes | None,
+    entrances: Sequence[int],
 ) -> NoReturn:
     try:
+        controllers.join(entrances)
         kernel.set_death_signal(signals.SIGKILL)
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
         handshake.place((root,), stdio, channel)

@@ -147,6 +147,10 @@ def make(
         "resources": {"devices": rules},
         "devices": devices,
     }
+    if options.limits:
+        from limpet.containers import limits
+
+        linux["resources"].update(limits.resources(options.limits))
     if options.sysctls:
         linux["sysctl"] = dict(options.sysctls)
     if not options.privileged and not flags["systempaths"]:

@@ -102,7 +102,7 @@ def _lock(store: Store, container: Container) -> int:
 def _clear(store: Store, container: Container) -> None:
     """Takes away what a dead run left (a killed monitor, a crash): processes, cgroup, marks."""
     run = store.run_path(container.id)
-    for name in ("stopped", "attach.sock"):
+    for name in ("stopped", "updated", "attach.sock"):
         try:
             os.unlink(f"{run}/{name}")
         except FileNotFoundError:

@@ -41,7 +41,7 @@ def create(name: str, owner: str = "") -> str | None:
     place = path(name)
     if place is None:
         return None
-    _make(place)
+    make(place)
     if owner:
         try:
             os.setxattr(place, _OWNER, os.fsencode(owner))
@@ -50,7 +50,8 @@ def create(name: str, owner: str = "") -> str | None:
     return place
 
 
-def _make(place: str) -> None:
+def make(place: str) -> None:
+    """A directory of a hierarchy, and its parent; one that is there is left as it is."""
     while True:
         try:
             os.mkdir(place, 0o755)

@@ -68,9 +68,8 @@ def probe(store_root: str) -> list[Feature]:
             "cgroup v2 controllers",
             group is not None and _has_controllers(group),
             "4.5",
-            "limits of memory, CPU and processes: with a later release",
-            "limits will need version 1 hierarchies",
-            used=False,
+            "limits of memory, CPU and processes",
+            "limits go by the hierarchies of version 1: more groups for each container",
         ),
         Feature(
             "cgroup.kill",

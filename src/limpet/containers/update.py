@@ -1,0 +1,76 @@
+"""Other limits, and another restart policy, for a container that is there (moby `container_unix.go`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limpet import jsontext
+from limpet.containers import limits, state
+from limpet.containers.options import restart_policy
+from limpet.errors import Conflict, Invalid, Refused
+from limpet.kernel import controllers
+from limpet.store import files
+
+if TYPE_CHECKING:
+    from limpet.containers.limits import Limits
+    from limpet.containers.state import Container
+    from limpet.errors import LimpetError
+    from limpet.store.store import Store
+
+
+def update(store: Store, container: Container, given: Limits, restart: str = "") -> None:
+    """At once for a running container, and kept for its next start. Raises Invalid, Conflict, Refused.
+
+    Where the kernel refuses a limit (more memory is in use than it allows) nothing is kept.
+    """
+    options = container.options
+    if restart:
+        policy, _ = restart_policy(restart)
+        if options.auto_remove and policy != "no":
+            raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    merged = merge(options.limits, given)
+    limits.check(merged)
+    resources = limits.resources(merged)
+    if given and state.status(store, container).running:
+        try:
+            controllers.update(container.id, resources)
+        except controllers.LimitError as e:
+            raise refusal(container, e) from e
+        except FileNotFoundError:
+            pass  # it ended just now
+    options.limits = merged
+    options.restart = restart or options.restart
+    with store.db.transaction():
+        store.db.run("UPDATE container SET options = ? WHERE id = ?", options.to_json(), container.id)
+    try:
+        # Its monitor never opens the database: it looks here before it starts the container again.
+        text = jsontext.dumps({"limits": options.limits, "restart": options.restart})
+        files.write_file(f"{store.run_path(container.id)}/updated", text.encode(), durable=False)
+    except FileNotFoundError:
+        pass  # it never ran since the machine started
+
+
+def merge(old: Limits, new: Limits) -> Limits:
+    """Docker's rules for what can't be said of a container that has the other kind of limit already."""
+    for ours, theirs, words in (
+        ("cpu-quota", "cpus", "CPU Quota cannot be updated as NanoCPUs has already been set"),
+        ("cpu-period", "cpus", "CPU Period cannot be updated as NanoCPUs has already been set"),
+        ("cpus", "cpu-quota", "NanoCPUs cannot be updated as CPU Quota has already been set"),
+        ("cpus", "cpu-period", "NanoCPUs cannot be updated as CPU Period has already been set"),
+    ):
+        if ours in new and theirs in old and theirs not in new:
+            raise Invalid(f"Conflicting options: {words}", exit_code=1)
+    if "memory-swap" not in new and 0 < old.get("memory-swap", 0) < new.get("memory", 0):
+        raise Invalid(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+            exit_code=1,
+        )
+    return {**old, **new}
+
+
+def refusal(container: Container, error: controllers.LimitError) -> LimpetError:
+    """The kernel's no in words."""
+    hint = ""
+    if "memory" in error.what:
+        hint = "more may be in use already than the limit allows: `limpet stats` shows it"
+    return Refused(f"container {container.name}: {error.what}: {error.strerror}", hint, exit_code=1)
