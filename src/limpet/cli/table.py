@@ -86,8 +86,12 @@ class Command:
         self.complete = complete
 
 
-_MAKERS = frozenset("build capture create import load pull run up".split()) | {"volume create"}
-"""Commands that begin a store where there is none. The others find it empty, so that a slip in --root makes nothing."""
+_LOOKERS = frozenset(
+    "commit,container inspect,container prune,diff,down,exec,history,image inspect,image prune,images,info,inspect,kill,"
+    "logs,port,ps,rename,restart,rm,rmi,save,start,stop,system check,system df,system prune,system recover,tag,top,"
+    "volume inspect,volume ls,volume prune,volume rm,wait".split(",")
+)
+"""Commands that begin no store: where there is none they find it empty, so that a slip in --root makes nothing."""
 
 
 class Call:
@@ -124,7 +128,7 @@ class Call:
                 raise Refused("limpet needs root in this release", "run it as root, or with sudo")
             from limpet.store.store import Store
 
-            self._store = Store(self._root, self._run, make=self.command.name in _MAKERS)
+            self._store = Store(self._root, self._run, make=self.command.name not in _LOOKERS)
             if self._store.absent and self._root:
                 import sys
 
