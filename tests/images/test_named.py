@@ -96,6 +96,21 @@ def test_a_mirror_with_other_bytes(settings: Path, limpet: Any, kind: str) -> No
         assert limpet("pull", f"{own.domain}/app:1", check=False).returncode == 1  # the registry lies as well
 
 
+@pytest.mark.parametrize("form", ['location = "{}/hub"', 'mirrors = ["{}/hub"]'])
+def test_docker_hub_from_elsewhere(
+    settings: Path, registry: server.Registry, limpet: Any, image: server.Image, form: str
+) -> None:
+    """Its images keep their names, wherever they come from."""
+    registry.push(image, "hub/library/hubtool:1")
+    settings.write_text(f'[registry."docker.io"]\n{form.format(registry.domain)}\n')
+    shown = limpet("pull", "hubtool:1").stdout.splitlines()
+    assert shown[0] == "1: Pulling from library/hubtool"
+    assert shown[-1] == "docker.io/library/hubtool:1"
+    assert limpet("run", "--rm", "hubtool:1", "echo", "hello").stdout == "hello\n"
+    again = limpet("pull", "docker.io/library/hubtool:1").stdout
+    assert "Status: Image is up to date for hubtool:1" in again
+
+
 def test_a_full_name_is_what_it_says(settings: Path, registry: server.Registry, limpet: Any) -> None:
     settings.write_text('search = ["registry.invalid"]\n[aliases]\n"team/tool" = "registry.invalid/x"\n')
     assert limpet("pull", "-q", f"{registry.domain}/team/tool:1").stdout == f"{registry.domain}/team/tool:1\n"

@@ -461,6 +461,35 @@ def test_a_registry_that_repeats_the_secret(limpet: Any, home: Path) -> None:
                 assert secret not in result.stdout + result.stderr
 
 
+def test_a_signed_address_is_not_shown(limpet: Any) -> None:
+    """Where blobs are kept the permission is in the query: it goes into no message, with --debug neither."""
+    image = server.make_image([server.tar_of({"a": b"1"})])
+    with server.scripted() as fake, server.scripted() as storage:
+        fake.add(image, "1")
+        signed = f"http://user:name-word@{storage.domain}/blob?X-Amz-Signature=signed-word"
+
+        def answer(handler: Any) -> bool:
+            if "/blobs/" in handler.path:
+                send(handler, 307, b"", {"Location": signed})
+            return "/blobs/" in handler.path
+
+        def broken(handler: Any) -> bool:
+            said = {"errors": [{"code": "X", "message": f"no: {handler.path} {signed}"}]}
+            send(handler, 400, json.dumps(said).encode())
+            return True
+
+        fake.answer, storage.answer = answer, broken
+        first = limpet("--debug", "pull", f"{fake.domain}/app:1", check=False)
+        assert "redirects to" in first.stderr
+        signed = signed.replace("user:name-word@", "")
+        second = limpet("--debug", "pull", f"{fake.domain}/app:1", check=False)
+        assert "HTTP 400: X no: /blob?***" in second.stderr
+        for result in (first, second):
+            assert result.returncode == 1
+            assert "signed-word" not in result.stdout + result.stderr
+            assert "name-word" not in result.stdout + result.stderr
+
+
 def test_a_server_that_asks_for_no_login(limpet: Any) -> None:
     with server.scripted() as fake:
 

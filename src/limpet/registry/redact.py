@@ -26,7 +26,7 @@ _PATTERNS = (
     ),
     (re.compile(r"(://)[^/\s@]*(?:@[^/\s@]*)*@"), rf"\1{HIDDEN}@"),
     # Signed addresses of blob stores carry their permission in the query.
-    (re.compile(r"(https?://[^\s?\"']+\?)[^\s\"']+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(/[^\s?\"'/]*\?)[^\s\"']+"), rf"\1{HIDDEN}"),
     (
         re.compile(
             r"(?i)([\"']?(?:password|passwd|secret|auth|(?:access_|refresh_|identity|registry)?_?token)[\"']?\s*[:=]\s*)"
