@@ -103,6 +103,19 @@ def test_the_same_inputs_give_the_same_image(limpet: Any, busybox: str, context:
     assert build(limpet, context, text, "--no-cache").stdout == first
 
 
+def test_the_time_of_everything(limpet: Any, busybox: str, context: Path) -> None:
+    (context / "a").write_text("1")
+    text = f"FROM {busybox}\nCOPY a /a\nRUN echo x >/b\n"
+    first = build(limpet, context, text).stdout
+    second = build(limpet, context, text, "--build-arg", "SOURCE_DATE_EPOCH=86400")
+    assert second.stdout != first
+    assert ": cached" not in second.stderr
+    assert run(limpet, "stat", "-c", "%Y", "/a", "/b") == "86400\n86400\n"
+    assert limpet("image", "inspect", "--format", "{{.Created}}", "made:1").stdout == "1970-01-02T00:00:00Z\n"
+    wrong = build(limpet, context, text, "--build-arg", "SOURCE_DATE_EPOCH=now", check=False)
+    assert wrong.stderr.splitlines()[0] == "limpet: SOURCE_DATE_EPOCH=now is no time"
+
+
 def test_a_step_that_fails_ends_the_build_and_leaves_nothing(limpet: Any, busybox: str, context: Path) -> None:
     result = build(limpet, context, f"FROM {busybox}\nRUN echo going; exit 3\n", check=False)
     assert result.returncode == 1

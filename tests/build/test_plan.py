@@ -221,6 +221,7 @@ def test_triggers_of_an_image_and_of_a_stage() -> None:
     assert isinstance(copy, plan.Copy)
     assert (copy.origin.stage, env.place.text) == (0, "ENV TRIGGERED=1")
     assert "OnBuild" not in made.target.config
+    assert (copy.place.line, env.place.line) == (2, 2)
     child = make("FROM base AS a\nONBUILD ENV X=1\nFROM a AS b\nENV Y=$X\n")
     assert child.target.config["Env"][-2:] == ["X=1", "Y=1"]
     assert "OnBuild" not in child.target.config

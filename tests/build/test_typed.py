@@ -52,6 +52,9 @@ def test_copy_and_add() -> None:
     assert isinstance(files, Copy)
     assert [each.text for each in files.sources] == ["plain"]
     assert [(each.name, each.text, each.expand) for each in files.files] == [("A", "1\n", True), ("B", "2\n", False)]
+    listed = one('COPY ["<<A", "/x"]')
+    assert isinstance(listed, Copy)
+    assert ([each.text for each in listed.sources], listed.files) == (["<<A"], ())
 
 
 def test_run() -> None:

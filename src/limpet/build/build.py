@@ -75,6 +75,7 @@ def build(
     build of which the result can't be started.
     """
     targets = [reference.parse(name) for name in names]
+    epoch = _epoch(asked.arguments)
     read = _read(asked)
     context = open_context(asked.directory, read.ignored)
     try:
@@ -93,10 +94,26 @@ def build(
             if check_ports is not None:
                 check_ports(tuple(made.target.config.get("ExposedPorts") or ()))
             return executor.execute(
-                store, made, context, targets, labels=labels or {}, no_cache=no_cache, say=say, progress=progress
+                store,
+                made,
+                context,
+                targets,
+                labels=labels or {},
+                epoch=epoch,
+                no_cache=no_cache,
+                say=say,
+                progress=progress,
             )
     finally:
         context.close()
+
+
+def _epoch(arguments: Mapping[str, str]) -> int:
+    """SOURCE_DATE_EPOCH (reproducible-builds.org), as a build argument or in the environment; 0 if unset."""
+    text = arguments.get("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", "")) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 11):
+        raise Invalid(f"SOURCE_DATE_EPOCH={text[:40]} is no time", "Unix seconds, as `date +%s` prints them")
+    return int(text)
 
 
 def make_plan(store: Store, asked: Asked, *, progress: Progress) -> Plan:

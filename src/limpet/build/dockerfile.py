@@ -110,7 +110,11 @@ class Dockerfile:
 
 def parse(text: str, path: str = "Dockerfile") -> Dockerfile:
     """Raises Invalid with `path:line:column`, the source line and what to do."""
-    reader = physical.reader(text, path)
+    return _parse(physical.reader(text, path))
+
+
+def _parse(reader: physical.Reader) -> Dockerfile:
+    path = reader.path
     instructions = []
     while (logical := reader.next()) is not None:
         each = _instruction(logical, reader)
@@ -124,7 +128,7 @@ def parse(text: str, path: str = "Dockerfile") -> Dockerfile:
 
 def parse_one(text: str, path: str, escape: str = "\\") -> Instruction:
     """One instruction, heredocs included: a trigger of ONBUILD that an image's config has kept. Raises Invalid."""
-    found = parse(f"# escape={escape}\n{text}", path).instructions
+    found = _parse(physical.reader(text, path, escape)).instructions
     if len(found) != 1:
         raise Invalid(f"{path}: {len(found)} instructions where one is wanted")
     return found[0]
@@ -133,7 +137,7 @@ def parse_one(text: str, path: str, escape: str = "\\") -> Instruction:
 def error(instruction: Instruction, message: str, hint: str = "", *, at: Word | None = None) -> Invalid:
     """An error that names file, line and column, and shows the source line; at a word, or at the instruction."""
     line, column = (at.line, at.column) if at else (instruction.keyword.line, instruction.keyword.column)
-    return Invalid(where(instruction, message, line, column), hint)
+    return Invalid(where(instruction, message, line, column), physical.printable(hint))
 
 
 def where(instruction: Instruction, message: str, line: int, column: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from limpet.build import plan, refusals
 from limpet.build.context import Tree
 from limpet.build.copy import Copying
+from limpet.build.lines import printable
 from limpet.build.place import write_directory
 from limpet.errors import LimpetError
 from limpet.images import catalog, ensure, importer
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from limpet.oci.reference import Reference
     from limpet.progress import Progress
     from limpet.store.store import Store
-
-EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
-"""The time of every file and of the image itself (reproducible-builds.org), unless a RUN step sets an earlier one."""
 
 _PLATFORM = ("architecture", "os", "variant", "os.version", "os.features")
 _HISTORY = "limpet.build.v1"
@@ -57,13 +54,17 @@ def execute(
     names: Sequence[Reference],
     *,
     labels: Mapping[str, str],
+    epoch: int,
     no_cache: bool,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Image:
-    """Runs the plan, and gives the image of its target the `names`. The caller holds a lease. Raises LimpetError."""
+    """Runs the plan, and gives the image of its target the `names`. The caller holds a lease. Raises LimpetError.
+
+    `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier one.
+    """
     refusals.check(made)
-    return _Execution(store, made, context, no_cache, say, progress).run(names, labels)
+    return _Execution(store, made, context, epoch, no_cache, say, progress).run(names, labels)
 
 
 class _Execution:
@@ -72,6 +73,7 @@ class _Execution:
         store: Store,
         made: Plan,
         context: Tree,
+        epoch: int,
         no_cache: bool,
         say: Callable[[str], None],
         progress: Progress,
@@ -79,6 +81,7 @@ class _Execution:
         self.store = store
         self.plan = made
         self.context = context
+        self.epoch = epoch
         self.no_cache = no_cache
         self.say = say
         self.progress = progress
@@ -97,7 +100,7 @@ class _Execution:
                     raise type(e)(message, e.hint, exit_code=e.exit_code) from e
         target = self.plan.target
         state = self.states[target.number]
-        config = image_config(target, state.document, state.layers, state.history, labels, self.plan.platform)
+        config = image_config(target, state.document, state.layers, state.history, labels, self.plan, self.epoch)
         return importer.add_image(self.store, config, state.layers, names)
 
     def _begin(self, stage: Stage) -> _State:
@@ -106,30 +109,30 @@ class _Execution:
             before = self.states[base.stage]
             return _State(list(before.layers), before.key, before.document, list(before.history))
         if base.kind == "scratch":
-            return _State([], _key("scratch", str(EPOCH)), {})
+            return _State([], _key("scratch", str(self.epoch)), {})
         image = catalog.find(self.store, base.id)
         layers = catalog.layers(self.store, image.id)
         history = list(image.config.get("history") or [])
-        return _State(layers, _key(image.id, str(EPOCH)), image.config, history)
+        return _State(layers, _key(image.id, str(self.epoch)), image.config, history)
 
     def _step(self, stage: Stage, state: _State, step: Step) -> None:
         self.number += 1
         head = f"[{self.number}/{self.total}] "
         if len(self.plan.stages) > 1:
             head += f"{stage.title}: "
-        entry: dict[str, Any] = {"created": _time(), "created_by": step.created_by, "comment": _HISTORY}
+        entry: dict[str, Any] = {"created": _time(self.epoch), "created_by": step.created_by, "comment": _HISTORY}
         state.history.append(entry)
         if isinstance(step, plan.Note):
             entry["empty_layer"] = True
             return
         begin = time.monotonic()
-        shown = step.place.text.partition("\n")[0]
+        shown = printable(step.place.text.partition("\n")[0])
         copying: Copying | None = None
         roots: list[Tree] = []
         try:
             if isinstance(step, plan.Copy):
                 tree = self._tree(step.origin, roots)
-                copying = Copying(self.store, state.layers, step, tree, EPOCH)
+                copying = Copying(self.store, state.layers, step, tree, self.epoch)
                 inputs = f"COPY {copying.digest()}"
             elif isinstance(step, plan.Directory):
                 inputs = f"WORKDIR {json.dumps([step.path, step.user])}"
@@ -164,7 +167,7 @@ class _Execution:
         announce: Callable[[], None],
     ) -> str | None:
         if isinstance(step, plan.Directory):
-            diff_id = write_directory(self.store, state.layers, step.path, step.user, EPOCH)
+            diff_id = write_directory(self.store, state.layers, step.path, step.user, self.epoch)
             if diff_id is not None:
                 announce()
             return diff_id
@@ -175,7 +178,7 @@ class _Execution:
 
         assert isinstance(step, plan.Run)
         image_id = stage.base.id if stage.base.kind == "image" else ""
-        return run_step(self.store, state.layers, step, state.document, image_id, EPOCH)
+        return run_step(self.store, state.layers, step, state.document, image_id, self.epoch)
 
     def _tree(self, origin: Origin, roots: list[Tree]) -> Tree:
         """Where a COPY takes its files; one that is opened here is entered in `roots`."""
@@ -210,7 +213,8 @@ def image_config(
     layers: list[str],
     history: list[dict[str, Any]],
     labels: Mapping[str, str],
-    platform: str,
+    made: Plan,
+    epoch: int,
 ) -> bytes:
     """The config blob of the image (OCI image spec, config.md)."""
     inner = dict(stage.config)
@@ -218,8 +222,8 @@ def image_config(
         inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
     known = {key: base[key] for key in _PLATFORM if key in base}
     config = {
-        **(known or platforms.parse(stage.platform or platform).to_dict()),
-        "created": _time(),
+        **(known or platforms.parse(stage.platform or made.platform).to_dict()),
+        "created": _time(epoch),
         "config": inner,
         "rootfs": {"type": "layers", "diff_ids": layers},
         "history": history,
@@ -247,5 +251,5 @@ def _key(parent: str, inputs: str) -> str:
     return hashlib.sha256(f"{parent}\0{inputs}".encode(errors="surrogateescape")).hexdigest()
 
 
-def _time() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH))
+def _time(epoch: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))

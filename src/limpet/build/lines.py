@@ -72,7 +72,7 @@ class Logical:
 def mistake(path: str, lines: list[str], line: int, column: int, message: str, hint: str = "") -> Invalid:
     """An error that names file, line, column and the source line."""
     source = lines[line - 1] if 0 < line <= len(lines) else ""
-    return Invalid(located(path, line, column, message, source), hint)
+    return Invalid(located(path, line, column, message, source), printable(hint))
 
 
 def located(path: str, line: int, column: int, message: str, source: str) -> str:
@@ -81,6 +81,13 @@ def located(path: str, line: int, column: int, message: str, source: str) -> str
     shown = source[begin : begin + _SHOWN]
     shown = ("…" if begin else "") + shown.strip() + ("…" if begin + _SHOWN < len(source) else "")
     text = f"{path}:{line}:{column}: {message}" + (f" >>> {shown}" if shown else "")
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """On one line, and nothing in it that a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else " " if char in SPACES else ascii(char)[1:-1] for char in text)
 
 
@@ -206,8 +213,11 @@ class Reader:
                 self._continues = _continuation(value)
 
 
-def reader(text: str, path: str) -> Reader:
-    """Raises Invalid for a text or a line that is too long, and for directives that are wrong."""
+def reader(text: str, path: str, escape: str = "") -> Reader:
+    """Raises Invalid for a text or a line that is too long, and for directives that are wrong.
+
+    With `escape` given there are no directives.
+    """
     if len(text) > MAX_SIZE:
         raise Invalid(f"{path}: larger than {MAX_SIZE >> 20} MiB")
     raw = text.removeprefix("\ufeff").split("\n")
@@ -220,6 +230,8 @@ def reader(text: str, path: str) -> Reader:
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
             raise Invalid(f"{path}:{number}: a line of more than {MAX_LINE >> 20} MiB")
+    if escape:
+        return Reader(path, lines, escape, _ends=ends, _continues=_continuation(escape))
     result = Reader(path, lines, _ends=ends)
     result.read_directives()
     return result

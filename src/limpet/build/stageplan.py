@@ -69,6 +69,7 @@ class StagePlanner:
         self.origin = origin
         self.steps: list[plan.Step] = []
         self._set: dict[str, Instruction] = {}
+        self._at = begin.source.keyword
         if parent is not None:
             self.base: plan.Origin = plan.Origin("stage", stage=parent.number)
             self.config: dict[str, Any] = copy.deepcopy(parent.config)
@@ -96,7 +97,8 @@ class StagePlanner:
         )
 
     def take(self, each: kinds.Typed, *, trigger: bool = False) -> None:
-        """Raises Invalid."""
+        """`trigger`: it comes from the base's ONBUILD, so that it stands where FROM does. Raises Invalid."""
+        self._at = self.begin.source.keyword if trigger else each.source.keyword
         if isinstance(each, kinds.Copy):
             self.steps.append(self._copy(each))
         elif isinstance(each, kinds.Run):
@@ -317,7 +319,7 @@ class StagePlanner:
 
     def _place(self, source: Instruction) -> plan.Place:
         text = f"{source.name}{source.original[len(source.keyword.text) :]}"
-        return plan.Place(text, source.keyword.line, source.keyword.column)
+        return plan.Place(text, self._at.line, self._at.column)
 
 
 def _opens_heredoc(text: str) -> bool:

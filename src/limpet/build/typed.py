@@ -212,7 +212,7 @@ def _copy(each: Instruction) -> Copy:
     flags = Flags(each, _ADD_FLAGS if is_add else _COPY_FLAGS)
     contents = {heredoc.name: heredoc for heredoc in each.heredocs}
     *sources, target = each.words
-    if _heredoc_name(target.text) is not None:
+    if not each.json and _heredoc_name(target.text) is not None:
         raise error(
             each, f"{each.name} cannot accept a heredoc as a destination", "name the destination last", at=target
         )
@@ -225,11 +225,11 @@ def _copy(each: Instruction) -> Copy:
         raise error(each, message, f"write FROM {origin} AS NAME above, and --from=NAME here", at=_flag(each, "from"))
     plain, files = [], []
     for word in sources:
-        name = _heredoc_name(word.text)
-        if name is None:
+        heredoc = contents.get(_heredoc_name(word.text) or "")
+        if heredoc is None:  # in the JSON form a file may be called `<<EOF`
             plain.append(word)
         else:
-            files.append(contents[name])
+            files.append(heredoc)
     return Copy(
         source=each,
         sources=tuple(plain),

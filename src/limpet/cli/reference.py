@@ -46,7 +46,7 @@ Containers and images are named by their name or by the beginning of their ID.
 | `REGISTRY_AUTH_FILE` | a file of logins, in place of all others |
 | `LIMPET_REGISTRIES` | as `--registries-conf` |
 | `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | how registries are reached |
-| `SOURCE_DATE_EPOCH` | the time, in Unix seconds, that `capture`, `commit` and `import` put into images |
+| `SOURCE_DATE_EPOCH` | the time, in Unix seconds, that `build`, `capture`, `commit` and `import` put into images |
 | `NO_COLOR` | no colour, unless it is empty; nor is there any where standard error is no terminal |
 
 ## Options before the command
