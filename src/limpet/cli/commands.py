@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "manifest push": ("limpet.cli.manifest", "Push a list to a registry"),
     "manifest rm": ("limpet.cli.manifest", "Remove lists"),
     "pause": ("limpet.cli.containers", "Let all processes of containers stand still"),
-    "port": ("limpet.cli.containers", "Show where a container's ports answer"),
+    "port": ("limpet.cli.containers", "Show where a container's programs listen"),
     "push": ("limpet.cli.images", "Upload an image to a registry"),
     "registry gc": ("limpet.cli.registry_serve", "Remove blobs of a registry that no manifest needs"),
     "registry copy": ("limpet.cli.registry", "Copy an image from registry to registry"),

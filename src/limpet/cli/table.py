@@ -87,9 +87,9 @@ class Command:
 
 
 _LOOKERS = frozenset(
-    "commit,container inspect,container prune,diff,down,exec,history,image inspect,image prune,images,info,inspect,"
-    "kill,logs,port,ps,rename,restart,rm,rmi,save,start,stop,system check,system df,system prune,system recover,tag,"
-    "top,volume inspect,volume ls,volume prune,volume rm,wait".split(",")
+    "attach,commit,container inspect,container prune,cp,diff,down,exec,history,image inspect,image prune,images,"
+    "info,inspect,kill,logs,pause,port,ps,push,rename,restart,rm,rmi,save,start,stop,system check,system df,"
+    "system prune,system recover,tag,top,unpause,update,volume inspect,volume ls,volume prune,volume rm,wait".split(",")
 )
 """Commands that begin no store: where there is none they find it empty, so that a slip in --root makes nothing."""
 
