@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import tarfile
 from pathlib import Path
@@ -65,8 +66,12 @@ def test_an_ignored_tree_is_not_entered(limpet: Any, busybox: str, context: Path
     files(context, a="1", cache__x="2")
     os.mkfifo(context / "cache/pipe")  # entering it would be an error
     (context / ".dockerignore").write_text("cache\n")
-    build(limpet, context, f"FROM {busybox}\nCOPY . /all/\n")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(context / "socket"))
+    build(limpet, context, f"FROM {busybox}\nCOPY . /all/\nCOPY --chmod=711 a /made/for/a\n")
     assert "./cache" not in str(listing(limpet, "/all"))
+    assert limpet("run", "--rm", "made:1", "stat", "-c", "%F", "/all/socket").stdout == "regular empty file\n"
+    assert listing(limpet, "/made") == ["711 0:0 .", "711 0:0 ./for", "711 0:0 ./for/a"]
     (context / ".dockerignore").unlink()
     result = build(limpet, context, f"FROM {busybox}\nCOPY . /all/\n", check=False)
     assert "cache/pipe: neither a file, a directory nor a link" in result.stderr
@@ -100,7 +105,7 @@ def test_owners_and_modes(limpet: Any, busybox: str, context: Path) -> None:
             "755 7:9 ./new",
             "755 7:9 ./new/tree",
             "640 7:9 ./new/tree/file",
-            "755 0:0 ./octal",
+            "600 0:0 ./octal",
             "600 0:0 ./octal/file",
             "751 0:0 ./script",
             "755 0:0 ./symbolic",

@@ -187,6 +187,11 @@ def test_a_line_of_ten_megabytes_and_one_that_is_too_long() -> None:
     assert time.monotonic() - begin < 30
 
 
+def test_too_many_instructions() -> None:
+    with pytest.raises(Invalid, match=r"Dockerfile:10001:1: more than 10000 instructions"):
+        parse("RUN x\n" * 20_000)
+
+
 def test_a_long_source_line_is_cut_around_the_mistake() -> None:
     with pytest.raises(Invalid) as caught:
         parse("ENV " + "A=1 " * 1000 + "b" + " A=1" * 1000)

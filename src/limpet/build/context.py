@@ -32,7 +32,7 @@ _MAX_DEPTH = 400
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file to copy. `path` is where it lies, `target` where it goes, absolute.
+    """One file to copy. `path` is where it lies, "" for what lies nowhere; `target` where it goes, absolute.
 
     `implied`: a directory that is made if it isn't there, and left alone if it is. `same_as`: the target of the first
     name of a file with several (a hard link). `mtime_ns` is None where times don't count.
@@ -131,11 +131,16 @@ class Tree:
 
     def content(self, entry: Entry) -> str:
         """SHA-256 (hex) of a file."""
+        if not entry.path:
+            return hashlib.sha256().hexdigest()
         with os.fdopen(self.open(entry.path), "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
         """A regular file. Raises Invalid if it became shorter meanwhile."""
+        if not entry.path:
+            tar.file(entry.target.strip("/"), b"", stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns)
+            return
         fd = self.open(entry.path)
         try:
             xattrs = self.xattrs(entry)
@@ -252,8 +257,10 @@ class Tree:
             same = f"{info.st_dev}:{info.st_ino}" if info.st_nlink > 1 else ""
         elif kind == stat.S_IFLNK:
             link = os.readlink(name, dir_fd=directory)
+        elif kind == stat.S_IFSOCK:
+            return Entry("", target, stat.S_IFREG | stat.S_IMODE(info.st_mode))  # as Docker: an empty file
         elif kind != stat.S_IFDIR:
-            if not self._owners or kind == stat.S_IFSOCK:
+            if not self._owners:
                 hint = f"take it out of {self.name}, or ignore it"
                 raise Invalid(f"{path}: neither a file, a directory nor a link", hint)
             device = info.st_rdev

@@ -66,6 +66,8 @@ class Copying:
         self._archives: list[Archive] = []
         self._root = driver(store).mount(layers)
         self._owner = (0, 0)
+        # --chmod counts for the directories that are made, too, as in BuildKit.
+        self._mode = modes.changed(0o755, step.chmod, is_directory=True) if step.chmod else 0o755
         self._items: list[tuple[Entry, Source]] = []
         try:
             self._collect(step, tree)
@@ -81,7 +83,7 @@ class Copying:
 
     def digest(self) -> str:
         """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times."""
-        total = hashlib.sha256()
+        total = hashlib.sha256(f"{self._owner} {self._mode:o}\0".encode())
         for entry, source in self._items:
             plain = stat.S_ISREG(entry.mode) and not entry.same_as
             xattrs = source.xattrs(entry)
@@ -103,7 +105,7 @@ class Copying:
         """Makes the layer; its diff ID. No time is later than the epoch. The caller holds a lease."""
         home = driver(self._store)
         with home.ingest() as ingest:
-            place = Place(self._root, TarWriter(ingest.write, mtime=self._epoch), self._owner)
+            place = Place(self._root, TarWriter(ingest.write, mtime=self._epoch), self._owner, self._mode)
             for entry, source in self._items:
                 place.directory(posixpath.dirname(entry.target.strip("/")))
                 self._add(place, entry, source)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MAX_SIZE = physical.MAX_SIZE
 
+MAX_INSTRUCTIONS = 10_000
+"""Of a Dockerfile; more is refused: each step of the plan has its whole environment."""
+
 INSTRUCTIONS = frozenset(
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER "
     "VOLUME WORKDIR".split()
@@ -121,6 +124,10 @@ def _parse(reader: physical.Reader) -> Dockerfile:
         if _may_have_heredocs(each) and "<<" in logical.text:
             each = _with_heredocs(each, logical, reader)
         instructions.append(each)
+        if len(instructions) > MAX_INSTRUCTIONS:
+            raise error(
+                each, f"more than {MAX_INSTRUCTIONS} instructions", "join RUNs with &&, or use stages of images"
+            )
     if not instructions:
         raise Invalid(f"{path}: file with no instructions", "a Dockerfile begins with FROM")
     return Dockerfile(path, reader.escape, tuple(reader.directives), tuple(instructions))

@@ -189,6 +189,7 @@ class Notes:
 
     def __init__(self, skip: frozenset[str], experimental: frozenset[str]) -> None:
         self.findings: list[Finding] = []
+        self._seen: set[Finding] = set()
         self._skip = skip
         self._experimental = experimental
 
@@ -207,7 +208,8 @@ class Notes:
         word = at or instruction.keyword
         text = where(instruction, message, word.line, word.column)
         finding = Finding(rule, message, text, word.line, word.column, instruction.end_line)
-        if finding not in self.findings:
+        if finding not in self._seen:  # stages that stand on one another say the same twice
+            self._seen.add(finding)
             self.findings.append(finding)
 
 

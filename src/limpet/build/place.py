@@ -22,10 +22,11 @@ _MAX_LINKS = 40
 class Place:
     """A layer being written over a mounted root. `owner` is (uid, gid) of the directories that are made."""
 
-    def __init__(self, root: int, tar: TarWriter, owner: tuple[int, int]) -> None:
+    def __init__(self, root: int, tar: TarWriter, owner: tuple[int, int], mode: int = 0o755) -> None:
         self.tar = tar
         self._root = root
         self._owner = owner
+        self._mode = mode
         self._listed: set[str] = {""}
 
     def take(self, path: str) -> bool:
@@ -43,7 +44,7 @@ class Place:
         self._listed.add(path)
         info = look(self._root, path)
         if info is None:
-            self.tar.directory(path, 0o755, *self._owner)
+            self.tar.directory(path, self._mode, *self._owner)
         elif stat.S_ISDIR(info.st_mode):
             self.tar.directory(path, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns)
         else:
