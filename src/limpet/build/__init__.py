@@ -4,7 +4,8 @@
     lines        physical lines to logical ones; directives; every character keeps its place
     dockerfile   text to instructions: flags, arguments, heredocs
     typed        instructions to what they mean (`instructions`), with `flags` and `mounts`
-    planner      a Dockerfile to a plan (`plan`, plain data): stages, `variables`; one stage: `stageplan`, `copyplan`, `scope`
+    planner      a Dockerfile to a plan (`plan`, plain data): which stages, which `variables`
+    stageplan    one stage of it, with `copyplan` and `scope`
     checks       what is allowed and still worth a word (`notes` has the rules)
     ignore       .dockerignore
     context      where COPY takes files from; `archive` what ADD unpacks
