@@ -74,6 +74,7 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "save": (("platform", _LATER),),
     "rm": (("link l", "there are no links between containers"),),
     "start": (("checkpoint checkpoint-dir", _LATER),),
+    "update": (("cpu-rt-period cpu-rt-runtime", _LIMITS),),
     "volume create": (
         ("driver d opt o", "there is one kind of volume: a directory in the store; for another, mount it with -v"),
         (
