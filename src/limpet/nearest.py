@@ -1,4 +1,4 @@
-"""What somebody probably meant: the nearest known word within two typing errors."""
+"""What somebody probably meant: the nearest known words, as few typing errors away as the word's length excuses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ if TYPE_CHECKING:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word with the fewest typing errors between, at most two and fewer than it has letters; "" if none."""
-    best, least = "", min(3, len(word.strip("-")))
+    """The nearest known word; "" if none is near."""
+    return next(iter(near(word, known)), "")
+
+
+def near(word: str, known: Iterable[str]) -> list[str]:
+    """The known words that may have been meant, the nearest first; case is no error."""
+    letters = len(word.strip("-"))
+    most = 0 if letters < 2 else 1 if letters < 5 else 2  # two errors in a short word leave nothing of it
+    found = []
     for candidate in known:
-        errors = distance(word, candidate)
-        if errors < least or (errors == least < 3 and not best):
-            best, least = candidate, errors
-    return best
+        errors = distance(word.lower(), candidate.lower())
+        if errors <= most:
+            found.append((errors, candidate))
+    return [candidate for _, candidate in sorted(found, key=lambda each: each[0])]
 
 
 def distance(left: str, right: str) -> int:

@@ -190,6 +190,10 @@ def test_inspect_finds_all_kinds(limpet: Any, busybox: str) -> None:
     for kind, name in (("image", "web"), ("container", busybox), ("volume", "web")):
         result = limpet("inspect", "--type", kind, name, check=False)
         assert (result.returncode, result.stdout) == (1, "[]\n")
+        what = {"web": "a container", busybox: "an image"}[name]
+        assert result.stderr.endswith(f"; {name} is {what}: `limpet inspect {name}` shows it\n")
+    result = limpet("image", "inspect", "vol", check=False)
+    assert result.stderr == "limpet: No such image: vol; vol is a volume: `limpet inspect vol` shows it\n"
     result = limpet("inspect", "web", "wbe", check=False)
     assert result.returncode == 1
     assert len(json.loads(result.stdout)) == 1

@@ -51,6 +51,7 @@ def test_help_is_the_same_by_every_way(limpet: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "lines"),
     [
+        (["PS"], 1, ["limpet: 'PS' is not a limpet command", "did you mean `limpet ps`? See 'limpet --help'."]),
         (["rnu"], 1, ["limpet: 'rnu' is not a limpet command", "did you mean `limpet run`? See 'limpet --help'."]),
         (
             ["image", "sl"],

@@ -95,6 +95,10 @@ def image_inspect(call: Call) -> int:
     for text in call.arguments:
         try:
             found.append(inspect.describe(call.store, catalog.find(call.store, text)))
+        except NotFound as e:
+            from limpet.cli.inspect import of_another_kind
+
+            errors.append(of_another_kind(call, text, e))
         except LimpetError as e:
             errors.append(e)
     if call["format"] and call["format"] != "json":

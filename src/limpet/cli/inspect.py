@@ -68,9 +68,23 @@ def _one(call: Call, name: str) -> dict[str, Any]:
         except NotFound as e:
             hints.append(e)
     if len(hints) == 1:
-        raise hints[0]
+        raise of_another_kind(call, name, hints[0])
     hint = next((e.hint for e in hints if e.hint.startswith("did you mean")), "")
     raise NotFound(f"No such object: {name}", hint, exit_code=1)
+
+
+def of_another_kind(call: Call, name: str, error: NotFound) -> NotFound:
+    """When there is something of this name, its kind is more of a help than names that look alike."""
+    from limpet.containers import state, volumes
+    from limpet.images import catalog
+
+    for kind, find in (("a container", state.find), ("an image", catalog.find), ("a volume", volumes.find)):
+        try:
+            find(call.store, name)
+        except LimpetError:
+            continue
+        return NotFound(error.message, f"{name} is {kind}: `limpet inspect {name}` shows it", exit_code=error.exit_code)
+    return error
 
 
 _FORMAT = Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")

@@ -123,10 +123,10 @@ def find(store: Store, text: str) -> Container:
             raise Conflict(f"'{text}' is the beginning of several container ids", "give more digits")
         row = rows[0] if rows else None
     if row is None:
-        from limpet.nearest import distance
+        from limpet.nearest import near
 
-        near = [other for (other,) in store.db.rows("SELECT name FROM container") if distance(name, other) <= 2]
-        hint = f"did you mean {' or '.join(sorted(near)[:3])}?" if near else ""
+        others = near(name, [other for (other,) in store.db.rows("SELECT name FROM container ORDER BY name")])
+        hint = f"did you mean {' or '.join(others[:3])}?" if others else ""
         raise NotFound(f"No such container: {text}", hint, exit_code=1)
     return _container(row)
 

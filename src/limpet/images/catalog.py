@@ -117,16 +117,16 @@ def layers(store: Store, image_id: str) -> list[str]:
 
 
 def _suggestion(store: Store, text: str) -> str:
-    """What is nearly meant: other tags of the same repository, else names at most two typing errors away."""
-    from limpet.nearest import distance
+    """What is nearly meant: other tags of the same repository, else names that differ by a typing error or two."""
+    from limpet.nearest import near
 
-    tags, near = [], []
+    tags, others = [], []
     for (name,) in store.db.rows("SELECT reference FROM name WHERE reference NOT LIKE '%@%' ORDER BY 1"):
         known = reference.parse(name)
         familiar, bare = known.familiar, known.familiar_name
         if text.rpartition(":")[0] == bare or text == bare:
             tags.append(familiar)
-        elif distance(text, familiar) <= 2 or distance(text, bare) <= 2:
-            near.append(familiar)
-    found = (tags or near)[:3]
+        elif near(text, (familiar, bare)):
+            others.append(familiar)
+    found = (tags or others)[:3]
     return f"did you mean {' or '.join(found)}?" if found else ""
