@@ -259,6 +259,17 @@ def test_keys_of_docker_hub(tmp_path: Path, key: str) -> None:
     assert found.username == "me"
 
 
+def test_another_spelling_of_the_same_registry(home: Path) -> None:
+    old = {"https://registry.example/v1/": {"auth": auth("old", "password")}, "b.example": {}}
+    config(home).write_text(json.dumps({"auths": {**old, "registry.example": {"auth": auth("new", "password")}}}))
+    file = AuthFile(credentials.target())
+    found = file.find("registry.example")
+    assert found is not None
+    assert found.username == "new"
+    file.store("registry.example", Credentials("newer", "password"))
+    assert list(json.loads(config(home).read_text())["auths"]) == ["b.example", "registry.example"]
+
+
 def test_docker_hub_is_written_as_docker_does(home: Path) -> None:
     file = AuthFile(credentials.target())
     file.store("docker.io", Credentials("me", "password"))

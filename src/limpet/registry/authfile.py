@@ -54,7 +54,7 @@ class AuthFile:
                 if found is not None:
                     return found
         fitting = [key for key in entries if _fits(key, domain, repository) >= 0]
-        for key in sorted(fitting, key=lambda key: -_fits(key, domain, repository)):
+        for key in sorted(fitting, key=lambda key: (-_fits(key, domain, repository), "://" in key)):
             found = self._credentials(entries[key])
             if found is not None:
                 return found
@@ -69,6 +69,8 @@ class AuthFile:
             program = self._program(document, key)
             entries = document.setdefault("auths", {})
             server = _server(key)
+            for other in [other for other in entries if _split(other) == _split(server)]:
+                del entries[other]  # the same registry, in another spelling
             if program is not None:
                 program.store(server, known)
                 entries[server] = {}  # as Docker: `logout --all` must know

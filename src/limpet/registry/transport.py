@@ -52,7 +52,7 @@ class Transport:
 
     def __init__(self, tls: Mapping[str, Tls] | None = None) -> None:
         self._tls = dict(tls or {})
-        self._pools: dict[tuple[str, Tls], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str, Tls], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     def send(self, method: str, address: str, headers: Mapping[str, str], body: Body | None = None) -> BaseHTTPResponse:
@@ -84,9 +84,10 @@ class Transport:
             tls = self._files(netloc)
         proxy = proxies.proxy_of(address)
         with self._lock:
-            pool = self._pools.get((proxy, tls))
+            key = (parts.scheme, proxy, tls)
+            pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[proxy, tls] = self._made(proxy, tls, parts.scheme)
+                pool = self._pools[key] = self._made(proxy, tls, parts.scheme)
             return pool
 
     def _files(self, netloc: str) -> Tls:
