@@ -11,7 +11,7 @@ from limpet.build.checks import check_program
 from limpet.build.dockerfile import parse
 from limpet.build.notes import RULES, Notes, Options
 from limpet.build.planner import Base
-from limpet.build.typed import program
+from limpet.build.program import program
 
 
 def findings(text: str, *, ignored: str = "", experimental: str = "", known: bool = True) -> list[tuple[str, str]]:

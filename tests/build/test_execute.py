@@ -287,6 +287,20 @@ def test_a_dockerfile_on_standard_input_and_several_names(limpet: Any, busybox: 
     assert limpet("image", "inspect", "--format", "{{.Id}}", "made:2").stdout == result.stdout
 
 
+def test_which_file_is_the_dockerfile(limpet: Any, busybox: str, context: Path) -> None:
+    (context / "Dockerfile.dev").write_text(f"FROM {busybox}\nCMD echo dev\n")
+    missing = limpet("build", context, check=False)
+    assert missing.stderr.splitlines() == [
+        f"limpet: {context}/Dockerfile: no such Dockerfile",
+        "there is Dockerfile.dev: name it with -f",
+    ]
+    (context / "dockerfile").write_text(f"FROM {busybox}\nCMD echo small\n")
+    limpet("build", "-t", "made:1", context)
+    assert run(limpet) == "small\n"
+    limpet("build", "-t", "made:1", "-f", context / "Dockerfile.dev", context)
+    assert run(limpet) == "dev\n"
+
+
 def test_a_build_argument_that_nobody_takes(limpet: Any, busybox: str, context: Path) -> None:
     result = build(
         limpet,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from limpet.build import plan, planner
 from limpet.build.dockerfile import parse
 from limpet.build.planner import Base, Request
-from limpet.build.typed import program
+from limpet.build.program import program
 from limpet.errors import Invalid, LimpetError, NotFound
 
 PLATFORM = {"os": "linux", "architecture": "amd64"}

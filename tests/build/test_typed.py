@@ -10,7 +10,7 @@ from limpet.build import flags, mounts
 from limpet.build.dockerfile import INSTRUCTIONS, parse
 from limpet.build.instructions import Copy, Device, Healthcheck, Onbuild, Program, Run, Volume
 from limpet.build.mounts import Mount
-from limpet.build.typed import program
+from limpet.build.program import program
 from limpet.errors import Invalid, LimpetError
 
 

@@ -3,7 +3,7 @@
     words        quotes, escapes, variables of one word
     lines        physical lines to logical ones; directives; every character keeps its place
     dockerfile   text to instructions: flags, arguments, heredocs
-    typed        instructions to what they mean (`instructions`), with `flags` and `mounts`
+    typed        instructions to what they mean (`instructions`), with `flags` and `mounts`; `program` a whole file
     planner      a Dockerfile to a plan (`plan`, plain data): which stages, which `variables`
     stageplan    one stage of it, with `copyplan` and `scope`
     checks       what is allowed and still worth a word (`notes` has the rules)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limpet.build import dockerfile, ignore, notes, planner, typed, variables
+from limpet.build import dockerfile, ignore, notes, planner, program, variables
 from limpet.build import execute as executor
 from limpet.build.checks import check_program
 from limpet.build.context import context as open_context
@@ -154,13 +154,13 @@ def _plan(
     collected = notes.Notes(read.checks.skip, read.checks.experimental)
     made, error = None, None
     try:
-        whole = typed.program(read.file)
+        whole = program.program(read.file)
         check_program(whole, collected)
         request = Request(asked.target, asked.arguments, asked.platform)
         made = planner.make(whole, bases, request, notes=collected, ignored=read.ignored, every_stage=every_stage)
     except LimpetError as e:
         error = e
-        part = typed.beginning(read.file)
+        part = program.beginning(read.file)
         if part is not None and not collected.findings:
             check_program(part, collected)
     findings = tuple(sorted(collected.findings, key=lambda each: (each.line, each.column)))
@@ -173,7 +173,7 @@ def _read(asked: Asked) -> _Read:
         raise Invalid(f"{directory}: a context from standard input or a URL is not supported yet", "give a directory")
     if not os.path.isdir(directory):
         raise NotFound(f"{directory}: no such directory", "the build context is a directory")
-    path = asked.file or os.path.join(directory, "Dockerfile")
+    path = asked.file or _default(directory)
     if path == "-":
         text, shown = _text(sys.stdin.buffer.read(dockerfile.MAX_SIZE + 1)), "<standard input>"
         ignored = ignore.read(directory)
@@ -205,6 +205,17 @@ def _unused(file: Dockerfile, arguments: Mapping[str, str]) -> list[str]:
             hint = did_you_mean(key, declared)
             found.append(f"--build-arg {key}: no ARG takes it" + (f"; {hint}" if hint else ""))
     return found
+
+
+def _default(directory: str) -> str:
+    """`Dockerfile`, or `dockerfile`, as Docker takes too. Raises NotFound with what else is there."""
+    names = os.listdir(directory)
+    for name in ("Dockerfile", "dockerfile"):
+        if name in names:
+            return os.path.join(directory, name)
+    like = sorted(name for name in names if "dockerfile" in name.lower() and not name.endswith(".dockerignore"))
+    hint = f"there is {', '.join(like[:5])}: name it with -f" if like else "name another one with -f"
+    raise NotFound(f"{os.path.join(directory, 'Dockerfile')}: no such Dockerfile", hint)
 
 
 def _read_file(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Instructions as text to instructions as meaning: arguments and flags checked, stages told apart.
+"""Instructions as text to instructions as meaning: arguments and flags checked.
 
 The messages are BuildKit's, so that what people find about them on the net holds; each says in addition where, and what
 to do. Nothing is expanded here, so that a mistake in a stage that isn't needed is found too.
@@ -7,7 +7,6 @@ to do. Nothing is expanded here, so that a mistake in a stage that isn't needed 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.build import flags as values
@@ -29,22 +28,19 @@ from limpet.build.instructions import (
     Label,
     Maintainer,
     Onbuild,
-    Program,
     Run,
     Shell,
-    Stage,
     Stopsignal,
     User,
     Volume,
     Workdir,
 )
 from limpet.build.nearest import did_you_mean
-from limpet.errors import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.dockerfile import Dockerfile, Instruction
+    from limpet.build.dockerfile import Instruction
     from limpet.build.instructions import (
         Typed,
     )
@@ -52,7 +48,6 @@ if TYPE_CHECKING:
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*\Z")
 _ONBUILD = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)
-_MAX_STAGES = 1000
 
 _COPY_FLAGS = {"from": "text", "chown": "text", "chmod": "text", "link": "bool", "parents": "bool", "exclude": "list"}
 _ADD_FLAGS = {
@@ -66,47 +61,6 @@ _ADD_FLAGS = {
 }
 _RUN_FLAGS = {"mount": "list", "network": "text", "security": "text", "device": "list"}
 _HEALTH_FLAGS = dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), "text")
-
-
-def program(file: Dockerfile) -> Program:
-    """Raises Invalid with place, source line and what to do."""
-    arguments: list[Arg] = []
-    stages: list[Stage] = []
-    begin: From | None = None
-    body: list[Typed] = []
-    for each in file.instructions:
-        found = typed(each)
-        if isinstance(found, From):
-            if begin is not None:
-                stages.append(Stage(begin, tuple(body)))
-            begin, body = found, []
-            if len(stages) >= _MAX_STAGES:
-                raise error(each, f"more than {_MAX_STAGES} stages")
-        elif begin is not None:
-            body.append(found)
-        elif isinstance(found, Arg):
-            arguments.append(found)
-        else:
-            raise error(each, "no build stage in current context", "FROM comes first; only ARG may stand before it")
-    if begin is None:
-        raise error(file.instructions[-1], "dockerfile contains no stages to build", "a Dockerfile needs a FROM")
-    stages.append(Stage(begin, tuple(body)))
-    return Program(file, tuple(arguments), tuple(stages))
-
-
-def beginning(file: Dockerfile) -> Program | None:
-    """The instructions before the first that is wrong: what can be said of them can be said. None without a stage."""
-    good: list[Instruction] = []
-    for each in file.instructions:
-        try:
-            typed(each)
-        except Invalid:
-            break
-        good.append(each)
-    try:
-        return program(replace(file, instructions=tuple(good))) if good else None
-    except Invalid:
-        return None
 
 
 def typed(each: Instruction) -> Typed | From:
