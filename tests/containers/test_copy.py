@@ -489,3 +489,9 @@ def test_a_container_that_races(limpet: Any, mine: Store, busybox: str, tmp_path
     assert os.listdir(outside) == ["file"]
     assert (outside / "file").read_text() == "SECRET"
     assert threading.active_count() < 5
+
+
+def test_files_that_are_made_as_they_are_read(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    limpet("run", "-d", "--name", "box", busybox, "sleep", "1000")
+    limpet("cp", "box:/proc/version", tmp_path / "version")
+    assert (tmp_path / "version").read_text() == Path("/proc/version").read_text()

@@ -231,3 +231,11 @@ def test_durations() -> None:
     assert command.duration("10ms") == 0.01
     assert command.duration("x") is None
     assert abs(command.moment("10m") - (time.time() - 600)) < 5
+
+
+def test_both_streams_in_the_order_that_they_came(limpet: Any, busybox: str) -> None:
+    script = "for i in 1 2 3; do echo o$i; sleep 0.05; echo e$i >&2; sleep 0.05; done"
+    limpet("run", "--name", "box", busybox, "sh", "-c", script)
+    words = [*limpet.command, "logs", "box"]
+    both = subprocess.run(words, env=limpet.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert both.stdout.split() == ["o1", "e1", "o2", "e2", "o3", "e3"]

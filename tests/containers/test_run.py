@@ -337,3 +337,21 @@ def test_a_link_of_the_image_does_not_lead_mtab_out(limpet: Any, busybox: str, t
     limpet("run", "--name", "evil", busybox, "sh", "-c", f"mv /etc /was; ln -s {tmp_path}/outside /etc")
     limpet("start", "-a", "evil", check=False)
     assert os.listdir(tmp_path / "outside") == []
+
+
+def test_signals_that_the_caller_ignores_reach_the_container(limpet: Limpet, busybox: str) -> None:
+    ignore = "trap '' HUP INT QUIT USR1; exec \"$@\""
+    script = ["grep", "SigIgn", "/proc/self/status", "/proc/1/status"]
+    words = ["sh", "-c", ignore, "sh", *limpet.command, "run", "--rm", busybox, *script]
+    result = subprocess.run(words, env=limpet.environment, capture_output=True, text=True, timeout=60)
+    assert [line.split()[-1] for line in result.stdout.splitlines()] == ["0" * 16] * 2
+    limpet("run", "-d", "--name", "box", busybox, "sleep", "1000")
+    words = ["sh", "-c", ignore, "sh", *limpet.command, "exec", "box", "grep", "SigIgn", "/proc/self/status"]
+    result = subprocess.run(words, env=limpet.environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout.split()[-1] == "0" * 16
+
+
+def test_the_files_that_are_provided_are_read_only_too(limpet: Limpet, busybox: str) -> None:
+    script = "for f in hosts resolv.conf hostname; do echo x >>/etc/$f && echo wrote; done; true"
+    assert limpet("run", "--rm", "--read-only", busybox, "sh", "-c", script).stdout == ""
+    assert limpet("run", "--rm", busybox, "sh", "-c", script).stdout == "wrote\n" * 3

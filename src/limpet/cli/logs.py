@@ -33,8 +33,12 @@ def logs(call: Call) -> int:
     )
     stamp = call["timestamps"]
     begins = {"stdout": True, "stderr": True}
+    last = sys.stdout
     for entry in entries:
         target = sys.stderr if entry.stream == "stderr" else sys.stdout
+        if target is not last:  # both may be one terminal or file
+            last.buffer.flush()
+            last = target
         # Every entry carries a time, but parts of one long line are one line.
         prefix = f"{_nine_digits(entry.time)} " if stamp and begins.get(entry.stream, True) else ""
         begins[entry.stream] = entry.text.endswith("\n")

@@ -82,6 +82,7 @@ def hand_over(store: Store, container: Container, size: tuple[int, int] | None, 
 def isolate(keep: list[int]) -> None:
     """Nothing of the starter stays: session, directory, mask, standard descriptors, files, locks of the database."""
     os.setsid()
+    signals.reset(but=(signals.SIGPIPE, signals.SIGXFSZ))  # these two end a write with an error
     signals.block(signals.SIG_SETMASK, ())
     os.chdir("/")
     os.umask(0o022)

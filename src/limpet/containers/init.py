@@ -32,6 +32,7 @@ def fork(section: Config, filter: bytes | None, terminal: str, *, apart: bool) -
     `section`: `process` of config.json; `filter`: seccomp's program; `terminal`: its path, or "".
     """
     signals.block(signals.SIG_BLOCK, signals.valid())  # what arrives in between waits for the init
+    signals.reset()  # an ignored one would not even wait
     ready, held = os.pipe()
     child = os.fork()
     if child:

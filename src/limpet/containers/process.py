@@ -63,7 +63,8 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
     except OSError as e:
         raise Failure(128, f"preparing the process: {e}") from e
     _enter_directory(process["cwd"])
-    _restore_signals()
+    signals.reset()  # an exec inherits what is ignored
+    signals.block(signals.SIG_SETMASK, ())
     kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
     environment = dict(text.split("=", 1) for text in process["env"])
     _exec(process["args"], environment)
@@ -110,12 +111,6 @@ def _enter_directory(path: str) -> None:
         os.getcwd()  # fails when it is not below our root: a leaked descriptor (CVE-2024-21626)
     except OSError as e:
         raise Failure(126 if e.errno == errno.EACCES else 127, f'chdir to cwd "{path}": {_reason(e)}') from e
-
-
-def _restore_signals() -> None:
-    for number in (signals.SIGPIPE, signals.SIGXFSZ):  # Python ignores these two, and an exec inherits that
-        signals.set_handler(number, signals.SIG_DFL)
-    signals.block(signals.SIG_SETMASK, ())
 
 
 def _exec(args: list[str], environment: dict[str, str]) -> NoReturn:

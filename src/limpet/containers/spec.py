@@ -161,7 +161,11 @@ def make(
         "process": process,
         "root": {"path": "rootfs", "readonly": options.read_only},
         **({} if options.uts == "host" else {"hostname": name}),
-        "mounts": [*_system_mounts(options), *_files(directory, mounts), *(_mount(mount) for mount in mounts)],
+        "mounts": [
+            *_system_mounts(options),
+            *_files(directory, mounts, read_only=options.read_only),
+            *(_mount(mount) for mount in mounts),
+        ],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
     if options.domainname:
@@ -267,15 +271,15 @@ def _shared_memory(options: Options) -> list[Config]:
     return [{**place, "type": "tmpfs", "source": "shm", "options": [*flags, "mode=1777", size]}]
 
 
-def _files(directory: str, mounts: list[Mount]) -> list[Config]:
-    """/etc/{hostname,hosts,resolv.conf}, unless the user mounts something there."""
+def _files(directory: str, mounts: list[Mount], *, read_only: bool) -> list[Config]:
+    """/etc/{hostname,hosts,resolv.conf}, unless the user mounts something there (moby `networkMounts`)."""
     taken = {mount.target for mount in mounts}
     return [
         {
             "destination": f"/etc/{name}",
             "type": "bind",
             "source": f"{directory}/{name}",
-            "options": ["rbind", "rprivate"],
+            "options": ["rbind", "ro" if read_only else "rw", "rprivate"],
         }
         for name in hostfiles.NAMES
         if f"/etc/{name}" not in taken

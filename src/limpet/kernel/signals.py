@@ -58,6 +58,15 @@ def name(signal: int) -> str:
 
 
 set_handler = _signal.signal
+
+
+def reset(*, but: tuple[int, ...] = ()) -> None:
+    """Every signal acts as it does by default, also what whoever started us ignored (`nohup`, a shell's `&`)."""
+    for number in range(1, SIGRTMAX + 1):
+        if number not in (SIGKILL, SIGSTOP, 32, 33, *but):  # 32 and 33 are the C library's own
+            set_handler(number, SIG_DFL)
+
+
 set_wakeup_fd = _signal.set_wakeup_fd
 block = _signal.pthread_sigmask
 valid = _signal.valid_signals

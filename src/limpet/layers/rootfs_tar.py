@@ -110,6 +110,10 @@ class TarWriter:
             info = os.fstat(fd)
             mode = stat.S_IMODE(info.st_mode) if mode is None else mode
             size = info.st_size
+            if not size and (data := _pseudo(fd)):
+                self._header(_bytes(name), b"0", mode, uid, gid, mtime_ns, size=len(data), xattrs=xattrs)
+                self._out(data + bytes(-len(data) % 512))
+                return len(data)
             self._header(_bytes(name), b"0", mode, uid, gid, mtime_ns, size=size, xattrs=xattrs)
             at = 0
             while at < size:
@@ -336,3 +340,11 @@ def _decimal_time(seconds: int, nanoseconds: int) -> bytes:
 
 def _bytes(text: str | bytes) -> bytes:
     return os.fsencode(text)
+
+
+def _pseudo(fd: int) -> bytes:
+    """The contents of a file that says that it is empty: those of /proc and /sys are made as they are read."""
+    data = b""
+    while len(data) < _PIECE and (piece := os.read(fd, _PIECE)):
+        data += piece
+    return data
