@@ -21,6 +21,7 @@ DATA = {
     "None": None,
     "Float": 1.5,
     "Html": "<&>",
+    "Config": {"Labels": {}},
 }
 
 
@@ -50,7 +51,8 @@ DATA = {
         ('{{printf "%d %q %05.1f %v%%" .State.Pid .Id .Float true}}', '5 "abc" 001.5 true%'),
         ("{{and .Id .List}} {{or .None .Id}} {{not .None}}", "[a b] abc true"),
         ('{{if and (eq .Id "abc") (gt .State.Pid 3)}}yes{{end}}', "yes"),
-        ("{{.State.Nope}}", "<no value>"),
+        ("{{.State.Health}}", "<nil>"),
+        ("{{.Config.Labels.nope}}", "<no value>"),
         ('{{ `raw \\n` }}{{ "tab\\t" }}', "raw \\ntab\t"),
         ('{{pad .Id 1 2}}|{{truncate .Id 2}}|{{println "x"}}', " abc  |ab|x\n"),
     ],
@@ -69,6 +71,7 @@ def test_templates(template: str, expected: str) -> None:
         ("{{if .Id}}", "unexpected EOF"),
         ("{{if .Id}}{{else}}{{else}}{{end}}", "expected {{end}}"),
         ("{{.Nope}}", "can't evaluate field Nope"),
+        ("{{.State.Nope}}", "can't evaluate field Nope"),
         ("{{.State.Nope.More}}", "can't evaluate field Nope"),
         ("{{.Id.More}}", "can't evaluate field More"),
         ("{{.None.More}}", "nil pointer evaluating"),

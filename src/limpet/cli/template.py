@@ -4,8 +4,8 @@
     {{range $k, $v := .M}} {{break}} {{continue}} {{/* comment */}} {{- trimming -}}
 
 A mistake raises Invalid with its place, line and column, and Docker's exit code, 64. In Go a field that an object lacks
-is an error, a key that a map lacks is `<no value>`; in JSON both are objects, so a missing key is an error at the top
-and in the middle of a path, and `<no value>` at its end.
+is an error, a key that a map lacks is `<no value>`; in JSON both are objects, so the maps are known by their names.
+What is missing at the end of a path that begins at a loop's element is `<no value>`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from limpet.cli.template_parser import Command, Node, Operand
 
 EXIT_CODE = 64
+
+_MAPS = frozenset(
+    ("Annotations", "Data", "DriverOpts", "ExposedPorts", "Extra", "Labels", "Networks", "Options")
+    + ("Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes")
+)
+"""Of the objects that Docker shows, those that are maps (moby `api/types`)."""
+
+_OPTIONAL = frozenset({"Health", "Healthcheck"})
+"""Fields that Docker leaves out of its JSON where there is nothing; a template sees nil."""
 
 
 def compile(text: str) -> Template:
@@ -192,7 +201,9 @@ class _Runner:
             if isinstance(value, dict):
                 if field in value:
                     value = value[field]
-                elif value is self._root or at < len(fields) - 1:
+                elif field in _OPTIONAL:
+                    value = None
+                elif value is self._root or at < len(fields) - 1 or (at and fields[at - 1] not in _MAPS):
                     raise Mistake(f"can't evaluate field {field}: there is no such field")
                 else:
                     return MISSING
