@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 EXIT_CODE = 64
 
 _MAPS = frozenset(
-    ("Annotations", "Data", "DriverOpts", "ExposedPorts", "Extra", "Labels", "Networks", "Options")
-    + ("Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes")
+    {"Annotations", "Data", "DriverOpts", "ExposedPorts", "Extra", "Labels", "Networks", "Options", "Ports"}
+    | {"StorageOpt", "Sysctls", "Tmpfs", "Volumes"}
 )
 """Of the objects that Docker shows, those that are maps (moby `api/types`)."""
 
