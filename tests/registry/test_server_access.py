@@ -196,6 +196,9 @@ def test_the_catalogue_shows_what_one_may_pull(ours: Ours) -> None:
     assert seen({}) == ["public/app"]
     assert seen(basic("bert")) == ["public/app", "team/app"]
     assert seen(basic("root")) == ["other", "public/app", "team/app"]
+    assert seen(bearer(ours, "registry:catalog:*", "bert")) == ["public/app", "team/app"]
+    assert seen(bearer(ours, "registry:catalog:*")) == ["public/app"]
+    assert seen(bearer(ours, "repository:team/app:pull", "bert")) == ["team/app"]
 
 
 def test_an_upload_of_somebody_else(ours: Ours) -> None:

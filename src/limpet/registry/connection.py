@@ -90,6 +90,11 @@ class Connection:
         """Whether the registry itself is spoken to without TLS."""
         return self._own("").plain
 
+    @property
+    def has_login(self) -> bool:
+        """Whether the user has a login for the registry as a whole."""
+        return self._own("").authorization.credentials("") is not None
+
     def login_source(self, repository: str) -> str:
         """Where the login comes from that the registry was last shown; "" if there was none."""
         return self._own(repository).authorization.source

@@ -98,7 +98,8 @@ async def tags(app: App, request: BaseRequest, route: Route) -> StreamResponse:
 
 
 async def catalog(app: App, request: BaseRequest, route: Route) -> StreamResponse:
-    found = [one for one in await app.source.repositories() if app.allows(request, one, "pull")]
+    guard, all_of_them = app.guard, await app.source.repositories()
+    found = [one for one in all_of_them if guard is None or guard.shows(request["identity"], one)]
     page, headers = _page(request, found)
     return _json({"repositories": page}, headers)
 

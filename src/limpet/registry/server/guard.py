@@ -96,6 +96,12 @@ class Guard:
         # Whoever shows nothing may still do what is open to all.
         return not identity.name and action in self.users.allowed("", repository)
 
+    def shows(self, identity: Identity, repository: str) -> bool:
+        """Whether the catalogue has this repository for its reader."""
+        if identity.lists:
+            return routes.PULL in self.users.allowed(identity.name, repository)
+        return self.allows(identity, repository, routes.PULL)
+
     def _challenge(self, request: BaseRequest, scope: str, problem: str) -> RegistryError:
         parts = [f'Bearer realm="{self._base(request)}/token"', f'service="{tokens.SERVICE}"']
         if scope:

@@ -30,10 +30,14 @@ _MOST_SCOPES = 50
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks: `name` "" for anybody. `access`: what a token grants by repository; None: ask the rules."""
+    """Who asks: `name` "" for anybody. `access`: what a token grants by repository; None: ask the rules.
+
+    `lists`: a token for the catalogue, which shows what the rules let its user pull.
+    """
 
     name: str
     access: Mapping[str, frozenset[str]] | None = None
+    lists: bool = False
 
 
 class Tokens:
@@ -41,9 +45,12 @@ class Tokens:
         self._key = key
 
     def issue(self, name: str, scopes: Iterable[str], users: Users) -> str:
-        """A token for what of `scopes` (`repository:NAME:ACTION,ACTION`) the user may do, which may be nothing."""
+        """A token for what of `scopes` (`repository:NAME:ACTION,ACTION`, `registry:catalog:*`) the user may do, which
+        may be nothing."""
         access: dict[str, list[str]] = {}
+        lists = False
         for scope in [part for one in scopes for part in one.split(" ")][:_MOST_SCOPES]:
+            lists = lists or scope == "registry:catalog:*"
             kind, _, rest = scope.partition(":")
             repository, _, wanted = rest.rpartition(":")
             if kind != "repository" or not repository or len(repository) > 300:
@@ -51,7 +58,7 @@ class Tokens:
             asked = set(ACTIONS) if "*" in wanted.split(",") else set(wanted.split(","))
             granted = asked & users.allowed(name, repository)
             access[repository] = sorted(granted | set(access.get(repository, ())))
-        claims = {"sub": name, "exp": int(time.time()) + LIFETIME, "access": access}
+        claims = {"sub": name, "exp": int(time.time()) + LIFETIME, "access": access, "lists": lists}
         payload = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).rstrip(b"=")
         return f"{payload.decode()}.{self._sign(payload)}"
 
@@ -66,7 +73,8 @@ class Tokens:
             return None
         if claims["exp"] < time.time():
             return None
-        return Identity(claims["sub"], {name: frozenset(actions) for name, actions in claims["access"].items()})
+        access = {name: frozenset(actions) for name, actions in claims["access"].items()}
+        return Identity(claims["sub"], access, claims.get("lists", False))
 
     def _sign(self, payload: bytes) -> str:
         digest = hmac.new(self._key, payload, hashlib.sha256).digest()
