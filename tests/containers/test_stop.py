@@ -81,6 +81,26 @@ def test_with_an_init_nothing_is_slow(limpet: Any, mine: Store, busybox: str) ->
     assert state.status(mine, state.find(mine, "web")).exit_code == 143
 
 
+def test_our_init_is_never_called_deaf(limpet: Any, mine: Store, busybox: str) -> None:
+    """It waits, reaps and passes on in turn: what is seen of it at one moment says nothing. Here it is stopped."""
+    started(limpet, "web", busybox, "sleep", "1000")
+    container = state.find(mine, "web")
+    pid = state.status(mine, container).pid
+    os.kill(pid, signal.SIGSTOP)
+    said: list[str] = []
+    assert stop.stop(mine, container, timeout=2, explain=said.append) == ""
+    assert said == ["has not ended yet: SIGTERM was sent, SIGKILL follows after 2 s"]
+
+
+def test_no_patience_needs_no_explanation(limpet: Any, mine: Store, busybox: str) -> None:
+    for name in ("one", "two"):
+        started(limpet, name, "--no-init", busybox, "sleep", "1000")
+    said: list[str] = []
+    assert stop.stop(mine, state.find(mine, "one"), timeout=0, explain=said.append) == ""
+    assert said == []
+    assert limpet("stop", "-t", "0", "two").stderr == ""
+
+
 def test_several_stop_at_the_same_time(limpet: Any, busybox: str) -> None:
     names = [f"c{i}" for i in range(4)]
     for name in names:

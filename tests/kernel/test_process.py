@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -227,3 +228,26 @@ def test_the_start_time_names_a_process(alone: Alone) -> None:
         return process.start_time(os.getpid()) == before > 0
 
     assert alone(body) is True
+
+
+WAITING = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
+print("ready", flush=True)
+while True:
+    signal.sigtimedwait([signal.SIGTERM, signal.SIGUSR1], 0.001)
+"""
+
+
+def test_who_waits_for_a_signal_now_and_then_hears_it_all_the_time() -> None:
+    """The kernel unblocks it while it is waited for, and a look at the process is not one moment."""
+    waiting = subprocess.Popen([sys.executable, "-I", "-c", WAITING], stdout=subprocess.PIPE, text=True)
+    try:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "ready\n"
+        deaf = sum(not process.hears(waiting.pid, signal.SIGTERM) for _ in range(2000))
+        assert not process.hears(waiting.pid, signal.SIGUSR2)
+    finally:
+        waiting.kill()
+        waiting.communicate()
+    assert deaf < 10  # one look finds up to 1400 of them on a busy machine

@@ -59,7 +59,7 @@ def stop(
         pidfd = _open(store, container, status) if status.running and status.pid != ended else -1
         if pidfd >= 0:
             try:
-                remark = _end(container, status, pidfd, number, seconds, explain)
+                remark = _end(store, container, status, pidfd, number, seconds, explain)
             finally:
                 os.close(pidfd)
             ended = status.pid
@@ -191,6 +191,15 @@ def rename(store: Store, container: Container, name: str) -> None:
         )
 
 
+def _has_init(store: Store, container: Container) -> bool:
+    try:
+        with open(f"{store.container_path(container.id)}/config.json", "rb") as file:
+            annotations = jsontext.loads(file.read()).get("annotations") or {}
+    except OSError:
+        return False  # it is being removed
+    return bool(annotations.get("org.limpet.init", "false") != "false")
+
+
 def stop_signal(store: Store, container: Container, default: str = "TERM") -> str:
     """The user's, the image's, or `default`."""
     if container.options.stop_signal:
@@ -236,6 +245,7 @@ def wait_for_monitor(store: Store, container: Container, seconds: float | None =
 
 
 def _end(
+    store: Store,
     container: Container,
     status: state.Status,
     pidfd: int,
@@ -244,14 +254,15 @@ def _end(
     explain: Callable[[str], None] | None,
 ) -> str:
     """From the stop signal to the end of PID 1. The remark, if only SIGKILL helped."""
-    deaf = _deaf(status.pid, number, seconds)
+    # Without patience SIGKILL is what was asked for: there is nothing to explain.
+    deaf = _deaf(store, container, status.pid, number, seconds) if seconds else ""
     try:
         process.pidfd_send_signal(pidfd, number)
         _thaw(container, status)
         at_once = 1 if seconds < 0 or seconds > 1 else seconds
         if _gone(pidfd, at_once):
             return ""
-        if explain is not None:
+        if explain is not None and seconds:
             then = f"SIGKILL follows after {seconds} s" if seconds >= 0 else "it is waited for"
             explain(deaf or f"has not ended yet: {signals.name(number)} was sent, {then}")
         if _gone(pidfd, None if seconds < 0 else seconds - at_once):
@@ -349,9 +360,9 @@ def _thaw(container: Container, status: state.Status) -> None:
             pass  # it ended just now
 
 
-def _deaf(pid: int, number: int, seconds: int) -> str:
-    """A remark when PID 1 would not even notice the signal."""
-    if number == signals.SIGKILL or process.hears(pid, number):
+def _deaf(store: Store, container: Container, pid: int, number: int, seconds: int) -> str:
+    """A remark when PID 1 would not even notice the signal. Our own init passes all on, whatever it does just now."""
+    if number == signals.SIGKILL or process.hears(pid, number) or _has_init(store, container):
         return ""
     then = f"it is killed after {seconds} s" if seconds >= 0 else "it goes on"
     return f"PID 1 does not handle {signals.name(number)}, so {then}; run it with --init, or set --stop-signal"

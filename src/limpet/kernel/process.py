@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 
 from limpet.kernel.sys import Buffer, by_machine, fail, syscall
 
@@ -132,20 +133,36 @@ def start_time(pid: int) -> int:
         os.close(fd)
 
 
+_LOOKS = 8
+"""At a process that does not seem to hear: the two facts are not read at one moment, and it may wait in turns."""
+
+
 def hears(pid: int, signal: int) -> bool:
     """Whether the signal does more to the process than its default: caught, blocked, or waited for in sigwait(3).
 
     As PID 1 of a namespace a process gets no other (pid_namespaces(7)). True for a process that is gone.
     """
-    mask = 0
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            for line in file:
-                if line.startswith((b"SigCgt:", b"SigBlk:")):
-                    mask |= int(line.split()[1], 16)
-        with open(f"/proc/{pid}/syscall", "rb") as file:
-            # The kernel unblocks what rt_sigtimedwait waits for as long as it waits.
-            waits = file.read().split()[0] == b"%d" % _RT_SIGTIMEDWAIT
+        for _ in range(_LOOKS):
+            if _mask(pid) >> (signal - 1) & 1:
+                return True
+            with open(f"/proc/{pid}/syscall", "rb") as file:
+                # The kernel unblocks what rt_sigtimedwait waits for as long as it waits.
+                call = file.read().split()[0]
+            if call == b"%d" % _RT_SIGTIMEDWAIT:
+                return True
+            if call == b"running":  # what has just begun to wait may be in the run queue still
+                time.sleep(0.001)
     except (OSError, IndexError):
         return True
-    return waits or bool(mask >> (signal - 1) & 1)
+    return False
+
+
+def _mask(pid: int) -> int:
+    """The signals that are caught or blocked."""
+    mask = 0
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith((b"SigCgt:", b"SigBlk:")):
+                mask |= int(line.split()[1], 16)
+    return mask
