@@ -18,6 +18,7 @@ from limpet.registry.server.errors import RegistryError
 from limpet.registry.server.guard import Guard
 from limpet.registry.server.manifests import Manifests
 from limpet.registry.server.metrics import Metrics
+from limpet.registry.server.page import Pages
 from limpet.registry.server.proxy import Proxy
 from limpet.registry.server.source import FromImages, Local
 from limpet.registry.server.storage import Storage
@@ -59,6 +60,7 @@ class App:
         self.log = AccessLog(config.access_log) if config.access_log else None
         self.audit = AccessLog(config.audit_log) if config.audit_log else None
         self.guard = Guard(config, self.storage.root) if config.passwords else None
+        self.pages = Pages(self)
         self.metrics = Metrics(self.storage)
         self._bucket = Bucket(config.rate / config.workers) if config.rate else None
 
@@ -95,6 +97,12 @@ class App:
                 return await self._metrics(request)
             if self.guard is not None and target.partition("?")[0] == "/token":
                 return await self.guard.token(request, client(request))
+            if self.guard is not None:
+                request["identity"] = await self.guard.identify(request, client(request))
+            shown = await self.pages.answer(request)
+            if shown is not None:
+                request["kind"] = "page"
+                return shown
             raise RegistryError(404, "UNSUPPORTED", "no such path; the registry's API is below /v2/")
         if route.repository:
             names.repository(route.repository)

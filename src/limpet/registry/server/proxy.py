@@ -129,22 +129,32 @@ class Proxy:
         fd = self._storage.open_blob(repository, digest)
         if fd is not None:
             return fd
+        size = await self._known_size(repository, digest)
+        if request.method == "HEAD":
+            return StreamResponse(headers={"Docker-Content-Digest": digest, "Content-Length": str(size)})
+        if request.headers.get("Range"):
+            return await self.file(repository, digest)
+        fetching = self._start(("b", repository, digest), self._fetch_blob, repository, digest, size)
+        return await self._pass_on(request, repository, digest, size, fetching)
+
+    async def file(self, repository: str, digest: str) -> int:
+        fd = self._storage.open_blob(repository, digest)
+        if fd is not None:
+            return fd
+        size = await self._known_size(repository, digest)
         try:
-            size: int = await self._once(("s", repository, digest), self._size, repository, digest)
+            await self._once(("b", repository, digest), self._fetch_blob, repository, digest, size)
+        except LimpetError as e:
+            raise unreachable(e) from None
+        return await self._local.file(repository, digest)
+
+    async def _known_size(self, repository: str, digest: str) -> int:
+        try:
+            return int(await self._once(("s", repository, digest), self._size, repository, digest))
         except NotFound as e:
             raise RegistryError(404, "BLOB_UNKNOWN", str(e)) from None
         except LimpetError as e:
             raise unreachable(e) from None
-        if request.method == "HEAD":
-            return StreamResponse(headers={"Docker-Content-Digest": digest, "Content-Length": str(size)})
-        fetching = self._start(("b", repository, digest), self._fetch_blob, repository, digest, size)
-        if request.headers.get("Range"):
-            try:
-                await asyncio.shield(fetching)
-            except LimpetError as e:
-                raise unreachable(e) from None
-            return await self._local.blob(request, repository, digest)
-        return await self._pass_on(request, repository, digest, size, fetching)
 
     def _size(self, repository: str, digest: str) -> int:
         """Asks the registry, which so says too that whoever it knows us as may read it in this repository."""

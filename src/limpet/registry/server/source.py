@@ -23,6 +23,10 @@ class Source(Protocol):
         """An open file, which the caller closes, or the answer itself."""
         ...
 
+    async def file(self, repository: str, digest: str) -> int:
+        """A blob as an open file, once all of it is here; the caller closes it."""
+        ...
+
     async def tags(self, repository: str) -> list[str]:
         """Sorted."""
         ...
@@ -47,6 +51,9 @@ class Local:
         return self._manifests.get(repository, reference)
 
     async def blob(self, request: BaseRequest, repository: str, digest: str) -> int | StreamResponse:
+        return await self.file(repository, digest)
+
+    async def file(self, repository: str, digest: str) -> int:
         fd = self._storage.open_blob(repository, digest)
         if fd is not None:
             return fd
@@ -96,6 +103,9 @@ class FromImages:
         return Stored(digest, media_type, data)
 
     async def blob(self, request: BaseRequest, repository: str, digest: str) -> int | StreamResponse:
+        return await self.file(repository, digest)
+
+    async def file(self, repository: str, digest: str) -> int:
         fd = self._images.blob(repository, digest)
         if fd is None:
             raise RegistryError(404, "BLOB_UNKNOWN", detail={"digest": digest})
