@@ -156,7 +156,8 @@ class Registry:
             response = connection.getresponse()
             response.read()
             location = response.headers["Location"]
-            connection.request("PUT", f"{location}&digest={digest}", body=data)
+            separator = "&" if "?" in location else "?"
+            connection.request("PUT", f"{location}{separator}digest={digest}", body=data)
             response = connection.getresponse()
             assert response.status == 201, response.read()
             response.read()
@@ -241,6 +242,7 @@ def scripted(context: ssl.SSLContext | None = None) -> Iterator[Scripted]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             state.requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))

@@ -63,8 +63,7 @@ def blob(registry: Registry, repository: str, descriptor: Descriptor, offset: in
     position, failures, parallel = offset, 0, True
     while position < descriptor.size:
         try:
-            pieces = fetch.single(position, parallel)
-            for piece in pieces:
+            for piece in fetch.single(position, parallel):
                 position += len(piece)
                 failures = 0
                 if position > descriptor.size:

@@ -20,7 +20,7 @@ from limpet.registry.client import pushing, tries
 from limpet.registry.connection import MAX_TRIES, TransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from urllib3.response import BaseHTTPResponse
 
@@ -201,12 +201,14 @@ class _Sending:
 
     def _body(self, method: str, address: str, begin: int, end: int, headers: dict[str, str]) -> BaseHTTPResponse:
         headers["Content-Length"] = str(end - begin)
-        body = self._pieces(begin, end) if end > begin else b""
-        return self._registry.connection.request(
-            method, address, scope=pushing(self._repository), headers=headers, body=body
-        )
+        scope, pieces = pushing(self._repository), self._pieces(begin, end)
+        try:
+            body = pieces if end > begin else b""
+            return self._registry.connection.request(method, address, scope=scope, headers=headers, body=body)
+        finally:
+            pieces.close()  # it may read from a connection of its own, which an error would keep open
 
-    def _pieces(self, begin: int, end: int) -> Iterator[bytes]:
+    def _pieces(self, begin: int, end: int) -> Generator[bytes, None, None]:
         position = begin
         pieces = self._upload.opening(begin)
         for piece in pieces if self._registry.rate is None else self._registry.rate.limited(pieces):
