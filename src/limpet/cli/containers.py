@@ -49,6 +49,7 @@ def unpause(call: Call) -> int:
 
 def restart(call: Call) -> int:
     from limpet.cli.run import look
+    from limpet.containers import events
     from limpet.containers import start as starting
     from limpet.containers import stop as stopping
 
@@ -61,6 +62,7 @@ def restart(call: Call) -> int:
             )
         stopping.stop(call.store, container, timeout=call["time"], signal=call["signal"], explain=_explainer(container))
         starting.start(call.store, container)
+        events.tell(call.store, container, "restart")
         started.append(container)
 
     failed = _each(call, act)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.containers import console, frames, state
+from limpet.containers import console, events, frames, state
 from limpet.errors import Conflict, Exit, Invalid, LimpetError
 from limpet.kernel import signals
 
@@ -68,6 +68,7 @@ def attach(
         if state.is_paused(container.id):
             raise Conflict("cannot attach to a paused container, unpause it first", exit_code=1)
         connection.sendall(frames.frame(frames.SUBSCRIBE))
+    events.tell(store, container, "attach")
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)
     session = _Session(connection, interactive, keys if raw else b"", container.options.tty, raw, (stdout, stderr))

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from limpet import jsontext
-from limpet.containers import listing, mountplan, ports, state
+from limpet.containers import events, listing, mountplan, ports, state
 from limpet.containers.inspect import merged_environment
 from limpet.images import importer, instructions
 from limpet.kernel import cgroup
@@ -88,7 +88,9 @@ def commit(
             "rootfs": {"type": "layers", "diff_ids": layers},
             "history": [*(base.get("history") or []), entry],
         }
-        return importer.add_image(store, jsontext.dumps(whole, sort_keys=True).encode(), layers, names)
+        image = importer.add_image(store, jsontext.dumps(whole, sort_keys=True).encode(), layers, names)
+        events.tell(store, container, "commit", comment=message, imageID=image.id)
+        return image
 
 
 def write_layer(

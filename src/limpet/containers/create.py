@@ -13,13 +13,13 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import hostfiles, logfile, names, ports, sharing, spec
+from limpet.containers import events, hostfiles, logfile, names, ports, sharing, spec
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import catalog
 from limpet.kernel import signals
-from limpet.store import faults
+from limpet.store import eventlog, faults
 from limpet.store.files import remove_tree, sync_directory
 
 TYPE_CHECKING = False
@@ -153,6 +153,7 @@ def _insert(
     if layers is None:
         layers = catalog.layers(store, image.id)
     created = time.time()
+    made: list[str] = []  # volumes
     db = store.db
     with db.transaction(durable=durable):
         # Removed since: its layers may be gone. Only a build's steps have an image without an id.
@@ -180,10 +181,15 @@ def _insert(
         for mount in {mount.name: mount for mount in mounts if mount.name}.values():
             from limpet.containers import volumes
 
-            volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {}))
+            if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {})):
+                made.append(mount.name)
             db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
     faults.reach("container-row")
-    return Container(container_id, name, image.id, options.image, layers, created, options)
+    container = Container(container_id, name, image.id, options.image, layers, created, options)
+    for volume in made:
+        eventlog.write(store, "volume", "create", volume, {"driver": "local"})
+    events.tell(store, container, "create")
+    return container
 
 
 def _free(store: Store, name: str) -> None:

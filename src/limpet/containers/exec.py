@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.containers import confinement, handshake, process, spec, state, users
+from limpet.containers import confinement, events, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
 from limpet.errors import Conflict, Invalid, LimpetError
 from limpet.kernel import cgroup, controllers, signals
@@ -67,9 +67,22 @@ def exec_(
             raise StartFailed(e.message, e.hint, 126) from e
         except OSError as e:
             raise StartFailed(f"container {container.name}: {e}", "", 126) from e
-        if not tty:
-            return _without_terminal(plan, program, pidfd, group, entrances, interactive, detach)
-        return _with_terminal(plan, program, pidfd, group, entrances, interactive, detach, keys)
+        told = os.urandom(32).hex()
+        for action in ("exec_create", "exec_start"):
+            events.tell(store, container, f"{action}: {' '.join(command)}", execID=told)
+        code = 126
+        try:
+            if tty:
+                code = _with_terminal(plan, program, pidfd, group, entrances, interactive, detach, keys)
+            else:
+                code = _without_terminal(plan, program, pidfd, group, entrances, interactive, detach)
+        except StartFailed as e:
+            code = e.code
+            raise
+        finally:
+            if not detach or code:  # of one that was left in the background nobody learns the end
+                events.tell(store, container, "exec_die", execID=told, exitCode=code)
+        return code
     except StartFailed as e:
         if e.code not in (126, 127):
             e.exit_code = 126

@@ -13,7 +13,7 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import bundle, clients, frames, hibernation, logfile, runtime, title
+from limpet.containers import bundle, clients, events, frames, hibernation, logfile, runtime, title
 from limpet.containers.options import restart_policy
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
@@ -168,6 +168,7 @@ class Monitor:
                 except OSError as e:  # what runs without a record could not be stopped
                     self._end_now()
                     return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
+                events.tell(self._store, self._container, "start")
                 if outcome >= 0:
                     os.write(outcome, STARTED)
                     os.close(outcome)
@@ -255,6 +256,7 @@ class Monitor:
             self._record(state=state, pid=0, pid_start=0, exit_code=code, error=str(error), finished_at=moment)
         except OSError:
             pass  # the starter hears it
+        events.tell(self._store, self._container, "die", exitCode=code)
         if outcome >= 0:
             os.write(outcome, pack(code, error.message, error.hint))
             os.close(outcome)
@@ -318,15 +320,15 @@ class Monitor:
         wanted = self._streams.interests()
         for fd, read, write in self._clients.interests():
             wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
-        for fd, events in wanted.items():
-            poll.register(fd, events)
+        for fd, mask in wanted.items():
+            poll.register(fd, mask)
         happened = poll.poll(None if timeout is None else timeout * 1000)
-        for fd, events in happened:
+        for fd, mask in happened:
             if started is not None and fd == started.pidfd:
                 self._ended = True
-            elif not self._streams.handle(fd, events):
-                readable = bool(events & (select.POLLIN | select.POLLHUP | select.POLLERR))
-                self._clients.handle(fd, readable, bool(events & select.POLLOUT))
+            elif not self._streams.handle(fd, mask):
+                readable = bool(mask & (select.POLLIN | select.POLLHUP | select.POLLERR))
+                self._clients.handle(fd, readable, bool(mask & select.POLLOUT))
         return bool(happened)
 
     def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
@@ -356,6 +358,10 @@ class Monitor:
     def _over(self, code: int, again: bool) -> None:
         """Puts away what belonged to this run, records the exit and tells the clients."""
         oom = controllers.oom_kills(self._container.id) > 0
+        if oom:
+            events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
+        seconds = int(time.monotonic() - self._began)
+        events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._put_away()
         if self._cgroup is not None:
             cgroup.remove(self._cgroup)

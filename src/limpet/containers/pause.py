@@ -6,7 +6,7 @@ monitor is not in the group. It needs not be awake for this, and goes on serving
 
 from __future__ import annotations
 
-from limpet.containers import state
+from limpet.containers import events, state
 from limpet.errors import Conflict, LimpetError, Refused
 from limpet.kernel import cgroup
 
@@ -42,6 +42,7 @@ def pause(store: Store, container: Container) -> None:
             )
     except FileNotFoundError:
         raise Conflict(f"Container {container.name} is not running", exit_code=1) from None
+    events.tell(store, container, "pause")
 
 
 def unpause(store: Store, container: Container) -> None:
@@ -53,3 +54,4 @@ def unpause(store: Store, container: Container) -> None:
         cgroup.thaw(place)
     except FileNotFoundError:
         raise Conflict(f"Container {container.name} is not paused", exit_code=1) from None
+    events.tell(store, container, "unpause")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from limpet.containers import volumes
+from limpet.containers import events, state, volumes
 from limpet.store import faults
 from limpet.store.files import remove_tree
 
@@ -27,14 +27,20 @@ def remove_container(store: Store, container_id: str, *, with_volumes: bool, dur
 def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: bool = True) -> None:
     """The same for several (id, with volumes), whose rows go in one transaction: one sync for all of them."""
     gone: list[str] = []
+    removed: list[state.Container] = []
     with store.db.transaction(durable=durable):
         for container_id, with_volumes in which:
             anonymous = _anonymous_volumes(store, container_id) if with_volumes else []
+            container = state.lookup(store, container_id)
+            if container is not None:
+                removed.append(container)
             store.db.run("DELETE FROM container WHERE id = ?", container_id)
             for name in anonymous:
                 store.db.run("DELETE FROM volume WHERE name = ?", name)
             gone += anonymous
     faults.reach("container-row-gone")
+    for container in removed:
+        events.tell(store, container, "destroy")
     for container_id, _ in which:
         remove_files(store, container_id)
     for name in gone:

@@ -131,6 +131,12 @@ def find(store: Store, text: str) -> Container:
     return _container(row)
 
 
+def lookup(store: Store, container_id: str) -> Container | None:
+    """By its whole id."""
+    row = store.db.row(f"SELECT {_COLUMNS} FROM container WHERE id = ?", container_id)
+    return None if row is None else _container(row)
+
+
 def all_containers(store: Store) -> list[Container]:
     """Every container, the newest first."""
     return [_container(row) for row in store.db.rows(f"SELECT {_COLUMNS} FROM container ORDER BY created DESC, id")]
@@ -193,8 +199,13 @@ def try_lock(store: Store, container: Container) -> int:
     path = f"{store.container_path(container.id)}/status"
     values = _read(path)
     if values.get("state") in ("running", "restarting"):
+        ran = values["state"] == "running"
         values.update(_lost(store.container_path(container.id), container.id, values))
         write_file(path, jsontext.dumps(values).encode(), 0o644, durable=False)
+        if ran:
+            from limpet.containers import events
+
+            events.tell(store, container, "die", exitCode=KILLED)
     return lock
 
 

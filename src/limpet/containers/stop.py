@@ -11,7 +11,7 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import attach, removal, state
+from limpet.containers import attach, events, removal, state
 from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, process, signals
 
@@ -52,18 +52,23 @@ def stop(
     seconds = container.options.stop_timeout if timeout is None else timeout
     seconds = STOP_TIMEOUT if seconds is None else seconds
     remark, ended = "", 0
+    ran = False
     while True:
         # Again and again: a start or a restart may be under way, and sees the mark too late.
         _mark(store, container)
         status = state.status(store, container)
         pidfd = _open(store, container, status) if status.running and status.pid != ended else -1
         if pidfd >= 0:
+            ran = True
+            events.tell(store, container, "kill", signal=number)
             try:
                 remark = _end(store, container, status, pidfd, number, seconds, explain)
             finally:
                 os.close(pidfd)
             ended = status.pid
         if wait_for_monitor(store, container, 0.2):
+            if ran:
+                events.tell(store, container, "stop")
             return remark
 
 
@@ -80,6 +85,7 @@ def kill(store: Store, container: Container, signal: str = "KILL") -> None:
     by_hand = not configured or number == signals.number(configured) or number == signals.SIGKILL
     if by_hand:
         _mark(store, container)  # moby `daemon/kill.go`: which signals count as a stop by hand, and end a pause
+    events.tell(store, container, "kill", signal=number)
     try:
         if number == signals.SIGKILL:
             kill_all(container, pidfd)
@@ -185,10 +191,12 @@ def rename(store: Store, container: Container, name: str) -> None:
                 "remove or rename that one, or choose another name",
                 exit_code=1,
             )
+        old, container.name = container.name, name
         container.options.name = name
         store.db.run(
             "UPDATE container SET name = ?, options = ? WHERE id = ?", name, container.options.to_json(), container.id
         )
+    events.tell(store, container, "rename", oldName=f"/{old}")
 
 
 def _has_init(store: Store, container: Container) -> bool:
@@ -288,6 +296,7 @@ def _kill_now(store: Store, container: Container, status: state.Status, *, monit
     """SIGKILL to all of it; `monitor_too` when the monitor itself does not get on (stopped, stuck)."""
     pidfd = _open(store, container, status) if status.running else -1
     if pidfd >= 0:
+        events.tell(store, container, "kill", signal=signals.SIGKILL)
         kill_all(container, pidfd)
         os.close(pidfd)
     monitor = _monitor(status) if monitor_too else -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limpet import jsontext
-from limpet.containers import limits, state
+from limpet.containers import events, limits, state
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, Invalid, Refused
 from limpet.kernel import controllers
@@ -48,6 +48,7 @@ def update(store: Store, container: Container, given: Limits, restart: str = "")
         files.write_file(f"{store.run_path(container.id)}/updated", text.encode(), durable=False)
     except FileNotFoundError:
         pass  # it never ran since the machine started
+    events.tell(store, container, "update")
 
 
 def merge(old: Limits, new: Limits) -> Limits:

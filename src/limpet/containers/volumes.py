@@ -11,7 +11,7 @@ import time
 from limpet import jsontext
 from limpet.containers import names
 from limpet.errors import Conflict, Invalid, NotFound
-from limpet.store import faults
+from limpet.store import eventlog, faults
 from limpet.store.files import remove_tree, sync_directory
 
 TYPE_CHECKING = False
@@ -54,7 +54,9 @@ def create(store: Store, name: str = "", labels: dict[str, str] | None = None, *
     with store.lease():
         make_directory(store, name)
         with store.db.transaction():
-            insert(store, volume)
+            made = insert(store, volume)
+    if made:
+        eventlog.write(store, "volume", "create", name, {"driver": "local"})
     return lookup(store, name) or volume
 
 
@@ -66,15 +68,16 @@ def make_directory(store: Store, name: str) -> None:
     faults.reach("volume-directory")
 
 
-def insert(store: Store, volume: Volume) -> None:
-    """The second half, in the caller's transaction. Another process may have been first: that one stays."""
-    store.db.run(
+def insert(store: Store, volume: Volume) -> bool:
+    """The second half, in the caller's transaction. False: another process was first, and its volume stays."""
+    inserted = store.db.run(
         "INSERT INTO volume (name, created, anonymous, labels) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
         volume.name,
         volume.created,
         int(volume.anonymous),
         jsontext.dumps(volume.labels),
     )
+    return inserted > 0
 
 
 def data_path(store: Store, name: str) -> str:
@@ -132,6 +135,7 @@ def remove(store: Store, name: str) -> None:
 
 def remove_files(store: Store, name: str) -> None:
     """The directory of a volume whose row is gone: out of sight by one rename, then deleted."""
+    eventlog.write(store, "volume", "destroy", name, {"driver": "local"})
     aside = store.temporary("volume")
     try:
         os.rename(store.volume_path(name), aside)

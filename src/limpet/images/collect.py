@@ -16,7 +16,7 @@ import os
 from limpet import jsontext
 from limpet.images import leftovers
 from limpet.layers.driver import driver
-from limpet.store import faults
+from limpet.store import eventlog, faults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def collect(store: Store) -> Freed:
             return freed
         blobs, layers = _drop_rows(store, freed)
         faults.reach("rows-gone")
+        for image_id in freed.images:
+            eventlog.write(store, "image", "delete", image_id, {"name": image_id})
         for digest in blobs:
             path = store.blob_path(digest)
             freed.bytes += blocks(path)

@@ -15,7 +15,7 @@ from limpet.layers.driver import driver
 from limpet.oci import config as configs
 from limpet.oci import digest as digests
 from limpet.oci import reference
-from limpet.store import blobs, faults
+from limpet.store import blobs, eventlog, faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,6 +170,8 @@ def add_image(
         for name in wanted:
             give_name(store, name, image_id)
     faults.reach("image-row")
+    for name in wanted:
+        eventlog.write(store, "image", "tag", image_id, {"name": name.familiar})
     return catalog.find(store, image_id)
 
 

@@ -20,6 +20,7 @@ from limpet.oci import config as configs
 from limpet.oci import platform as platforms
 from limpet.oci import reference
 from limpet.progress import Progress
+from limpet.store import eventlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ def load(
     try:
         for names, one in _images(files, wanted):
             image = importer.import_image(store, one, names=names, platform=wanted, progress=progress)
+            eventlog.write(store, "image", "load", image.id, {"name": image.id})
             lines += [f"Loaded image: {name.familiar}" for name in names] or [f"Loaded image ID: {image.id}"]
     finally:
         files.close()

@@ -14,7 +14,7 @@ from limpet.errors import Conflict, Invalid
 from limpet.images import catalog
 from limpet.images.collect import collect
 from limpet.oci import digest, reference
-from limpet.store import faults
+from limpet.store import eventlog, faults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def tag(store: Store, source: str, target: str) -> str:
             *(row or (None, None)),
         )
     faults.reach("tagged")
+    eventlog.write(store, "image", "tag", image_id, {"name": wanted.familiar})
     return wanted.canonical
 
 
@@ -63,6 +64,10 @@ def remove(store: Store, text: str, force: bool = False, prune: bool = True) -> 
             store.db.run("DELETE FROM image WHERE id = ?", image_id)
             lines.append(f"Deleted: {image_id}")
     faults.reach("image-row-gone")
+    for name in gone:
+        eventlog.write(store, "image", "untag", image_id, {"name": reference.parse(name).familiar})
+    if lines[-1] == f"Deleted: {image_id}":
+        eventlog.write(store, "image", "delete", image_id, {"name": image_id})
     freed = collect(store)
     lines += [f"Deleted: {image_id}" for image_id in freed.images]
     return lines + [f"Deleted: {diff_id}" for diff_id in reversed(freed.layers)]

@@ -17,7 +17,7 @@ from limpet.oci.manifest import Index
 from limpet.progress import Progress
 from limpet.registry import policy, settings
 from limpet.registry.client import Registry
-from limpet.store import blobs
+from limpet.store import blobs, eventlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +78,7 @@ def fetch(
     source = RegistrySource(store, name, rate)
     before = catalog.by_reference(store, name)
     image = importer.import_image(store, source, names=[name], platform=target, progress=progress)
+    eventlog.write(store, "image", "pull", name.familiar, {"name": name.familiar_name})
     what = "Image is up to date" if before == image.id else "Downloaded newer image"
     return Pulled(image, name, (f"Digest: {source.digest}", f"Status: {what} for {name.familiar}"))
 

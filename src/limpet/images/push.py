@@ -26,7 +26,7 @@ from limpet.progress import Progress
 from limpet.registry.client import Registry, digest_of
 from limpet.registry.parallel import Group
 from limpet.registry.upload import Upload, send
-from limpet.store import blobs, faults
+from limpet.store import blobs, eventlog, faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,9 @@ def push(
     pusher = _Pusher(store, Registry(names[0].domain, rate), names[0].path, packing or Packing(), progress)
     with store.lease():
         for name in names:
-            yield pusher.name(name) if platform is None else pusher.platform(name, platforms.parse(platform))
+            done = pusher.name(name) if platform is None else pusher.platform(name, platforms.parse(platform))
+            eventlog.write(store, "image", "push", name.familiar, {"name": name.familiar_name})
+            yield done
 
 
 class _Pusher:

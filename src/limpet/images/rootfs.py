@@ -18,6 +18,7 @@ from limpet.layers.driver import driver
 from limpet.layers.rootfs_tar import write_tree
 from limpet.oci import platform, reference
 from limpet.progress import Progress
+from limpet.store import eventlog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def import_rootfs(
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
             "history": [{"created": created, "comment": message or f"Imported from {_comment(source)}"}],
         }
-        return importer.add_image(store, jsontext.dumps(whole, sort_keys=True).encode(), [layer.diff_id], names)
+        image = importer.add_image(store, jsontext.dumps(whole, sort_keys=True).encode(), [layer.diff_id], names)
+    eventlog.write(store, "image", "import", image.id, {"name": image.names[0] if image.names else image.id})
+    return image
 
 
 def _write(source: str | BinaryIO, ingest: Ingest, progress: Progress) -> None:

@@ -28,7 +28,7 @@ from limpet.oci import digest as digests
 from limpet.oci import manifest as manifests
 from limpet.oci import media, reference
 from limpet.oci.manifest import Descriptor, Index, Manifest
-from limpet.store import blobs
+from limpet.store import blobs, eventlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +72,8 @@ def save(store: Store, names: Sequence[str], out: BinaryIO | str, format: str = 
                 listed = _write_layout(store, chosen, sink)
                 sink.put("manifest.json", json.dumps(listed, separators=(",", ":")).encode())
             sink.finish()
+    for one in chosen:
+        eventlog.write(store, "image", "save", one.image.id, {"name": one.image.id})
 
 
 def _choose(store: Store, texts: Sequence[str]) -> list[_Chosen]:

@@ -143,6 +143,30 @@ def oom_kills(name: str) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
+def oom_victim(name: str) -> dict[str, str]:
+    """What the kernel killed last in the group: its name and pid, by the kernel's log; {} where that can't be read."""
+    found: dict[str, str] = {}
+    try:
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    mark = f"oom_memcg=/{cgroup.PARENT}/{name},".encode()
+    try:
+        while True:
+            try:
+                record = os.read(fd, 8192)  # one a read (Documentation/ABI/testing/dev-kmsg)
+            except BrokenPipeError:
+                continue  # that one was overwritten
+            if mark in record:
+                parts = record.partition(mark)[2].partition(b"\n")[0].decode(errors="replace").split(",")
+                values = dict(part.split("=", 1) for part in parts if "=" in part)
+                found = {"process": values.get("task", ""), "pid": values.get("pid", "")}
+    except OSError:
+        return found
+    finally:
+        os.close(fd)
+
+
 def _make(name: str, controller: str) -> None:
     found = version(controller)
     if found == 2:
