@@ -172,7 +172,7 @@ def test_archives_are_unpacked_by_add_only(limpet: Any, busybox: str, context: P
         limpet,
         context,
         f"FROM {busybox}\nADD a.tar agz.tar abz2.tar axz.tar zipped.gz /a/\nCOPY a.tar /c/\n"
-        "ADD --unpack=false a.tar /n/\nADD --unpack=true --chown=1:2 a.tar /u/\n",
+        "ADD --unpack=false a.tar /n/\nADD --unpack=true --chown=1:2 --chmod=777 a.tar /u/\n",
     )
     assert listing(limpet, "/a")[1:] == [
         "755 0:0 ./in",

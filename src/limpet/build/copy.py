@@ -151,6 +151,8 @@ class Copying:
         finally:
             os.close(fd)
         self._archives.append(archive)
+        # As in BuildKit, --chown counts for what is unpacked, --chmod doesn't.
+        step = replace(step, chmod="")
         self._items += [(self._finished(step, entry), archive) for entry in archive.entries(target)]
         return True
 
