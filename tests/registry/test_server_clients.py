@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,8 +64,10 @@ def test_skopeo(ours: Ours, tmp_path: Path) -> None:
     assert ours("GET", "/v2/skopeo/copy/manifests/1").status == 404
 
 
-def test_podman(ours: Ours, tmp_path: Path, busybox_tar: Path) -> None:
-    podman = ["podman", "--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
+def test_podman(ours: Ours, tmp_path: Path, busybox_tar: Path, request: pytest.FixtureRequest) -> None:
+    short = tempfile.mkdtemp(prefix="r")  # podman takes no run root of more than 50 characters
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    podman = ["podman", "--root", f"{tmp_path}/root", "--runroot", short, "--storage-driver", "vfs"]
     podman += ["--tmpdir", f"{tmp_path}/tmp", "--events-backend", "none"]
     name = f"{ours.domain}/podman/app:1"
     run(*podman, "import", "-q", busybox_tar, name)
@@ -117,7 +120,7 @@ def docker(tmp_path: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-def test_docker(ours: Ours, docker: list[str], busybox_tar: Path) -> None:
+def test_docker(ours: Ours, docker: list[str], busybox_tar: Path, request: pytest.FixtureRequest) -> None:
     name = f"{ours.domain}/docker/app:1"
     identity = run(*docker, "import", busybox_tar, name).strip()
     pushed = run(*docker, "push", name)
