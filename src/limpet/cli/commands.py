@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "save": ("limpet.cli.images", "Save images to an archive"),
     "search": ("limpet.cli.search", "Search a registry for images"),
     "start": ("limpet.cli.run", "Start stopped containers"),
+    "stats": ("limpet.cli.stats", "Show what containers use of the machine"),
     "stop": ("limpet.cli.containers", "Stop running containers"),
     "system check": ("limpet.cli.system_store", "Check everything in the store"),
     "system df": ("limpet.cli.system_store", "Show what uses how much disk"),
@@ -77,7 +78,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _CONTAINER = (
-    "attach commit cp create diff exec kill logs pause port rename restart rm run start stop top unpause update wait"
+    "attach commit cp create diff exec kill logs pause port rename restart rm run start stats stop top unpause update"
+    " wait"
 ).split()
 _IMAGE = "build capture history import load pull push save tag".split()
 

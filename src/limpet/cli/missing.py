@@ -99,7 +99,7 @@ _COMMANDS: Mapping[str, str] = {
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
-        "checkpoint,config,plugin,secret,stats,trust,container stats,volume update".split(","),
+        "checkpoint,config,plugin,secret,trust,volume update".split(","),
         _LATER_COMMAND,
     ),
     **dict.fromkeys("node service stack swarm".split(), "there is no cluster"),

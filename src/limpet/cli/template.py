@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 EXIT_CODE = 64
 
 _MAPS = frozenset(
-    {"Annotations", "Data", "DriverOpts", "ExposedPorts", "Extra", "Labels", "Networks", "Options", "Ports"}
+    {
+        "Annotations",
+        "Attributes",
+        "Data",
+        "DriverOpts",
+        "ExposedPorts",
+        "Extra",
+        "Labels",
+        "Networks",
+        "Options",
+        "Ports",
+    }
     | {"StorageOpt", "Sysctls", "Tmpfs", "Volumes"}
 )
 """Of the objects that Docker shows, those that are maps (moby `api/types`)."""
