@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build import plan, planner
+from limpet.build import graph, plan, planner
 from limpet.build.dockerfile import parse
 from limpet.build.planner import Base, Request
 from limpet.build.program import program
@@ -286,6 +287,28 @@ def test_a_plan_prints_as_json() -> None:
     assert [[step["type"] for step in each["steps"]] for each in made["stages"]] == [["copy", "run"], ["copy", "note"]]
     assert made["stages"][1]["base"]["kind"] == "scratch"
     assert made["stages"][1]["steps"][0]["place"] == {"text": "COPY --from=a /x /", "line": 5, "column": 1}
+
+
+def test_a_plan_as_a_picture() -> None:
+    made = make(
+        "FROM base AS tools\nRUN echo '<&>' \\\n  more\nFROM tools AS app\nCOPY --from=base:1 /b /b\nCOPY x /\n"
+        "RUN --mount=from=tools,target=/t true\nFROM scratch\nCOPY --from=app / /\nCMD z"
+    )
+    picture = graph.to_svg(made)
+    assert graph.to_svg(made) == picture
+    root = ElementTree.fromstring(picture)
+    texts = ["".join(each.itertext()) for each in root.iterfind(".//{*}text")]
+    assert [text for text in texts if text in ("tools", "app", "stage-2", "base", "base:1", "the build context")] == [
+        "base",
+        "base:1",
+        "the build context",
+        "tools",
+        "app",
+        "stage-2",
+    ]
+    assert "RUN echo '<&>' more" in texts
+    arrows = [each for each in root.iterfind(".//{*}path") if each.get("marker-end")]
+    assert len(arrows) == 6  # tools←base, app←tools, app's three steps, the last stage's copy
 
 
 WORDS = st.sampled_from(["a", "$A", "${A:-b}", "/x", "..", "--from=s", "80", '["a"]', "K=v", "'q", "*"])

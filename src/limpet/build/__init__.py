@@ -6,6 +6,7 @@
     typed        instructions to what they mean (`instructions`), with `flags` and `mounts`; `program` a whole file
     planner      a Dockerfile to a plan (`plan`, plain data): which stages, which `variables`
     stageplan    one stage of it, with `copyplan` and `scope`
+    graph        a plan as a picture
     checks       what is allowed and still worth a word (`notes` has the rules)
     ignore       .dockerignore
     context      where COPY takes files from; `archive` what ADD unpacks

@@ -35,9 +35,10 @@ def build(call: Call) -> int:
 
     with progress(quiet=quiet) as shown:
         if call["print"]:
-            from limpet.build import plan
+            from limpet.build import graph, plan
 
-            print(plan.to_json(builds.make_plan(call.store, asked, progress=shown)))
+            made = builds.make_plan(call.store, asked, progress=shown)
+            print(plan.to_json(made) if call["print"] == "plan" else graph.to_svg(made))
             return 0
         image = builds.build(
             call.store,
@@ -117,7 +118,14 @@ COMMANDS = {
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
             Option("no-cache", help="Run every step again"),
             Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of the image"),
-            Option("print", kind="string", default="", choices=("plan",), metavar="plan", help="Print the plan"),
+            Option(
+                "print",
+                kind="string",
+                default="",
+                choices=("plan", "graph"),
+                metavar="plan|graph",
+                help="Print the plan: JSON, SVG",
+            ),
             Option("quiet", "q", help="Print only the image's id"),
             Option("tag", "t", kind="list", metavar="NAME[:TAG]", help="Name of the image"),
             Option("target", kind="string", default="", metavar="STAGE", help="Stage to build, instead of the last"),
