@@ -112,12 +112,12 @@ def podman(scratch: Path) -> Engine | None:
 
 
 def registry(
-    scratch: Path, port: int, address: str = "127.0.0.1", before: Sequence[str] = ()
+    scratch: Path, port: int, address: str = "127.0.0.1", before: Sequence[str] = (), storage: str = "registry"
 ) -> subprocess.Popen[bytes]:
-    config = scratch / f"registry-{address}.yml"
+    config = scratch / f"{storage}-{address}.yml"
     config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {scratch}/registry}}}}\n"
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {scratch}/{storage}}}}}\n"
         f"http: {{addr: '{address}:{port}'}}\n"
     )
-    log = open(scratch / "registry.log", "wb")
+    log = open(scratch / f"{storage}.log", "ab")
     return subprocess.Popen([*before, "docker-registry", "serve", str(config)], stdout=log, stderr=log)

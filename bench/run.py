@@ -1,7 +1,7 @@
 """Compares limpet with docker and podman in one run: `bench/run [--quick] [CASE…]`.
 
 Each figure is a median over interleaved rounds (limpet, docker, podman, limpet, …), whole processes from outside;
-what counts is the ratio to docker. Cases: pull load run exec ps memory rmi link.
+what counts is the ratio to docker. Cases: pull present push load run exec ps memory rmi link.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from engines import Engine
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-GOALS = {"pull": 0.25, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
-CASES = ["pull", "load", "run", "exec", "ps", "memory", "rmi", "link"]
+GOALS = {"pull": 0.25, "present": 0.5, "push": 0.5, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
+CASES = ["pull", "present", "push", "load", "run", "exec", "ps", "memory", "rmi", "link"]
 
 
 def main() -> None:
@@ -126,6 +126,64 @@ class Bench:
         pid = os.posix_spawn(limpet.command[0], words, limpet.environment, file_actions=silent)
         usage = os.wait4(pid, 0)[2]
         print(f"{'peak memory of limpet pull':34s}{usage.ru_maxrss / 1024:9.1f} MiB   (goal: under 150)")
+
+    def case_present(self) -> None:
+        for label, image in (("pull, all of 1 layer here", self.big), ("pull, all of 20 layers here", self.many)):
+            for engine in self.engines:
+                engine("pull", *engine.pull_options, image)
+            self.row(
+                label, self.measure(self.rounds(9), lambda e, image=image: e("pull", *e.pull_options, image)), "present"
+            )
+
+    def case_push(self) -> None:
+        """Each time to a registry that is empty: of what was pulled, and of what has no blob yet."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = engines.registry(self.scratch, port, storage="empty")
+        there = f"127.0.0.1:{port}"
+        try:
+            for name, source, label in (("big", self.big, "1 layer of 200 MB"), ("many", self.many, "20 layers")):
+                for engine in self.engines:
+                    engine("pull", *engine.pull_options, source)
+                    engine("tag", source, f"{there}/{name}:1")
+                figures = self.measure(
+                    self.rounds(),
+                    lambda e, name=name: e("push", *e.pull_options, f"{there}/{name}:1"),
+                    lambda e: self._empty(),
+                )
+                self.row(f"push, pulled, {label}", figures, "push")
+                self._skopeo_push(there, name)
+            figures = self.measure(
+                self.rounds(),
+                lambda e: e("push", *e.pull_options, f"{there}/new:1"),
+                lambda e: self._made_anew(e, there),
+            )
+            self.row("push, new, 1 layer of 200 MB", figures, "push")
+        finally:
+            server.terminate()
+            server.wait()
+
+    def _empty(self) -> None:
+        shutil.rmtree(self.scratch / "empty", ignore_errors=True)
+
+    def _made_anew(self, engine: Engine, there: str) -> None:
+        """The layer comes from an archive with plain tars: nobody has a compressed form of it."""
+        self._empty()
+        for name in (self.big, f"{there}/big:1", f"{there}/new:1"):
+            engine("rmi", "-f", name, check=False)
+        engine("load", "-q", "-i", f"{self.scratch}/big.tar")
+        engine("tag", self.big, f"{there}/new:1")
+
+    def _skopeo_push(self, there: str, name: str) -> None:
+        source, target = f"oci:{self.layouts[name]}:{name}", f"docker://{there}/{name}:1"
+        taken = []
+        for _ in range(self.rounds()):
+            self._empty()
+            start = time.perf_counter()
+            subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", source, target], check=True)
+            taken.append(time.perf_counter() - start)
+        print(f"  the same by skopeo copy from a layout: {statistics.median(taken) * 1e3:.1f} ms", flush=True)
 
     def case_load(self) -> None:
         for label, name in (("load, 1 layer of 200 MB", "big"), ("load, 20 layers", "many")):
