@@ -35,7 +35,8 @@ class Entry:
     """One file to copy. `path` is where it lies, "" for what lies nowhere; `target` where it goes, absolute.
 
     `implied`: a directory that is made if it isn't there, and left alone if it is. `same_as`: the target of the first
-    name of a file with several (a hard link). `mtime_ns` is None where times don't count.
+    name of a file with several (a hard link). `mtime_ns` is None where times don't count; `seen` is the time that the
+    file had when it was listed, so that a change meanwhile is noticed.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Entry:
     device: int = 0
     same_as: str = ""
     implied: bool = False
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class Tree:
         try:
             xattrs = self.xattrs(entry)
             tar.copy(entry.target.strip("/"), fd, stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns, xattrs)
+            if os.fstat(fd).st_mtime_ns != entry.seen:
+                raise Invalid(f"{entry.path} was changed while it was read", "build again when nobody writes there")
         finally:
             os.close(fd)
 
@@ -265,9 +269,9 @@ class Tree:
                 raise Invalid(f"{path}: neither a file, a directory nor a link", hint)
             device = info.st_rdev
         if not self._owners:
-            return Entry(path, target, info.st_mode, size, link, same_as=same)
+            return Entry(path, target, info.st_mode, size, link, same_as=same, seen=info.st_mtime_ns)
         uid, gid, mtime_ns = info.st_uid, info.st_gid, info.st_mtime_ns
-        return Entry(path, target, info.st_mode, size, link, uid, gid, mtime_ns, device, same)
+        return Entry(path, target, info.st_mode, size, link, uid, gid, mtime_ns, device, same, seen=mtime_ns)
 
     def _glob(self, source: str) -> list[str]:
         """Go's filepath.Match, one path component at a time; hidden files match, as there."""

@@ -1,0 +1,85 @@
+"""Where COPY takes files from, as far as a whole build does not show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from limpet.build import ignore
+from limpet.build.context import Tree, context, escaped, has_wildcard, unescaped
+from limpet.errors import Invalid, NotFound
+from limpet.layers.rootfs_tar import TarWriter
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    for name in ("a", "d/b", "d/e/c", "ignored/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return context(str(tmp_path), ignore.parse("ignored"))
+
+
+def test_entries_come_in_one_order_parents_first(tree: Tree) -> None:
+    found = tree.copies(("",), "/t", target_is_directory=True)
+    assert [(each.path, each.target, each.implied) for each in found] == [
+        ("", "/t", True),
+        ("a", "/t/a", False),
+        ("d", "/t/d", False),
+        ("d/b", "/t/d/b", False),
+        ("d/e", "/t/d/e", False),
+        ("d/e/c", "/t/d/e/c", False),
+    ]
+    tree.close()
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(tree: Tree, tmp_path: Path) -> None:
+    [entry] = tree.copies(("a",), "/t", target_is_directory=False)
+    written: list[bytes] = []
+    tar = TarWriter(written.append)
+    tree.write(tar, entry, 0)
+    (tmp_path / "a").write_text("A")
+    with pytest.raises(Invalid, match="a was changed while it was read"):
+        tree.write(tar, entry, 0)
+    tree.close()
+
+
+def test_hard_links_within_one_copy(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "z").hardlink_to(tmp_path / "a")
+    found = {each.target: each.same_as for each in tree.copies(("a", "z"), "/t/", target_is_directory=True)}
+    assert found == {"/t/a": "", "/t/z": "/t/a"}
+    tree.close()
+
+
+def test_a_tree_that_is_too_deep(tree: Tree, tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(410):
+        place = place / "d"
+    place.mkdir(parents=True)
+    with pytest.raises(Invalid, match="directories more than 400 deep"):
+        tree.copies(("",), "/t", target_is_directory=True)
+    tree.close()
+
+
+@pytest.mark.parametrize("pattern", ["[", "a[", "[b-]"])
+def test_bad_patterns(tree: Tree, pattern: str) -> None:
+    with pytest.raises(Invalid, match="syntax error in pattern"):
+        tree.copies((pattern,), "/t", target_is_directory=True)
+    tree.close()
+
+
+def test_what_is_not_there(tree: Tree) -> None:
+    with pytest.raises(NotFound) as caught:
+        tree.copies(("c",), "/t", target_is_directory=False)
+    assert caught.value.hint == "did you mean d/e/c?"
+    with pytest.raises(NotFound, match="ignored/x: excluded by"):
+        tree.copies(("ignored/x",), "/t", target_is_directory=False)
+    with pytest.raises(NotFound):
+        tree.copies(("a/b",), "/t", target_is_directory=False)
+    tree.close()
+
+
+def test_escaping() -> None:
+    assert not has_wildcard(escaped("a[1]*?\\"))
+    assert unescaped(escaped("a[1]*?\\")) == "a[1]*?\\"
+    assert has_wildcard("a\\\\*")
