@@ -209,4 +209,4 @@ def test_any_text_gives_instructions_or_one_error(text: str) -> None:
     assert bool(found) != bool(message)
     lines = text.removeprefix("\ufeff").split("\n")
     for each in found:
-        assert lines[each.line - 1][each.keyword.column - 1 :].startswith(each.keyword.text)
+        assert lines[each.keyword.line - 1][each.keyword.column - 1 :].startswith(each.keyword.text)

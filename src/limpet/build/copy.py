@@ -110,7 +110,7 @@ class Copying:
                 place.directory(posixpath.dirname(entry.target.strip("/")))
                 self._add(place, entry, source)
             place.tar.finish()
-            diff_id = ingest.finish(durable=True).diff_id
+            diff_id = ingest.finish().diff_id
         home.seal([*self._layers, diff_id])
         return diff_id
 

@@ -21,6 +21,7 @@ from limpet.build.lines import printable
 from limpet.build.place import write_directory
 from limpet.errors import LimpetError
 from limpet.images import catalog, ensure, importer
+from limpet.layers import durable
 from limpet.layers.driver import driver
 from limpet.oci import platform as platforms
 
@@ -100,6 +101,7 @@ class _Execution:
                     raise type(e)(message, e.hint, exit_code=e.exit_code) from e
         target = self.plan.target
         state = self.states[target.number]
+        durable.settle(self.store)  # one sync for the layers of all steps
         config = image_config(target, state.document, state.layers, state.history, labels, self.plan, self.epoch)
         return importer.add_image(self.store, config, state.layers, names)
 

@@ -65,7 +65,7 @@ def write_directory(store: Store, layers: list[str], path: str, user: str, epoch
             place = Place(root, TarWriter(ingest.write, mtime=epoch), (found.uid, found.gid) if found else (0, 0))
             place.directory(whole)
             place.tar.finish()
-            diff_id = ingest.finish(durable=True).diff_id
+            diff_id = ingest.finish().diff_id
     finally:
         os.close(root)
     home.seal([*layers, diff_id])

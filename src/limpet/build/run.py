@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.stageplan import SCRIPTS
-from limpet.containers import attach, changes, create, start, stop
+from limpet.containers import attach, changes, create, removal, start, stop
 from limpet.containers.options import Options
 from limpet.errors import LimpetError
 from limpet.images.catalog import Image
@@ -54,6 +54,7 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
         tmpfs=[_tmpfs(each.mount.target, each.mount.size) for each in step.mounts],
         mounts=[f"type=bind,source={scripts},target={SCRIPTS},readonly"] if scripts else [],
         init=True,
+        auto_remove=True,  # nothing of it has to survive a crash
     )
     container = create.create(store, image, options, layers=layers)
     try:
@@ -61,12 +62,17 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
         code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
         if code:
             raise LimpetError(f"the command failed with exit code {code}", exit_code=1)
-        diff_id = changes.write_layer(store, container, max_mtime=epoch, durable=True, empty=True)
+        diff_id = changes.write_layer(store, container, max_mtime=epoch, empty=True)
         assert diff_id is not None
         driver.driver(store).seal([*layers, diff_id])
+        # It has ended, and its monitor leaves the removal to the first client.
+        removal.remove_container(store, container.id, with_volumes=True, durable=False)
+        if connection is not None:
+            connection.close()
         return diff_id
-    finally:
+    except BaseException:
         stop.remove(store, container, force=True, volumes=True)
+        raise
 
 
 def _tmpfs(target: str, size: int) -> str:
