@@ -50,7 +50,7 @@ def group_exists(container: str) -> bool:
 
 
 def files(root: Path) -> set[str]:
-    """Names in the store, without the store's own: its database, lock, boot, log of events, and the compiled seccomp filter."""
+    """Names in the store, without the store's own: database, lock, boot, log of events, compiled seccomp filter."""
     own = ("state.db", "lock", "cache", "boot", "events")
     names = (str(path.relative_to(root)) for path in root.rglob("*"))
     return {name for name in names if not name.startswith(own)}
