@@ -24,7 +24,7 @@ HOT = """
 cli.commands cli.containers cli.main cli.output cli.parser cli.ps cli.run cli.table
 containers.attach containers.create containers.exec containers.listing containers.monitor containers.options
 containers.runtime containers.spec containers.start containers.state containers.users
-images.catalog layers.driver store.store store.db oci.digest oci.reference
+images.catalog images.current layers.driver store.store store.db oci.digest oci.reference
 kernel.bpf kernel.capabilities kernel.cgroup kernel.devices kernel.fs kernel.mounts kernel.process kernel.seccomp
 kernel.signals kernel.sys kernel.terminal
 """.split()

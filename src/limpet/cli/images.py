@@ -7,7 +7,6 @@ import sys
 
 from limpet.cli.table import Command, Option
 from limpet.errors import Invalid
-from limpet.layers import durable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,10 +17,21 @@ _FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 
 def pull(call: Call) -> int:
-    from limpet.cli.progress import progress
-    from limpet.images import named
+    from limpet.images import current
 
     quiet = call["quiet"]
+    found = current.unchanged(call.store, call.arguments[0]) if not call["platform"] else None
+    if found is not None:
+        name, digest = found
+        if not quiet:
+            print(f"{name.tag}: Pulling from {name.path}\nDigest: {digest}")
+            print(f"Status: Image is up to date for {name.familiar}")
+        print(name, flush=True)
+        return 0
+
+    from limpet.cli.progress import progress
+    from limpet.images import named
+    from limpet.layers import durable
 
     def say(line: str) -> None:
         if not quiet:
@@ -77,6 +87,7 @@ def rate(call: Call) -> Rate | None:
 def load(call: Call) -> int:
     from limpet.cli.progress import progress
     from limpet.images.load import load
+    from limpet.layers import durable
 
     source = call["input"]
     if not source and os.isatty(0):
