@@ -248,7 +248,12 @@ def test_directories_that_cannot_be_projects(limpet: Any, tmp_path: Path) -> Non
     assert missing.stderr == f"limpet: {tmp_path}/nope: no such directory\n"
     (tmp_path / "empty").mkdir()
     empty = limpet("up", "-d", tmp_path / "empty", check=False)
-    assert "no such Dockerfile" in empty.stderr
+    assert empty.stderr.splitlines() == [
+        f"limpet: {tmp_path}/empty/Dockerfile: no such Dockerfile",
+        "`limpet up` starts a directory with a Dockerfile; `limpet build -f` takes one of any name",
+    ]
+    (tmp_path / "empty/compose.yaml").touch()
+    assert "Compose files come with part 7" in limpet("up", "-d", tmp_path / "empty", check=False).stderr
     bad = limpet("up", "-d", "-p", "Not Good", tmp_path / "empty", check=False)
     assert "can't be a project's name" in bad.stderr
 
@@ -277,3 +282,73 @@ def test_two_directories_of_one_name_do_not_take_each_other_s(
     ]
     assert len(limpet("images", "-aq").stdout.split()) == 2
     limpet("down", directory)
+
+
+def together(limpet: Any, *commands: list[str]) -> list[tuple[int, str, str]]:
+    """(exit code, output, messages) of commands that begin at the same time."""
+    running = [
+        subprocess.Popen(
+            [*limpet.command, *words], env=limpet.environment, stdout=-1, stderr=-1, stdin=subprocess.DEVNULL, text=True
+        )
+        for words in commands
+    ]
+    return [(process.returncode, *texts) for process in running for texts in [process.communicate(timeout=120)]]
+
+
+def test_several_at_once_wait_for_each_other(limpet: Any, hello: tuple[Path, str]) -> None:
+    directory, address = hello
+    for _ in range(3):
+        results = together(limpet, *[["up", "-d", "-q", str(directory)]] * 3)
+        assert results == [(0, f"{address}\n", "")] * 3
+        assert len(limpet("ps", "-aq").stdout.split()) == 1
+        results = together(limpet, *[["down", "-t", "0", str(directory)]] * 2)
+        assert [code for code, _, _ in results if code] in ([], [1])  # one that came when all was gone
+        for code, _, messages in results:
+            assert code == 0 or messages.startswith("limpet: nothing of project hello is here")
+        assert limpet("ps", "-aq").stdout == limpet("images", "-aq").stdout == ""
+        assert list((limpet.root / "run").iterdir()) == []
+
+
+def test_who_waits_for_a_project_says_so_and_a_killed_one_lets_go(limpet: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "slow"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text("FROM limpet/host\nRUN sleep 1000\nCMD true\n")
+    first = subprocess.Popen(
+        [*limpet.command, "up", "-d", str(directory)], env=limpet.environment, stderr=subprocess.PIPE, text=True
+    )
+    assert first.stderr is not None
+    while "sleep 1000" not in first.stderr.readline():
+        assert first.poll() is None
+    second = subprocess.Popen(
+        [*limpet.command, "up", "-d", str(directory)], env=limpet.environment, stderr=subprocess.PIPE, text=True
+    )
+    assert second.stderr is not None
+    assert second.stderr.readline() == "Project slow: another limpet works on it, waiting\n"
+    (directory / "Dockerfile").write_text("FROM limpet/host\nCMD true\n")
+    first.kill()
+    first.communicate()
+    _, messages = second.communicate(timeout=60)
+    assert (second.returncode, messages.splitlines()[-1]) == (0, "Container slow-app-1: ended with exit code 0")
+    limpet("down", directory)
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_port_that_never_answers(limpet: Any, tmp_path: Path, listens: bool) -> None:
+    directory = tmp_path / "deaf"
+    directory.mkdir()
+    exposed, other = free_port(), free_port()
+    command = f'["python3", "-m", "http.server", "-b", "127.0.0.1", "{other}"]' if listens else "sleep 1000"
+    (directory / "Dockerfile").write_text(f"FROM limpet/host\nEXPOSE {exposed}\nCMD {command}\n")
+    result = limpet("up", "-d", "--wait-timeout", "2", directory, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    *_, told, message, hint = result.stderr.splitlines()
+    assert told == f"Container deaf-app-1: waiting until port {exposed} answers, 2 s at most"
+    assert message == f"limpet: container deaf-app-1 runs, but nothing answers on port {exposed} after 2 s"
+    if listens:
+        assert hint.startswith(f"it listens on 127.0.0.1:{other}: EXPOSE that port")
+    else:
+        assert hint == "none of its programs listens; `limpet logs deaf-app-1` shows what they say"
+    assert limpet("ps", "--format", "{{.State}}").stdout == "running\n"
+    again = limpet("up", "-d", "--wait-timeout", "0", directory)
+    assert (again.stdout, "waiting" in again.stderr) == ("", False)
+    limpet("down", "-t", "0", directory)

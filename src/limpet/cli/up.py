@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
+from limpet.compose import lock
 from limpet.compose import project as projects
-from limpet.errors import LimpetError
+from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from limpet.cli.table import Call
     from limpet.compose.project import Project, Up
     from limpet.containers.state import Container
@@ -20,26 +24,29 @@ if TYPE_CHECKING:
 
 def up(call: Call) -> int:
     project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
-    with progress(quiet=call["quiet"]) as shown:
-        made = projects.up(
-            call.store, project, rebuild=call["no-cache"], say=lambda text: _say(call, text), progress=shown
-        )
+    if call["wait-timeout"] < 0:
+        raise Invalid(f'invalid argument "{call["wait-timeout"]}" for "--wait-timeout" flag', "0 does not wait")
+    say = partial(_say, call)
     if not call["detach"]:
-        return _foreground(call, project, made)
-    container = made.container
-    if not made.running:
-        code = projects.launch(call.store, container)
-        _say(call, f"Container {container.name}: {'started' if code is None else f'ended with exit code {code}'}")
-        if code is not None:
-            return 0
-    if projects.ports(call.store, container):
-        _say(call, f"Container {container.name}: waiting until its port answers")
-    address = projects.wait_for_port(call.store, container)
-    if address:
-        print(address)
-    elif projects.ports(call.store, container):
-        print(f"limpet: {container.name} runs, but nothing answers on its port yet", file=sys.stderr)
+        return _foreground(call, project)
+    with lock.held(call.store, project.name, say):
+        made = _make(call, project)
+        container = made.container
+        if not made.running:
+            code = projects.launch(call.store, container)
+            say(f"Container {container.name}: {'started' if code is None else f'ended with exit code {code}'}")
+            if code is not None:
+                return 0
+    if call["wait-timeout"]:
+        address = projects.wait_for_port(call.store, container, call["wait-timeout"], say=say)
+        if address:
+            print(address)
     return 0
+
+
+def _make(call: Call, project: Project) -> Up:
+    with progress(quiet=call["quiet"]) as shown:
+        return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(_say, call), progress=shown)
 
 
 def down(call: Call) -> int:
@@ -51,30 +58,55 @@ def down(call: Call) -> int:
     return 0
 
 
-def _foreground(call: Call, project: Project, made: Up) -> int:
+def _foreground(call: Call, project: Project) -> int:
     """Streams the output. Ctrl-C stops the container gently, a second one at once. What was made is taken away again.
 
     An image of the project that was here before stays, built anew or not.
     """
+    say = partial(_say, call)
+    made = None
+    try:
+        with lock.held(call.store, project.name, say):
+            made = _make(call, project)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, _interrupt)
+            connection = _start(call, made)
+        return _stream(call, made.container, connection)
+    finally:
+        if made is not None:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # this does not take long
+            _remove(call, made)
+            if made.fresh:
+                with lock.held(call.store, project.name, say):
+                    _remove_images(call, project)
+
+
+def _start(call: Call, made: Up) -> socket | None:
+    from limpet.containers import start
+
+    return None if made.running else start.launch(call.store, made.container, client=True)
+
+
+def _remove(call: Call, made: Up) -> None:
     from limpet.containers import stop
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     try:
-        return _stream(call, made.container, made.running)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # this does not take long
         stop.remove(call.store, made.container, force=True, volumes=True)
-        _say(call, f"Container {made.container.name}: removed")
-        if made.fresh:
-            projects.remove_images(call.store, project, say=lambda text: _say(call, text))
+    except NotFound:
+        return  # a `down` was faster
+    _say(call, f"Container {made.container.name}: removed")
 
 
-def _stream(call: Call, container: Container, running: bool) -> int:
-    from limpet.containers import attach, start, stop
+def _remove_images(call: Call, project: Project) -> None:
+    """Unless another `up` has made a container of them meanwhile."""
+    if not projects.containers(call.store, project):
+        projects.remove_images(call.store, project, say=partial(_say, call))
 
-    connection = None if running else start.launch(call.store, container, client=True)
+
+def _stream(call: Call, container: Container, connection: socket | None) -> int:
+    from limpet.containers import attach, stop
+
     ended = threading.Event()
     waiter = threading.Thread(target=_announce, args=(call.store.root, call.store.run, container, ended), daemon=True)
     waiter.start()
@@ -95,14 +127,22 @@ def _stream(call: Call, container: Container, running: bool) -> int:
 
 def _announce(root: str, run: str, container: Container, ended: threading.Event) -> None:
     """Prints the address as soon as it answers. In a thread, with a store of its own: SQLite is one thread's."""
+    from limpet.containers import state
     from limpet.store.store import Store
 
+    store = Store(root, run)
     try:
-        address = projects.wait_for_port(Store(root, run), container, ended)
-    except LimpetError:
-        return  # it ended, and the other thread says so
+        address = projects.wait_for_port(store, container, stopped=ended, say=_tell)
+    except LimpetError as e:
+        if not ended.is_set() and state.status(store, container).running:
+            _tell(f"limpet: {e}")
+        return  # or it ended, and the other thread says so
     if address and not ended.is_set():
         print(address, file=sys.stderr, flush=True)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -130,6 +170,13 @@ COMMANDS = {
             Option("no-cache", help="Run every build step again"),
             _PROJECT,
             Option("quiet", "q", help="Print only the address"),
+            Option(
+                "wait-timeout",
+                kind="int",
+                default=projects.PATIENCE,
+                metavar="SECONDS",
+                help="With -d: how long to wait until an exposed port answers (30; 0: not at all)",
+            ),
         ),
         examples=("limpet up -d examples/hello", "limpet up"),
         max_args=1,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.build import Asked, build
+from limpet.compose import lock
 from limpet.containers import create, listing, start, state, stop, watch
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 SERVICE = "app"
-PATIENCE = 30.0
+PATIENCE = 30
 """Seconds that `up` waits for a port to answer before it says that none does."""
+
+SILENCE = 1.0
+"""Seconds of that for which nobody needs to be told."""
 
 SETTLED = 2.0
 """Seconds that a program without a port has to stay up to be taken for started."""
@@ -91,8 +95,9 @@ class Up:
 def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], progress: Progress) -> Up:
     """Builds, and makes the container if need be. It is not started here.
 
-    Raises Conflict for a port in use, before anything is built.
+    Raises Conflict for a port in use, before anything is built. The caller holds the project's lock (`lock.held`).
     """
+    _check_file(project)
     _check_name(store, project)
     fresh = not _images(store, project)
     ours = any(state.status(store, each).running for each in containers(store, project))
@@ -150,6 +155,13 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
 
     A base that only `up` brought in goes with the last image that stands on it (`images.collect`).
     """
+    there = bool(containers(store, project) or _images(store, project))
+    with lock.held(store, project.name, say):
+        _down(store, project, timeout=timeout, say=say, there=there)
+
+
+def _down(store: Store, project: Project, *, timeout: int | None, say: Callable[[str], None], there: bool) -> None:
+    """`there`: something was, when it was asked for: another `down` may have taken it while we waited."""
     found = containers(store, project)
     for container in found:
         remark = stop.stop(store, container, timeout=timeout)
@@ -157,7 +169,7 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
             say(f"Container {container.name}: {remark}")
         stop.remove(store, container, force=True, volumes=True)
         say(f"Container {container.name}: removed")
-    if not remove_images(store, project, say=say) and not found:
+    if not remove_images(store, project, say=say) and not found and not there:
         raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
 
 
@@ -200,19 +212,61 @@ def ports(store: Store, container: Container) -> list[int]:
     return _numbers(_ports_of(listing.image_config(store, container)))
 
 
-def wait_for_port(store: Store, container: Container, stopped: threading.Event | None = None) -> str:
-    """The address that answers, as a URL; "" if none did in time. Raises LimpetError when the container ends first."""
+def wait_for_port(
+    store: Store,
+    container: Container,
+    seconds: float = PATIENCE,
+    *,
+    stopped: threading.Event | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> str:
+    """The address that answers, as a URL; "" if there is no port, or `stopped` was set.
+
+    `say` is told what is waited for, if it takes more than a moment. Raises LimpetError when the container ends first,
+    or when nothing answers within `seconds`.
+    """
     wanted = ports(store, container)
-    end = time.monotonic() + PATIENCE
-    while wanted and time.monotonic() < end and not (stopped and stopped.is_set()):
+    begin = time.monotonic()
+    told = False
+    while wanted and not (stopped and stopped.is_set()):
         for port in wanted:
             if _answers(port):
                 return f"http://127.0.0.1:{port}"
+        if not os.path.isdir(store.container_path(container.id)):
+            raise NotFound(f"container {container.name} was removed meanwhile", exit_code=1)
         status = state.status(store, container)
         if not status.running:
             raise LimpetError(watch.last_words(store, container, status.exit_code), exit_code=1)
+        waited = time.monotonic() - begin
+        if waited >= seconds:
+            raise LimpetError(*_unanswered(store, container, wanted, seconds), exit_code=1)
+        if waited >= SILENCE and not told:
+            told = True
+            say(f"Container {container.name}: waiting until {_named(wanted)} answers, {seconds:g} s at most")
         time.sleep(0.02)
     return ""
+
+
+def _unanswered(store: Store, container: Container, wanted: list[int], seconds: float) -> tuple[str, str]:
+    """What is wrong, and what its programs listen to instead: EXPOSE is a claim."""
+    from limpet.containers import listening
+
+    message = f"container {container.name} runs, but nothing answers on {_named(wanted)} after {seconds:g} s"
+    try:
+        sockets = listening.sockets(store, container)
+    except LimpetError:
+        sockets = []
+    found = ", ".join(listening.shown(address, port) for protocol, port, address in sockets if protocol == "tcp")
+    if found:
+        return message, f"it listens on {found}: EXPOSE that port in the Dockerfile, or let the program bind this one"
+    return message, f"none of its programs listens; `limpet logs {container.name}` shows what they say"
+
+
+def _named(numbers: list[int]) -> str:
+    """ "port 80", "one of the ports 80, 443"."""
+    if len(numbers) == 1:
+        return f"port {numbers[0]}"
+    return f"one of the ports {', '.join(map(str, numbers))}"
 
 
 def _ports_of(config: dict[str, object]) -> tuple[str, ...]:
@@ -262,6 +316,17 @@ def _labels(image: Image) -> dict[str, str]:
 
 def _implicit(store: Store) -> set[str]:
     return {name for (name,) in store.db.rows("SELECT reference FROM name WHERE implicit = 1")}
+
+
+def _check_file(project: Project) -> None:
+    path = f"{project.directory}/Dockerfile"
+    if os.path.lexists(path):
+        return
+    hint = "`limpet up` starts a directory with a Dockerfile; `limpet build -f` takes one of any name"
+    for name in ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"):
+        if os.path.exists(f"{project.directory}/{name}"):
+            hint = f"{name} is there, but Compose files come with part 7: now it is one service, from a Dockerfile"
+    raise NotFound(f"{path}: no such Dockerfile", hint, exit_code=1)
 
 
 def _check_name(store: Store, project: Project) -> None:

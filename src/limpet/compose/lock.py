@@ -1,0 +1,52 @@
+"""One command at a time works on a project: `up` and `down` of the same name wait for each other."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from limpet.store.store import Store
+
+
+@contextmanager
+def held(store: Store, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """The lock of the project `name`: a file in the run directory, held by flock, so that it ends with its holder.
+
+    `say` is told when it has to be waited for. It is of the name, not of the directory: the names of containers and
+    images come from it.
+    """
+    if store.absent:
+        yield  # nothing is there, and nothing is made
+        return
+    path = f"{store.run}/project-{name}.lock"
+    fd = _take(path, lambda: say(f"Project {name}: another limpet works on it, waiting"))
+    try:
+        yield
+    finally:
+        os.unlink(path)  # whoever waits for it notices, and makes it anew
+        os.close(fd)
+
+
+def _take(path: str, waits: Callable[[], None]) -> int:
+    told = False
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waits()
+                told = True
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
