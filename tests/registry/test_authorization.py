@@ -196,7 +196,16 @@ def test_a_token_that_is_no_longer_taken(guarded: Guarded) -> None:
     client.manifest("app", "1")
     guarded.valid.clear()
     client.manifest("app", "1")
+    client.manifest("app", "1")
     assert len(guarded.asked) == 2
+    assert guarded.valid == {"token-1"}
+    assert [headers.get("authorization", "").removeprefix("Bearer ") for _, headers in guarded.registry.requests] == [
+        "",
+        "token-0",
+        "token-0",
+        "token-1",
+        "token-1",
+    ]
 
 
 def test_many_threads_ask_once(guarded: Guarded) -> None:
@@ -229,6 +238,42 @@ def test_a_part_of_a_registry_has_its_own_login(guarded: Guarded, no_login: Path
     client.manifest("team/app", "1")
     client.manifest("app", "1")
     assert [headers.get("authorization") for _, headers in guarded.tokens.requests] == [BASIC, None]
+
+
+def test_an_identity_token_that_is_replaced(guarded: Guarded, no_login: Path) -> None:
+    """Each use gives the one for the next."""
+    no_login.write_text(json.dumps({"auths": {guarded.registry.domain: {"identitytoken": "identity-0"}}}))
+    used: list[str] = []
+
+    def give(handler: Any) -> bool:
+        form = dict(parse_qsl(handler.rfile.read(int(handler.headers["Content-Length"])).decode()))
+        assert (form["grant_type"], form["service"], form["client_id"]) == ("refresh_token", "s", "limpet")
+        used.append(form["refresh_token"])
+        token = f"token-{len(used)}"
+        guarded.valid.add(token)
+        answer = {"access_token": token, "refresh_token": f"identity-{len(used)}", "expires_in": "300"}
+        send(handler, 200, json.dumps(answer).encode())
+        return True
+
+    guarded.tokens.answer = give
+    client = Registry(guarded.registry.domain)
+    for repository in ("app", "app", "other"):
+        client.manifest(repository, "1")
+    assert used == ["identity-0", "identity-1"]
+
+
+def test_a_refused_password_is_not_shown_again(no_login: Path) -> None:
+    with server.scripted() as fake:
+        login(no_login, fake.domain)
+
+        def answer(handler: Any) -> bool:
+            send(handler, 401, b"{}", {"WWW-Authenticate": "Basic realm=x"})
+            return True
+
+        fake.answer = answer
+        with pytest.raises(NotFound, match="pull access denied"):
+            Registry(fake.domain).manifest("app", "1")
+        assert [headers.get("authorization") for _, headers in fake.requests] == [None, BASIC]
 
 
 def test_a_token_server_that_moves_takes_no_login_along(guarded: Guarded, no_login: Path) -> None:
@@ -453,7 +498,8 @@ def test_redirects_to_what_is_no_place(guarded: Guarded, location: str) -> None:
         ("nothing to hide: host:5000/app@sha256:abc", "nothing to hide: host:5000/app@sha256:abc"),
     ],
 )
-def test_secrets_are_hidden(text: str, expected: str) -> None:
+def test_secrets_are_hidden(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_known", set())
     assert redact.clean(text) == expected
 
 
@@ -478,6 +524,18 @@ def test_challenges_of_any_kind(header: str) -> None:
     for one in challenge.parse(header):
         assert one.scheme
         assert all(name == name.lower() for name in one.parameters)
+
+
+@pytest.mark.parametrize("secret", ["password", 'a b"c', "Basic x", "://x@", "overlap-overlap"])
+def test_a_known_secret_of_any_kind_is_hidden(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_known", set())
+    redact.conceal(secret)
+    redact.conceal("lap-over")
+    text = f'{secret}, token={secret} "{secret}" https://{secret}@host/?x={secret} Bearer {secret} "password":"d e"'
+    cleaned = redact.clean(text)
+    assert secret not in cleaned
+    assert "d e" not in cleaned
+    assert "host/?" in cleaned
 
 
 def test_scopes() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.registry import authority, server
+from tests.registry.ours import serving
 from tests.registry.server import send
 
 from limpet.errors import Invalid, LimpetError, NotFound, Refused
@@ -437,6 +438,22 @@ def test_a_mirror_that_dies_half_way(config: Path) -> None:
         write(config, f'[registry."{own.domain}"]\nmirrors = [{{location = "{mirror.domain}", plain-http = true}}]\n')
         assert b"".join(Registry(own.domain).blob("app", BIG_BLOB)) == BIG
         assert own.requests[0][1]["range"].startswith(f"bytes={2 << 20}-")
+
+
+def test_a_cache_that_is_a_mirror_of_what_it_caches(config: Path, tmp_path: Path) -> None:
+    """By the settings that both read: the cache asks the registry itself, and no circle is made."""
+    with server.docker_registry(tmp_path / "registry") as real:
+        real.push(IMAGE, "app:1")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            cache = f"127.0.0.1:{probe.getsockname()[1]}"
+        write(config, f'[registry."{real.domain}"]\nmirrors = ["{cache}"]\n')
+        with serving(tmp_path / "cache", "--addr", cache, "--proxy", f"http://{real.domain}"):
+            client = Registry(real.domain)
+            assert client.manifest("app", "1")[2] == IMAGE.digest
+            assert b"".join(client.blob("app", LAYER)) == IMAGE.layers[0]
+            assert Registry(cache).manifest("app", IMAGE.digest)[0] == IMAGE.manifest
+            assert client.connection.distrust_mirrors()  # it was the cache that answered
 
 
 def test_a_mirror_that_lies(config: Path) -> None:

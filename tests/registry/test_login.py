@@ -279,6 +279,35 @@ def test_docker_hub_is_written_as_docker_does(home: Path) -> None:
     assert file.keys() == []
 
 
+def test_entries_of_other_forms_are_passed_over(home: Path) -> None:
+    forms = [1, [], {}, {"auth": 1}, {"auth": ""}, {"auth": None, "username": "me"}, {"identitytoken": 1}]
+    for form in forms:
+        config(home).write_text(json.dumps({"auths": {"registry.example": form}, "credHelpers": {"b.example": 1}}))
+        assert credentials.find("registry.example") is None
+    config(home).write_text(json.dumps({"auths": {"registry.example": {"username": "me", "password": "pw"}}}))
+    found = credentials.find("registry.example")
+    assert found is not None
+    assert (found.username, found.password) == ("me", "pw")
+
+
+def test_all_logins_of_programs_too(home: Path) -> None:
+    program(home, "one")
+    (home / "bin/secrets").write_text('{"a.example": {"Username": "u", "Secret": "s"}}')
+    config(home).write_text(
+        json.dumps(
+            {
+                "credHelpers": {"a.example": "one", "b.example": "one"},
+                "auths": {"c.example": {"auth": auth("me", "password")}},
+            }
+        )
+    )
+    file = AuthFile(credentials.target())
+    assert file.keys() == ["a.example", "c.example"]
+    assert file.erase("a.example")
+    assert file.erase("c.example")
+    assert file.keys() == []
+
+
 def test_the_order_of_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "run/containers").mkdir()
     (home / ".config/containers").mkdir(parents=True)

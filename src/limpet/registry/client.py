@@ -43,13 +43,13 @@ class Registry:
     """One registry by its domain (`docker.io`, `localhost:5000`). Methods may be called by several threads at once.
 
     `rate` limits the bytes of blobs, both ways. `single_post` is whether it takes a blob with one POST; None: not
-    known yet.
+    known yet. Without `mirrors` only the registry itself is asked.
     """
 
-    def __init__(self, domain: str, rate: Rate | None = None) -> None:
+    def __init__(self, domain: str, rate: Rate | None = None, *, mirrors: bool = True) -> None:
         self.domain = domain
         self.rate = rate
-        self.connection = Connection(domain)
+        self.connection = Connection(domain, mirrors=mirrors)
         self.single_post: bool | None = None
 
     def manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:

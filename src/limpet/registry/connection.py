@@ -64,13 +64,21 @@ _REST = 60.0
 class Connection:
     """`request` may be called by several threads at once; connections are kept and reused.
 
-    `login`: instead of what the user's files say.
+    `login`: instead of what the user's files say. Without `mirrors` only the registry itself is asked.
     """
 
-    def __init__(self, domain: str, *, login: Credentials | None = None, settings: Registries | None = None) -> None:
+    def __init__(
+        self,
+        domain: str,
+        *,
+        login: Credentials | None = None,
+        settings: Registries | None = None,
+        mirrors: bool = True,
+    ) -> None:
         self.domain = domain
         self._settings = settings if settings is not None else load()
         self._login = login
+        self._mirrors = mirrors
         self._lock = threading.Lock()
         self._hosts: dict[Endpoint, Host] = {}
         self._resting: dict[Host, float] = {}  # mirrors, until when
@@ -151,7 +159,11 @@ class Connection:
         repository = named["repository"] if named is not None else scopes.repository(scope)
         by_digest = mirrored is not None and ":" in mirrored["reference"]
         return endpoints.targets(
-            self._settings, self.domain, repository, mirrors=mirrored is not None, by_digest=by_digest
+            self._settings,
+            self.domain,
+            repository,
+            mirrors=self._mirrors and mirrored is not None,
+            by_digest=by_digest,
         )
 
     def _from_mirror(

@@ -18,22 +18,17 @@ _SHORTEST = 4
 
 _LONGEST = 20_000
 
-_PATTERNS = (
-    (re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{6,}"), rf"\1 {HIDDEN}"),
-    (
-        re.compile(r"(?i)\b((?:proxy-)?authorization)\b(\"?\s*[:=]\s*\"?)(?!(?:basic|bearer)\b)[^\s\",;]+"),
-        rf"\1\2{HIDDEN}",
-    ),
-    (re.compile(r"(://)[^/\s@]*(?:@[^/\s@]*)*@"), rf"\1{HIDDEN}@"),
-    # Signed addresses of blob stores carry their permission in the query.
-    (re.compile(r"(/[^\s?\"'/]*\?)[^\s\"']+"), rf"\1{HIDDEN}"),
-    (
-        re.compile(
-            r"(?i)([\"']?(?:password|passwd|secret|auth|(?:access_|refresh_|identity|registry)?_?token)[\"']?\s*[:=]\s*)"
-            r"(\"[^\"]*\"|'[^']*'|[^\s,;&}\"']+)"
-        ),
-        rf"\1{HIDDEN}",
-    ),
+_PATTERNS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?i)\b(?:basic|bearer)\s+(?P<secret>[A-Za-z0-9+/=._~-]{6,})",
+        r"(?i)\b(?:proxy-)?authorization\b\"?\s*[:=]\s*\"?(?!(?:basic|bearer)\b)(?P<secret>[^\s\",;]+)",
+        r"://(?P<secret>[^/\s@]*(?:@[^/\s@]*)*)@",
+        # Signed addresses of blob stores carry their permission in the query.
+        r"/[^\s?\"'/]*\?(?P<secret>[^\s\"']+)",
+        r"(?i)[\"']?(?:password|passwd|secret|auth|(?:access_|refresh_|identity|registry)?_?token)[\"']?\s*[:=]\s*"
+        r"(?P<secret>\"[^\"]*\"|'[^']*'|[^\s,;&}\"']+)",
+    )
 )
 
 _known: set[str] = set()
@@ -51,8 +46,15 @@ def clean(text: str) -> str:
     """The text without secrets; stays one line if it was one. Of a long one only the beginning."""
     if len(text) > _LONGEST:  # what is cut off may be a part of a secret: it goes with its whole word
         text = text[:_LONGEST].rpartition(" ")[0] + " …"
-    for secret in sorted(_known, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    for pattern, instead in _PATTERNS:
-        text = pattern.sub(instead, text)
-    return text
+    hidden = [match.span("secret") for pattern in _PATTERNS for match in pattern.finditer(text)]
+    for secret in _known:
+        at = text.find(secret)
+        while at >= 0:
+            hidden.append((at, at + len(secret)))
+            at = text.find(secret, at + 1)
+    cleaned, position = [], 0
+    for begin, end in sorted(hidden):
+        if begin >= position:
+            cleaned += [text[position:begin], HIDDEN]
+        position = max(position, end)
+    return "".join([*cleaned, text[position:]])

@@ -45,7 +45,8 @@ class Proxy:
     """`domain` as the client side has it, with its settings and log-ins. `fresh`: seconds that a tag is believed."""
 
     def __init__(self, domain: str, storage: Storage, manifests: Manifests, fresh: float) -> None:
-        self._upstream = Registry(domain)
+        # We may be a mirror of it ourselves, by this machine's settings: that would be a circle.
+        self._upstream = Registry(domain, mirrors=False)
         self._storage = storage
         self._manifests = manifests
         self._local = Local(storage, manifests)
