@@ -20,9 +20,9 @@ from limpet.registry.server.storage import Storage
 
 
 def age(directory: Path, seconds: float = 7200) -> None:
-    """Makes all files older."""
-    for base, _, names in os.walk(directory):
-        for name in names:
+    """Makes all files and directories older."""
+    for base, directories, names in os.walk(directory):
+        for name in [*directories, *names]:
             state = os.stat(f"{base}/{name}")
             os.utime(f"{base}/{name}", (state.st_atime - seconds, state.st_mtime - seconds))
 

@@ -16,9 +16,12 @@ import pytest
 from tests.registry.ours import Answer, Ours, serving
 from tests.registry.server import Image, Scripted, digest_of, docker_registry, make_image, make_index, scripted, tar_of
 from tests.registry.test_server_clients import run, sample
+from tests.registry.test_server_gc import age
 from tests.registry.test_server_protocol import artifact, image_of, push, push_blob, put_manifest
 
 from limpet.oci import media
+from limpet.registry.server import gc
+from limpet.registry.server.storage import Storage
 
 
 class Upstream:
@@ -270,3 +273,22 @@ def test_the_engines_own_images(tmp_path: Path, limpet: Any, busybox: str) -> No
         identity = limpet("image", "inspect", "-f", "{{.Id}}", busybox).stdout.strip()
         assert manifest["config"]["digest"] == identity
         assert (tmp_path / "back/blobs/sha256" / identity[7:]).exists()
+
+
+def test_what_nobody_asks_for_is_dropped(tmp_path: Path) -> None:
+    kept, gone = image_of("kept"), image_of("gone")
+    with serving(tmp_path / "origin") as origin:
+        for tag, image in (("kept", kept), ("gone", gone)):
+            push(origin, "a", tag, image)
+        with proxying(tmp_path / "cache", origin.domain) as cache:
+            for tag in ("kept", "gone"):
+                assert cache("GET", f"/v2/a/manifests/{tag}").status == 200
+            for digest in (kept.id, gone.id):
+                assert cache("GET", f"/v2/a/blobs/{digest}").status == 200
+            age(cache.directory)
+            assert cache("GET", "/v2/a/manifests/kept").body == kept.manifest
+            gc.collect(Storage(str(cache.directory)), unused=3600)
+            assert cache("GET", f"/v2/a/blobs/{kept.id}").status == 200
+            assert not (cache.directory / "blobs/sha256" / gone.id[7:]).exists()
+            assert not (cache.directory / "repositories/a/_tags/gone").exists()
+            assert cache("GET", "/v2/a/manifests/gone").body == gone.manifest  # fetched again

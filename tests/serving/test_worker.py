@@ -157,6 +157,65 @@ def test_more_connections_than_allowed() -> None:
             assert time.monotonic() < deadline
 
 
+def test_one_address_does_not_take_all_connections() -> None:
+    """Counted as it comes; addresses of this machine, where proxies are, are not counted."""
+    from limpet.serving.worker import _Server
+
+    class Transport(asyncio.Transport):
+        cut = False
+
+        def __init__(self, peer: str) -> None:
+            super().__init__({"peername": (peer, 1)})
+
+        def abort(self) -> None:
+            self.cut = True
+
+    async def count() -> None:
+        counted = _Server(echo, 2)
+        handlers = [counted() for _ in range(7)]
+        peers = ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1", "127.0.0.1", "::1"]
+        transports = [Transport(peer) for peer in peers]
+        for handler, transport in zip(handlers, transports, strict=True):
+            counted.connection_made(handler, transport)
+        assert [one.cut for one in transports] == [False, False, True, False, False, False, False]
+        for handler in handlers:
+            counted.connection_lost(handler)
+        assert counted._counts == {}
+
+    asyncio.run(count())
+
+
+def test_a_certificate_that_is_renewed(tmp_path: Path) -> None:
+    import ssl
+
+    from limpet.serving import tls
+
+    certificate, key, _ = tls.self_made(str(tmp_path), ["127.0.0.1"])
+    context = tls.context(certificate, key)
+    address, (listener,) = listen.sockets(listen.parse("127.0.0.1:0"), 1)
+
+    def shown() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", address.port), timeout=10)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        renewing = asyncio.create_task(tls.renew(context, certificate, key, 0.01))
+        serving = asyncio.create_task(worker.serve(echo, listener, limits=Limits(), stop=stop, context=context))
+        before = await asyncio.to_thread(shown)
+        assert before == Path(certificate).read_text()
+        tls.self_made(str(tmp_path), ["127.0.0.1", "other.example"])
+        deadline = time.monotonic() + 10
+        while await asyncio.to_thread(shown) != Path(certificate).read_text():
+            assert time.monotonic() < deadline
+        Path(certificate).write_text("broken")
+        assert await asyncio.to_thread(shown) != before
+        renewing.cancel()
+        stop.set()
+        await serving
+
+    asyncio.run(main())
+
+
 def test_requests_under_way_end_before_the_server_does() -> None:
     began = threading.Event()
 
@@ -312,6 +371,23 @@ def test_a_worker_that_dies_is_started_again() -> None:
         )
         assert process.wait(20) == 0
         assert "died and is started again" in process.stderr.read()
+
+
+def test_workers_that_cannot_begin() -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(SOURCE)!r})
+from limpet.serving import workers
+def work(number, pipe):
+    raise OSError("no way")
+try:
+    workers.run(work, 2, 5)
+except Exception as e:
+    print(e)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "the workers die as soon as they begin" in result.stdout
+    assert "OSError: no way" in result.stderr
 
 
 def test_workers_end_with_their_parent() -> None:

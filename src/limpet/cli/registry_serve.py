@@ -10,8 +10,6 @@ from limpet.cli.table import Command, Option
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
-    import ssl
-
     from limpet.cli.table import Call
     from limpet.images.served import ServedImages
 
@@ -54,6 +52,7 @@ def serve(call: Call) -> int:
         url=call["url"],
         secure=secure,
         proxy=_upstream(call["proxy"]) if call["proxy"] else "",
+        unused_seconds=_number(call, "proxy-keep", _TIMES, "30d, 0") if call["proxy"] else 0,
         proxy_seconds=_number(call, "proxy-fresh", _TIMES, "1m, 0"),
         images=(lambda: _images(call)) if call["from-store"] else None,
         workers=workers,
@@ -68,7 +67,7 @@ def serve(call: Call) -> int:
             print(
                 f"limpet: warning: {address} can be reached from other machines, {' and '.join(lacks)}", file=sys.stderr
             )
-    run.serve(config, address, _context(call, address.host) if secure else None)
+    run.serve(config, address, _certificate(call, address.host) if secure else None)
     return 0
 
 
@@ -88,8 +87,8 @@ def _images(call: Call) -> ServedImages:
     return ServedImages(call.store)
 
 
-def _context(call: Call, host: str) -> ssl.SSLContext:
-    """With the given certificate, or one of our own in the storage, for all names that this machine has."""
+def _certificate(call: Call, host: str) -> tuple[str, str]:
+    """(file, key file): what was given, or a certificate of our own for all names that this machine has."""
     from limpet.registry.server.storage import Storage
     from limpet.serving import tls
 
@@ -104,7 +103,7 @@ def _context(call: Call, host: str) -> ssl.SSLContext:
         certificate, key, fingerprint = tls.self_made(directory, [*names, *call["tls-name"]])
         print(f"certificate {certificate}, SHA-256 {fingerprint}", file=sys.stderr)
         print("clients trust it as certs.d/HOST:PORT/ca.crt in /etc/docker or /etc/containers", file=sys.stderr)
-    return tls.context(certificate, key)
+    return certificate, key
 
 
 def collect(call: Call) -> int:
@@ -196,6 +195,13 @@ COMMANDS = {
             Option("no-delete", help="Refuse to delete tags, manifests and blobs"),
             Option(
                 "proxy", kind="string", default="", metavar="URL", help="Be a cache of this registry, to be pulled only"
+            ),
+            Option(
+                "proxy-keep",
+                kind="string",
+                default="0",
+                metavar="TIME",
+                help="Drop what nobody asked for in so long, as 30d (0: never)",
             ),
             Option("proxy-fresh", kind="string", default="1m", metavar="TIME", help="How long a tag is believed (1m)"),
             Option("quota", kind="string", default="0", metavar="SIZE", help="What a repository may hold, as 10g"),

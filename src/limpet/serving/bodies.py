@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import BaseRequest
 
-PIECE = 1 << 20
+PIECE = 1 << 19
 
 
 class BodyError(Exception):
@@ -26,7 +27,7 @@ class TooLarge(Exception):
 
 
 async def pieces(request: BaseRequest, silence: float) -> AsyncIterator[list[bytes]]:
-    """The body, each time what has come since, up to about 1 MiB. Raises BodyError after all that came before it."""
+    """The body, each time what has come since, up to about 512 KiB. Raises BodyError after all that came before it."""
     await proceed(request)
     gathered: list[bytes] = []
     size = 0
@@ -53,8 +54,12 @@ async def pieces(request: BaseRequest, silence: float) -> AsyncIterator[list[byt
             return
 
 
-async def whole(request: BaseRequest, most: int, silence: float) -> bytes:
-    """All of a body of at most `most` bytes. Raises TooLarge before it reads what is announced as more, BodyError."""
+async def whole(request: BaseRequest, most: int, silence: float, seconds: float = 0) -> bytes:
+    """All of a body of at most `most` bytes, within `seconds` (0: however long it takes).
+
+    Raises TooLarge before it reads what is announced as more, BodyError.
+    """
+    deadline = time.monotonic() + seconds if seconds else 0.0
     if (request.content_length or 0) > most:
         raise TooLarge
     found = bytearray()
@@ -63,6 +68,8 @@ async def whole(request: BaseRequest, most: int, silence: float) -> bytes:
             found += piece
         if len(found) > most:
             raise TooLarge
+        if deadline and time.monotonic() > deadline:
+            raise BodyError(f"the body took longer than {seconds:g} seconds")
     return bytes(found)
 
 

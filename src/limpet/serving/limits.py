@@ -9,12 +9,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Limits:
     """`idle`: seconds in which the head of a request must be whole, and that an idle connection is kept; `silence`:
-    seconds that a client may send or take nothing within a request; `connections` at a time for each worker; `grace`:
+    seconds that a client may send or take nothing within a request; `connections` at a time for each worker,
+    `per_client` of one address (this machine, where proxies are, has no such limit); `grace`:
     seconds that requests have to end when the server stops."""
 
     idle: float = 30
     silence: float = 60
-    connections: int = 4096
+    connections: int = 1000
+    per_client: int = 256
     grace: float = 30
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
 import os
 import ssl
+import sys
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -30,6 +32,30 @@ def context(certificate: str, key: str) -> ssl.SSLContext:
     except OSError as e:
         raise Invalid(f"{certificate}, {key}: {e.strerror}") from None
     return made
+
+
+async def renew(made: ssl.SSLContext, certificate: str, key: str, seconds: float = 60) -> None:
+    """Runs beside a server: a certificate that was renewed holds for new connections, looked for every `seconds`."""
+    known = _stamp(certificate)
+    while True:
+        await asyncio.sleep(seconds)
+        now = _stamp(certificate)
+        if now in (known, None):
+            continue
+        try:
+            context(certificate, key)  # first on its own: half a pair must not spoil the one in use
+            made.load_cert_chain(certificate, key)
+            known = now
+        except (Invalid, OSError) as e:
+            print(f"limpet: the certificate was not renewed: {e}", file=sys.stderr, flush=True)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def self_made(directory: str, names: list[str]) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
-    from aiohttp.web import BaseRequest, StreamResponse
+    from aiohttp.web import BaseRequest, RequestHandler, StreamResponse
 
     from limpet.serving.limits import Limits
 
@@ -46,8 +47,9 @@ async def serve(
     logger.addHandler(_Stderr())
     logger.propagate = False
 
-    server = Server(
+    server = _Server(
         handler,
+        limits.per_client,
         keepalive_timeout=limits.idle,
         lingering_time=5,
         read_bufsize=READ,
@@ -94,6 +96,34 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]], parent: int | None = N
         await main(stop)
 
     asyncio.run(guarded())
+
+
+class _Server(Server):
+    """Counts the connections of each address, and cuts what is too many."""
+
+    def __init__(self, handler: Handler, per_client: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._per_client = per_client
+        self._counts: dict[str, int] = {}
+        self._addresses: dict[RequestHandler, str] = {}
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        peer = transport.get_extra_info("peername")
+        if not isinstance(peer, tuple) or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback:
+            return
+        self._addresses[handler] = peer[0]
+        self._counts[peer[0]] = self._counts.get(peer[0], 0) + 1
+        if self._counts[peer[0]] > self._per_client:
+            transport.abort()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        address = self._addresses.pop(handler, None)
+        if address is not None:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
 
 
 class _Full(asyncio.Protocol):

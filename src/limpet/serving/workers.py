@@ -8,16 +8,21 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from limpet.errors import LimpetError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_QUICK = 2.0
+_MOST_QUICK = 5
 
 
 def run(work: Callable[[int, int | None], None], count: int, grace: float) -> None:
     """Calls `work(number, pipe)` in `count` processes and returns when all have ended after SIGTERM or SIGINT.
 
-    With one worker that is this process. A worker that dies is started again, at most one a second. `pipe` is at its
+    With one worker that is this process. A worker that dies is started again, at most one a second; one that does so
+    five times in a row as soon as it began has a reason that lasts: then LimpetError is raised. `pipe` is at its
     end when this process is gone, whatever ended it: then a worker stops too. A worker that has not ended `grace`
     seconds and a bit after it was told to is killed.
     """
@@ -28,8 +33,11 @@ def run(work: Callable[[int, int | None], None], count: int, grace: float) -> No
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     sys.stdout.flush()
     children: dict[int, int] = {}
+    started: dict[int, float] = {}
+    quick = 0
 
     def start(number: int) -> None:
+        started[number] = time.monotonic()
         pid = os.fork()
         if pid:
             children[pid] = number
@@ -55,6 +63,9 @@ def run(work: Callable[[int, int | None], None], count: int, grace: float) -> No
             if got != signal.SIGCHLD:
                 break
             for number in _reap(children):
+                quick = quick + 1 if time.monotonic() - started[number] < _QUICK else 0
+                if quick == _MOST_QUICK:
+                    raise LimpetError("the workers die as soon as they begin", "what they said stands above")
                 print(f"limpet: worker {number} died and is started again", file=sys.stderr, flush=True)
                 time.sleep(1)
                 start(number)

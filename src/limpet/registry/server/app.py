@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     Answer = Callable[["App", BaseRequest, Route], Awaitable[StreamResponse]]
 
 VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+_MANIFESTS = 32
+"""Manifests that may come in at a time: each can be 4 MiB of memory."""
 JSON = {"Content-Type": "application/json", **VERSION}
 
 
@@ -58,6 +60,7 @@ class App:
             self.source = FromImages(config.images())
         self.serves_only = config.read_only or self.source.__class__ is not Local
         self.log = AccessLog(config.access_log) if config.access_log else None
+        self.manifests_coming = asyncio.Semaphore(_MANIFESTS)
         self.audit = AccessLog(config.audit_log) if config.audit_log else None
         self.guard = Guard(config, self.storage.root) if config.passwords else None
         self.pages = Pages(self)
@@ -206,7 +209,11 @@ class App:
             try:
                 if config.gc_seconds and self._collected() + config.gc_seconds <= time.time():
                     await asyncio.to_thread(
-                        gc.collect, self.storage, grace=config.grace_seconds, upload_seconds=config.upload_seconds
+                        gc.collect,
+                        self.storage,
+                        grace=config.grace_seconds,
+                        unused=config.unused_seconds,
+                        upload_seconds=config.upload_seconds,
                     )
                 else:
                     await asyncio.to_thread(expire, self.storage, config.upload_seconds)

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """`rate`: requests a second for each client, 0 for no limit; `quota`: bytes of a repository, 0 for no limit;
-    `gc_seconds` between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take;
-    `passwords`, `access`: the files of `users.py`, "" for a registry without users; `url`: how clients call us, if
-    not as they do; `secure`: with TLS; `proxy`: the domain of a registry to be a cache of; `images` opens an engine's
-    images in a worker, to serve those."""
+    """What is not plain from the names:
+
+    `rate`, `quota`: requests a second for each client, bytes of a repository; 0 for no limit.
+    `gc_seconds`: between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take;
+    `unused_seconds`: after which a cache drops what nobody asks for, 0 for never.
+    `passwords`, `access`: the files of `users.py`, "" for a registry without users.
+    `url`: how clients call us, if not as they do; `secure`: with TLS.
+    `proxy`: the domain of a registry to be a cache of, `proxy_seconds`: how long one of its tags is believed.
+    `images` opens an engine's images in a worker, to serve those.
+    """
 
     storage: str
     read_only: bool = False
@@ -29,6 +34,7 @@ class Config:
     gc_seconds: float = 24 * 3600
     grace_seconds: float = 3600
     upload_seconds: float = 24 * 3600
+    unused_seconds: float = 0
     access_log: str = ""
     audit_log: str = ""
     passwords: str = ""

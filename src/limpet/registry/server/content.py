@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _JSON = {"Content-Type": "application/json", **_VERSION}
+_SECONDS = 120.0
+"""A manifest that takes longer to arrive is given up: others wait for its place."""
+
 _MOST = 10000
 """Entries of one page of tags or repositories."""
 
@@ -58,7 +61,8 @@ async def _put(app: App, request: BaseRequest, route: Route) -> StreamResponse:
     else:
         names.tag(route.argument)
     try:
-        data = await bodies.whole(request, documents.MAX_BYTES, app.config.limits.silence)
+        async with app.manifests_coming:
+            data = await bodies.whole(request, documents.MAX_BYTES, app.config.limits.silence, _SECONDS)
     except bodies.TooLarge:
         raise RegistryError(
             413, "MANIFEST_INVALID", f"a manifest has at most {documents.MAX_BYTES} bytes", headers=_CLOSE

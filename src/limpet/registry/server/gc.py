@@ -19,6 +19,7 @@ from limpet.oci import manifest as documents
 from limpet.registry.server import uploads
 from limpet.registry.server.errors import RegistryError
 from limpet.registry.server.manifests import Manifests, parts
+from limpet.store import faults
 
 if TYPE_CHECKING:
     from limpet.oci.manifest import Index, Manifest
@@ -44,14 +45,17 @@ def collect(
     *,
     grace: float = GRACE,
     untagged: bool = False,
+    unused: float = 0,
     upload_seconds: float = 24 * 3600,
     dry_run: bool = False,
 ) -> Report:
     """With `untagged` manifests go too that neither a tag nor an index needs, nor are about one that stays.
 
-    A repository with a manifest that can't be read loses nothing, and is named in `damaged`.
+    With `unused` seconds, as a cache wants it, those go that nobody has asked for in so long, with their tags. A
+    repository with a manifest that can't be read loses nothing, and is named in `damaged`.
     """
-    work = _Collection(storage, time.time() - grace, untagged, dry_run)
+    now = time.time()
+    work = _Collection(storage, now - grace, untagged, now - unused if unused else 0.0, dry_run)
     for repository in list(storage.all_repositories()):
         try:
             work.repository(repository)
@@ -66,11 +70,12 @@ def collect(
 
 
 class _Collection:
-    def __init__(self, storage: Storage, limit: float, untagged: bool, dry_run: bool) -> None:
+    def __init__(self, storage: Storage, limit: float, untagged: bool, unused: float, dry_run: bool) -> None:
         self._storage = storage
         self._manifests = Manifests(storage)
         self._limit = limit
         self._untagged = untagged
+        self._unused = unused
         self._dry_run = dry_run
         self._documents: dict[str, Manifest | Index] = {}
         self._dropped: set[tuple[str, str]] = set()  # (repository, digest), for a dry run
@@ -85,7 +90,7 @@ class _Collection:
                 if kind == "manifest":
                     self.report.manifests += 1
                     if not self._dry_run:
-                        self._manifests.unlink(name, self._manifests.get(name, digest, note=False))
+                        self._manifests.remove(name, self._manifests.get(name, digest, note=False))
                 else:
                     self.report.links += 1
                     if not self._dry_run:
@@ -100,6 +105,8 @@ class _Collection:
         if self._untagged:
             kept = self._kept(name, there)
             gone = {one for one in there if one not in kept and self._old(self._manifests.link_path(name, one))}
+        if self._unused:
+            gone |= {one for one in there if self._old(self._manifests.link_path(name, one), self._unused)}
         needed = {part.digest for digest, document in there.items() if digest not in gone for part in parts(document)}
         gone -= needed
         links = [one for one in self._storage.links(name, "_blobs") if one not in needed]
@@ -131,9 +138,9 @@ class _Collection:
             found = self._documents[digest] = documents.parse(stored.data, stored.media_type)
         return found
 
-    def _old(self, path: str) -> bool:
+    def _old(self, path: str, limit: float = 0.0) -> bool:
         try:
-            return os.stat(path).st_mtime < self._limit
+            return os.stat(path).st_mtime < (limit or self._limit)
         except FileNotFoundError:
             return False
 
@@ -159,6 +166,7 @@ class _Collection:
                     self.report.freed += os.stat(path).st_size
                     if not self._dry_run:
                         os.unlink(path)
+                        faults.reach("registry-blob-removed")
 
 
 def _remove_empty(path: str) -> None:

@@ -15,6 +15,7 @@ from limpet.oci import manifest as documents
 from limpet.registry.server import names
 from limpet.registry.server.errors import RegistryError
 from limpet.registry.server.storage import TOUCH_AFTER
+from limpet.store import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -131,6 +132,8 @@ class Manifests:
             except FileNotFoundError:
                 continue
             descriptor = json.loads(data)
+            if not os.path.exists(self.link_path(repository, descriptor["digest"])):
+                continue  # entered by a push that was killed before its manifest was
             if artifact_type and descriptor.get("artifactType") != artifact_type:
                 continue
             if found and size + len(data) > _PAGE:
@@ -266,19 +269,23 @@ class Manifests:
                 self._unlink(self._tag_path(repository, reference))
                 return digest
             stored = self.get(repository, reference)
-            for tag in self.tags(repository):
-                if self.resolve(repository, tag) == stored.digest:
-                    self._unlink(self._tag_path(repository, tag))
-            self.unlink(repository, stored)
+            self.remove(repository, stored)
             return stored.digest
 
-    def unlink(self, repository: str, stored: Stored) -> None:
-        """Takes a manifest out of a repository, and out of its subject's referrers."""
-        self._unlink(self.link_path(repository, stored.digest))
-        subject = documents.parse(stored.data, stored.media_type).subject
+    def remove(self, repository: str, stored: Stored) -> None:
+        """Takes a manifest out of a repository: its tags, its entry among its subject's referrers, and it last, so that
+        after a kill the same can be asked for again."""
+        for tag in self.tags(repository):
+            if self.resolve(repository, tag) == stored.digest:
+                self._unlink(self._tag_path(repository, tag))
+        try:
+            subject = documents.parse(stored.data, stored.media_type).subject
+        except Invalid:  # damaged on the disk: it can be taken away all the same
+            subject = None
         if subject is not None:
             base = self._referrers_path(repository, subject.digest)
             self._unlink(f"{base}/{stored.digest.replace(':', '-')}")
+        self._unlink(self.link_path(repository, stored.digest))
 
     # Paths
 
@@ -294,6 +301,7 @@ class Manifests:
     def _unlink(self, path: str) -> None:
         try:
             os.unlink(path)
+            faults.reach("registry-manifest-removed")
         except FileNotFoundError:
             pass
 

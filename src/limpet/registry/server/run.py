@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 from limpet.registry.server import metrics
 from limpet.registry.server.app import App
 from limpet.registry.server.storage import Storage
-from limpet.serving import listen, worker, workers
+from limpet.registry.server.users import Users
+from limpet.serving import listen, tls, worker, workers
 
 if TYPE_CHECKING:
-    import ssl
-
     from limpet.registry.server.config import Config
     from limpet.serving.listen import Address
 
 
-def serve(config: Config, address: Address, context: ssl.SSLContext | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. Prints the address once it can be used."""
-    Storage(config.storage)  # a directory that can't be used is said before a socket is bound
+def serve(config: Config, address: Address, certificate: tuple[str, str] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, with `certificate` (file, key file) over TLS.
+
+    Prints the address once it can be used. Raises LimpetError for what can't work before it binds it.
+    """
+    Storage(config.storage)
+    if config.passwords:
+        Users(config.passwords, config.access)
+    context = tls.context(*certificate) if certificate is not None else None
     address, listeners = listen.sockets(address, config.workers)
     measures = metrics.prepare(config.workers)
     scheme = "https" if context is not None else "http"
@@ -32,6 +37,8 @@ def serve(config: Config, address: Address, context: ssl.SSLContext | None = Non
         async def main(stop: asyncio.Event) -> None:
             app = App(config)
             tasks = [asyncio.create_task(app.housekeeping())] if number == 0 else []
+            if context is not None and certificate is not None:
+                tasks.append(asyncio.create_task(tls.renew(context, *certificate)))
             try:
                 await worker.serve(
                     app.handle,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid, Refused
 from limpet.registry.server.errors import RegistryError
-from limpet.store import files
+from limpet.store import faults, files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +109,7 @@ class Storage:
             else:
                 os.rename(source, path)
                 files.sync_directory(os.path.dirname(path))
+            faults.reach("registry-blob-placed")
             os.utime(path)  # the collection sees that somebody links it, before it sees the link
             self._place(self.link_path(repository, digest), b"")
 
@@ -133,6 +134,7 @@ class Storage:
             os.unlink(self.link_path(repository, digest))
         except FileNotFoundError:
             return False
+        faults.reach("registry-link-removed")
         return True
 
     # Repositories
@@ -199,7 +201,9 @@ class Storage:
             while view:
                 view = view[os.write(fd, view) :]
             os.fsync(fd)
+            faults.reach("registry-file-written")
             os.rename(temporary, path)
+            faults.reach("registry-file-renamed")
         except BaseException:
             os.unlink(temporary)
             raise
