@@ -91,6 +91,9 @@ def serving(
         if line.startswith("serving "):
             domain = line.rpartition(" on ")[2].strip().partition("://")[2]
             break
+    if not domain:
+        process.wait()
+        process.stdout.close()
     assert domain, f"the server did not start: {''.join(log)}"
     drain = threading.Thread(target=lambda: log.extend(process.stdout or ()))
     drain.start()

@@ -54,6 +54,7 @@ def whole(ours: Ours) -> None:
 @pytest.mark.parametrize("work", [everything, nothing], ids=["push", "delete"])
 def test_killed_at_every_step(tmp_path: Path, work: Callable[[Ours], None]) -> None:
     def prepare(directory: Path) -> None:
+        Storage(str(directory))
         if work is nothing:
             with serving(directory) as ours:
                 everything(ours)
@@ -81,6 +82,20 @@ def test_killed_at_every_step(tmp_path: Path, work: Callable[[Ours], None]) -> N
         needed = {IMAGE.digest, *IMAGE.blobs, digest_of(ABOUT), *BLOBS} if work is everything else set()
         assert blobs(directory) == needed
         assert list((directory / "new").iterdir()) == list((directory / "uploads").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_while_it_makes_its_directory(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        directory = tmp_path / str(number)
+        with (
+            pytest.raises(AssertionError, match="did not start"),
+            serving(directory, environment={"LIMPET_FAULT": f"kill:{number}"}),
+        ):
+            pass
+        with serving(directory) as ours:
+            everything(ours)
+            whole(ours)
 
 
 def test_the_same_blob_by_many_at_once(tmp_path: Path) -> None:

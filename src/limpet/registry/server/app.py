@@ -69,6 +69,13 @@ class App:
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """Raises nothing but what ends the connection."""
+        response = await self._answered(request)
+        route: Route | None = request.get("write")
+        if self.audit is not None and route is not None and _is_change(request, response, route):
+            self._note(request, response, route)  # before its client knows
+        return response
+
+    async def _answered(self, request: BaseRequest) -> StreamResponse:
         try:
             return await self._handle(request)
         except RegistryError as e:
@@ -172,9 +179,6 @@ class App:
     def done(self, request: BaseRequest, response: StreamResponse, seconds: float) -> None:
         """Called after each response."""
         self.metrics.count(request.method, request.get("kind", "other"), response.status, response.body_length, seconds)
-        route: Route | None = request.get("write")
-        if self.audit is not None and route is not None and _is_change(request, response, route):
-            self._note(request, response, route)
         if self.log is not None:
             self.log.write(
                 client(request),

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
+_BEGUN = {"blobs", "repositories", "uploads", "new", "index.json", "lost+found"}
+"""What a server leaves that was killed before `oci-layout`, its last file, was there."""
+
 TOUCH_AFTER = 60.0
 """Seconds after which a use of a link is noted again, so that the collection knows that somebody counts on it."""
 
@@ -42,7 +45,7 @@ class Storage:
         self.root = os.path.abspath(root)
         try:
             os.makedirs(self.root, 0o755, exist_ok=True)
-            if not os.path.exists(f"{self.root}/oci-layout") and set(os.listdir(self.root)) - {"lost+found"}:
+            if not os.path.exists(f"{self.root}/oci-layout") and set(os.listdir(self.root)) - _BEGUN:
                 raise Invalid(
                     f"{self.root} is not empty and not a registry's directory", "give an empty one, or one that is new"
                 )
