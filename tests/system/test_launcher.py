@@ -112,17 +112,39 @@ def readable(checkout: Path) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def test_somebody_who_may_not_run_its_python_gets_one_clear_line(readable: Path) -> None:
+@pytest.mark.parametrize("hindrance", ["unreachable", "refused", "library"])
+def test_somebody_who_may_not_run_its_python_gets_one_clear_line(readable: Path, hindrance: str) -> None:
     interpreter = readable.parent / "private/python3"
     interpreter.parent.mkdir(mode=0o700)
-    interpreter.symlink_to(sys.executable)
     (readable / ".venv/bin").mkdir(parents=True)
-    (readable / ".venv/bin/python").symlink_to(interpreter)
+    python = readable / ".venv/bin/python"
+    if hindrance == "unreachable":
+        interpreter.symlink_to(sys.executable)
+        python.symlink_to(interpreter)
+    elif hindrance == "refused":  # it may be executed itself, and executes what may not be (pyenv's are such scripts)
+        interpreter.symlink_to(sys.executable)
+        python.write_text(f'#!/bin/sh\nexec {interpreter} "$@"\n')
+        python.chmod(0o755)
+    else:
+        python.write_text("#!/bin/sh\necho 'error while loading shared libraries: libpython' >&2; exit 127\n")
+        python.chmod(0o755)
     (readable / ".venv/ready").touch()
-    result = subprocess.run([readable / "limpet", "ps"], user=65534, group=65534, capture_output=True, text=True)
+    for words in (["ps"], ["--help"]):
+        result = subprocess.run([readable / "limpet", *words], user=65534, group=65534, capture_output=True, text=True)
+        assert result.returncode == 125
+        assert result.stderr == (
+            f"limpet: {python} can't be run by nobody; limpet needs root in this release: use sudo\n"
+        )
+
+
+def test_a_python_that_is_gone_is_said(checkout: Path) -> None:
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").symlink_to("/nowhere/python3")
+    (checkout / ".venv/ready").touch()
+    result = subprocess.run(["./limpet", "ps"], cwd=checkout, capture_output=True, text=True)
     assert result.returncode == 125
     assert result.stderr == (
-        f"limpet: {readable}/.venv/bin/python can't be run by nobody; limpet needs root in this release: use sudo\n"
+        "limpet: the Python of ./.venv is gone; delete that directory, and the next run makes it again\n"
     )
 
 
