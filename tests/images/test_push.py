@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -311,3 +313,36 @@ def test_a_pruned_store_has_nothing_of_it(limpet: Any, busybox: str, registry: s
     limpet("push", "-q", f"{registry.domain}/going:1")
     limpet("rmi", busybox, f"{registry.domain}/going:1")
     assert os.listdir(limpet.root / "blobs/sha256") == []
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_others_can_read_it(limpet: Any, busybox: str, registry: server.Registry, tmp_path: Path, kind: str) -> None:
+    """skopeo checks every digest; for docker's format, which has no zstd, it unpacks the layers too."""
+    if shutil.which("skopeo") is None:
+        pytest.skip("needs Debian's skopeo")
+    name = f"{registry.domain}/read/{kind}:1"
+    limpet("tag", busybox, name)
+    limpet("push", "-q", "--compression", kind, name)
+    target = f"docker-archive:{tmp_path}/a.tar:x:1" if kind == "gzip" else f"oci-archive:{tmp_path}/a.tar:docker.io/x:1"
+    words = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", target]
+    subprocess.run(words, check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert "x:1" in limpet("load", "-q", "-i", tmp_path / "a.tar").stdout
+    assert (
+        limpet("image", "inspect", "-f", "{{.RootFS.Layers}}", "x:1", name).stdout.splitlines()
+        == [limpet("image", "inspect", "-f", "{{.RootFS.Layers}}", busybox).stdout.strip()] * 2
+    )
+
+
+def test_a_push_that_was_killed_is_simply_repeated(limpet: Any, busybox: str, registry: server.Registry) -> None:
+    """In the middle of the compression, and in the middle of the upload: nothing lies about that a prune leaves."""
+    name = f"{registry.domain}/killed:1"
+    limpet("tag", busybox, name)
+    for fault in ("blob-written", "blob-renamed", "push-documents"):
+        limpet.environment["LIMPET_FAULT"] = f"kill:{fault}:1"
+        assert limpet("push", name, check=False).returncode == -9
+        del limpet.environment["LIMPET_FAULT"]
+    limpet("push", "-q", "--limit-rate", "100m", name)
+    assert limpet("system", "check").returncode == 0
+    limpet("system", "prune", "-f")
+    assert os.listdir(limpet.root / "tmp") == []
+    assert limpet("system", "check").returncode == 0

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.registry import server
+from tests.registry import ours, server
 from tests.registry.server import send
 
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound, Refused
@@ -304,3 +304,27 @@ def test_a_digest_that_is_another(left: server.Registry, right: server.Registry)
     left.push(server.make_image(TARS[:1]), "other:1")
     with pytest.raises(Invalid, match="has the digest"):
         _copy(f"{left.domain}/other:1", f"{right.domain}/other@sha256:{'0' * 64}")
+
+
+def test_to_and_from_a_registry_of_ours(left: server.Registry, tmp_path: Path) -> None:
+    """Ours keeps referrers itself: no index under a tag is made there; on the way back there is one again."""
+    image = server.make_image(TARS[:2])
+    left.push(image, "ours:1")
+    client = Registry(left.domain)
+    subject = Descriptor(image.media_type, image.digest, len(image.manifest))
+    sbom = refer(client, "ours", subject, "application/spdx+json", b"an sbom")
+    with ours.serving(tmp_path / "ours") as real:
+        done = _copy(f"{left.domain}/ours:1", f"{real.domain}/app:1", referrers=True)
+        assert (done.digest, done.referrers) == (image.digest, 1)
+        there = Registry(real.domain)
+        assert [one.digest for one in content.referrers(there, "app", image.digest)] == [sbom]
+        assert list(content.tags(there, "app")) == ["1"]
+        mounted = _copy(f"{real.domain}/app:1", f"{real.domain}/another:1")
+        assert (mounted.digest, mounted.bytes) == (image.digest, 0)
+        content.delete(there, "another", "1")
+        with pytest.raises(NotFound):
+            there.manifest("another", "1")
+        _copy(f"{real.domain}/app:1", f"{left.domain}/back:1", referrers=True)
+        content.delete(there, "app", sbom)
+        assert content.referrers(there, "app", image.digest) == []
+    assert [one.digest for one in content.referrers(client, "back", image.digest)] == [sbom]

@@ -310,3 +310,49 @@ def test_no_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = server.docker_registry(tmp_path / "registry", login=True)
     with locked as real, pytest.raises(Refused, match="push access denied"):
         send(Registry(real.domain), "app", _upload(BIG, sources=["other"]))
+
+
+class Guard:
+    """Wants a token with the scope of each request; each token is good for `uses` requests."""
+
+    def __init__(self, inner: Uploads, domain: str, uses: int) -> None:
+        self._inner, self._domain, self._uses = inner, domain, uses
+        self.tokens: dict[str, list[str]] = {}
+        self.left: dict[str, int] = {}
+
+    def __call__(self, handler: Handler) -> bool:
+        parts = urlsplit(handler.path)
+        query = parse_qs(parts.query)
+        if parts.path == "/token":
+            name = f"T{len(self.tokens)}"
+            self.tokens[name] = sorted(scope for text in query["scope"] for scope in text.split())
+            self.left[name] = self._uses
+            answer(handler, 200, b'{"token": "%s"}' % name.encode())
+            return True
+        needed = ["repository:app:pull,push"]
+        if "from" in query:
+            needed.append(f"repository:{query['from'][0]}:pull")
+        token = handler.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not set(needed) <= set(self.tokens.get(token, ())) or self.left[token] == 0:
+            handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
+            header = f'Bearer realm="http://{self._domain}/token",service="s",scope="{" ".join(needed)}"'
+            answer(handler, 401, b"{}", {"WWW-Authenticate": header})
+            return True
+        self.left[token] -= 1
+        return self._inner(handler)
+
+
+@pytest.mark.parametrize("uses", [2, 3, 100])
+def test_tokens(there: tuple[Uploads, Registry], uses: int) -> None:
+    """A mount asks for both repositories in one token; a token that ends during an upload is got anew."""
+    uploads, registry = there
+    guard = Guard(uploads, registry.domain, uses)
+    with server.scripted() as state:
+        guard._domain = state.domain
+        state.answer = guard
+        registry = Registry(state.domain)
+        assert send(registry, "app", _upload(BIG, sources=["has-it"])) == "Mounted from has-it"
+        assert any(len(scopes) == 2 for scopes in guard.tokens.values())
+        uploads.blobs.clear()
+        assert send(registry, "app", _upload(BIG)) == "Pushed"
+    assert uploads.blobs[server.digest_of(BIG)] == BIG
