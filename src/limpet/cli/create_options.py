@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from limpet.cli.limit_options import LIMITS, limits
+from limpet.cli.limit_options import HEALTH, LIMITS, health, limits
 from limpet.cli.table import Option
 
 TYPE_CHECKING = False
@@ -69,6 +69,7 @@ def wanted(call: Call) -> Options:
         platform=call["platform"],
         oom_score_adj=call["oom-score-adj"] or 0,
         limits=limits(call),
+        health=health(call),
     )
 
 
@@ -160,4 +161,5 @@ OPTIONS = (
     Option("volumes-from", kind="list", metavar="CONTAINER[:ro]", help="Mount what another container mounts"),
     WORKDIR,
     *LIMITS,
+    *HEALTH,
 )

@@ -1,4 +1,4 @@
-"""The options of `create`, `run` and `update` that limit what a container uses."""
+"""The options of `create`, `run` and `update` that limit a container, and those that watch over its health."""
 
 from __future__ import annotations
 
@@ -42,6 +42,67 @@ LIMITS = (
     Option("device-write-iops", kind="list", metavar="DEVICE:N", help="Writes a second to a device at most"),
     _number("memory-swappiness", "How readily memory is swapped, 0 to 100 (cgroup version 1 only)"),
 )
+
+
+HEALTH = (
+    Option("health-cmd", kind="string", default="", metavar="COMMAND", help="Shell command that checks its health"),
+    Option("health-interval", kind="string", default="", metavar="TIME", help="Time between two checks (30s)"),
+    Option(
+        "health-on-failure",
+        kind="string",
+        default="",
+        metavar="ACTION",
+        help="What to do when it becomes unhealthy: none, kill, restart, stop",
+        choices=("none", "kill", "restart", "stop"),
+    ),
+    _number("health-retries", "Failures in a row that make it unhealthy (3)"),
+    Option(
+        "health-start-interval",
+        kind="string",
+        default="",
+        metavar="TIME",
+        help="As --health-interval, in that time (5s)",
+    ),
+    Option(
+        "health-start-period",
+        kind="string",
+        default="",
+        metavar="TIME",
+        help="Time to start, in which no failure counts",
+    ),
+    Option("health-timeout", kind="string", default="", metavar="TIME", help="Time that a check may take (30s)"),
+    Option("no-healthcheck", help="No health check, whatever the image says"),
+)
+
+
+def health(call: Call) -> dict[str, Any]:
+    """What was said, for `Options.health`. Raises Invalid."""
+    said = [option.name for option in HEALTH if call.get(option.name) not in (None, "", False)]
+    if not said:
+        return {}
+    from limpet.cli.logs import duration
+    from limpet.errors import Invalid
+
+    found: dict[str, Any] = {}
+    for name in said:
+        value = call[name]
+        key = "".join(word.capitalize() for word in name.removeprefix("health-").split("-"))
+        if name == "health-cmd":
+            found["Test"] = ["CMD-SHELL", value]
+        elif name == "no-healthcheck":
+            if len(said) > 1:
+                raise Invalid("--no-healthcheck conflicts with --health-* options", "leave out one of the two")
+            found["Test"] = ["NONE"]
+        elif name in ("health-retries", "health-on-failure"):
+            found[key] = value
+        else:
+            seconds = 0.0 if value == "0" else duration(value.removeprefix("-"))
+            if seconds is None:
+                raise Invalid(f'invalid argument "{value}" for "--{name}" flag', "write a duration like 1m30s")
+            if value.startswith("-"):
+                raise Invalid(f"--{name} cannot be negative")
+            found[key] = round(seconds * 10**9)
+    return {key: value for key, value in found.items() if value}
 
 
 def limits(call: Call) -> dict[str, Any]:

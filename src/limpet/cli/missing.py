@@ -14,7 +14,6 @@ _LATER = "limpet has no such option yet"
 
 # The parts that docs/docker.md lists: what is planned, and where.
 _LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
-_HEALTH = f"{_LATER}: health checks come with part 4"
 _ISOLATION = f"{_LATER}: more kinds of isolation come with part 4"
 _NETWORK = "the container has the host's network and addresses (--add-host gives names); others come with part 5"
 
@@ -29,11 +28,6 @@ _CREATE: Sequence[tuple[str, str]] = (
         "kernel-memory oom-kill-disable cpu-count cpu-percent cpu-rt-period cpu-rt-runtime io-maxbandwidth io-maxiops"
         " cgroup-parent",
         _LIMITS,
-    ),
-    (
-        "health-cmd health-interval health-retries health-start-interval health-start-period health-timeout"
-        " no-healthcheck",
-        _HEALTH,
     ),
     ("pid", "the container always has its own PID namespace, by which it is ended; --pid comes with part 4"),
     ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers come with part 4"),

@@ -78,6 +78,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         )
     if options.log_driver == "none" and options.log_opts:
         raise Invalid("--log-opt with --log-driver none: there is no log", "leave out one of the two")
+    if options.health:
+        from limpet.containers import healthcheck
+
+        healthcheck.validate(options.health)
     if options.limits:
         from limpet.containers import limits
 

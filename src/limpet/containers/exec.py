@@ -46,6 +46,7 @@ def exec_(
     detach: bool = False,
     privileged: bool = False,
     detach_keys: str = "",
+    tell: bool = True,
 ) -> int:
     """The program's exit code (0 at once with `detach`). Raises Conflict if the container does not run.
 
@@ -68,7 +69,7 @@ def exec_(
         except OSError as e:
             raise StartFailed(f"container {container.name}: {e}", "", 126) from e
         told = os.urandom(32).hex()
-        for action in ("exec_create", "exec_start"):
+        for action in ("exec_create", "exec_start") if tell else ():
             events.tell(store, container, f"{action}: {' '.join(command)}", execID=told)
         code = 126
         try:
@@ -80,7 +81,7 @@ def exec_(
             code = e.code
             raise
         finally:
-            if not detach or code:  # of one that was left in the background nobody learns the end
+            if tell and (not detach or code):  # of one that was left in the background nobody learns the end
                 events.tell(store, container, "exec_die", execID=told, exitCode=code)
         return code
     except StartFailed as e:

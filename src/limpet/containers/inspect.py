@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from limpet.containers import hostfiles, limits, listing, logs, mountplan, spec, state
+from limpet.containers import healthcheck, hostfiles, limits, listing, logs, mountplan, spec, state
 from limpet.containers.options import restart_policy
 from limpet.errors import Invalid
 from limpet.layers.driver import driver
@@ -33,7 +33,7 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
         "Created": _time(container.created),
         "Path": command[0] if command else "",
         "Args": command[1:],
-        "State": _state(status),
+        "State": _state(status, directory),
         "Image": container.image_id or "",
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
@@ -58,7 +58,8 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
     }
 
 
-def _state(status: Status) -> dict[str, Any]:
+def _state(status: Status, directory: str) -> dict[str, Any]:
+    health = healthcheck.read(directory)
     return {
         "Status": status.state,
         "Running": status.running,
@@ -71,6 +72,7 @@ def _state(status: Status) -> dict[str, Any]:
         "Error": status.error,
         "StartedAt": status.started_at,
         "FinishedAt": status.finished_at,
+        **({"Health": health} if health is not None else {}),
     }
 
 
@@ -137,6 +139,7 @@ def _config(container: Container, image: dict[str, Any]) -> dict[str, Any]:
         "StdinOnce": options.interactive and not options.detach,
         "Env": merged_environment(inner.get("Env") or [], options.env),
         "Cmd": options.command or image_command,
+        **_healthcheck(options.health, image),
         "Image": container.image_name,
         "Volumes": inner.get("Volumes"),
         "WorkingDir": options.workdir or inner.get("WorkingDir") or "",
@@ -146,6 +149,14 @@ def _config(container: Container, image: dict[str, Any]) -> dict[str, Any]:
         **({"StopSignal": options.stop_signal} if options.stop_signal else {}),
         **({"StopTimeout": options.stop_timeout} if options.stop_timeout is not None else {}),
     }
+
+
+def _healthcheck(said: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    """The user's fields over the image's; what nobody said is left out, as Docker has it."""
+    theirs = (image.get("config") or {}).get("Healthcheck") or {}
+    both = {**theirs, **{name: value for name, value in said.items() if name != "OnFailure"}}
+    action = {"HealthcheckOnFailureAction": said["OnFailure"]} if said.get("OnFailure") else {}  # as Podman's
+    return {**({"Healthcheck": both} if both else {}), **action}
 
 
 def _mount(mount: mountplan.Mount) -> dict[str, Any]:

@@ -40,6 +40,16 @@ class Row:
         self._image: dict[str, Any] | None = None
 
     @property
+    def health(self) -> str:
+        """starting, healthy or unhealthy; "" for a container without a check, or that never ran."""
+        directory = self._store.container_path(self.container.id)
+        if not os.path.exists(f"{directory}/health"):
+            return ""
+        from limpet.containers import healthcheck
+
+        return str((healthcheck.read(directory) or {}).get("Status", ""))
+
+    @property
     def image(self) -> dict[str, Any]:
         if self._image is None:
             self._image = image_config(self._store, self.container)
@@ -73,7 +83,7 @@ def fields(row: Row, *, full: bool) -> dict[str, Any]:
         "Command": _command(row, full),
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(container.created)),
         "RunningFor": age(container.created),
-        "Status": words(row.status),
+        "Status": words(row.status, row.health),
         "State": row.status.state,
         "Ports": ", ".join(exposed(row)) if row.status.running else "",
         "Names": container.name,
@@ -98,12 +108,14 @@ def _platform(row: Row) -> _Platform:
     return _Platform((key, str(value)) for key, value in found.items() if value)
 
 
-def words(status: Status) -> str:
-    """ "Up 2 minutes", "Exited (0) 3 hours ago" (moby `container/state.go`)."""
+def words(status: Status, health: str = "") -> str:
+    """ "Up 2 minutes (healthy)", "Exited (0) 3 hours ago" (moby `container/state.go`)."""
     now = time.time()
     if status.running:
         up = f"Up {duration(now - seconds_of(status.started_at))}"
-        return f"{up} (Paused)" if status.state == "paused" else up
+        if status.state == "paused":
+            return f"{up} (Paused)"
+        return f"{up} ({'health: starting' if health == 'starting' else health})" if health else up
     if status.state == "restarting":
         return f"Restarting ({status.exit_code}) {duration(now - seconds_of(status.finished_at))} ago"
     if status.state == "exited":
@@ -204,7 +216,7 @@ def _filter(store: Store, text: str) -> Callable[[Row], bool]:
     if key == "health":
         if value not in _HEALTH:
             raise Invalid(f"invalid filter 'health={value}'", f"it is one of {', '.join(_HEALTH)}", exit_code=1)
-        return lambda row: value == "none"  # health checks come with part 4
+        return lambda row: row.health == (value.removeprefix("none"))
     if key == "is-task":
         if value.lower() not in ("true", "false", "1", "0"):
             raise Invalid(f"invalid filter 'is-task={value}'", "it is true or false", exit_code=1)

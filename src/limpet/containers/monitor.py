@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from limpet.containers.clients import Client
+    from limpet.containers.health import Health
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
@@ -137,6 +138,9 @@ class Monitor:
         self._began = 0.0
         self._delay = FIRST_DELAY
         self._idle = FIRST_IDLE
+        self._noisy = True  # something but a health check has happened since the last sleep
+        self._health: Health | None = None
+        self._starting_again = False
         self._streams = self._new_streams()
 
     def restore(self, saved: Config) -> None:
@@ -146,6 +150,11 @@ class Monitor:
         self._started = runtime.Started(*saved["started"])
         self._began, self._delay, self._idle = saved["began"], saved["delay"], saved["idle"]
         self._streams.restore(saved["streams"])
+        if saved.get("health"):
+            from limpet.containers.health import Health
+
+            self._health = Health.restored(self._store, self._container, saved["health"])
+            self._noisy = False
 
     def _new_streams(self) -> Streams:
         options = self._container.options
@@ -169,6 +178,7 @@ class Monitor:
                     self._end_now()
                     return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
                 events.tell(self._store, self._container, "start")
+                self._watch_health()
                 if outcome >= 0:
                     os.write(outcome, STARTED)
                     os.close(outcome)
@@ -275,7 +285,8 @@ class Monitor:
         """Serves until the container has ended; its exit code, 128 + n for a signal."""
         assert self._started is not None
         while not self._ended:
-            if not self._serve(self._idle if self._clients.nobody and hibernation.possible() else None):
+            quiet = self._clients.nobody and hibernation.possible() and self._checks_seldom()
+            if not self._serve(self._idle if quiet else None):
                 self._sleep()
         _, status = os.waitpid(self._started.pid, 0)
         self._streams.finish()
@@ -291,7 +302,8 @@ class Monitor:
         streams = self._streams.saved()
         if streams is None:
             return
-        self._idle = min(self._idle * 2, LONGEST_IDLE)
+        if self._noisy:
+            self._idle = min(self._idle * 2, LONGEST_IDLE)
         started, listener = self._started, self._clients.listener
         state = {
             "root": self._store.root,
@@ -308,6 +320,9 @@ class Monitor:
             "streams": streams,
         }
         watched = {**self._streams.interests(), started.pidfd: select.POLLIN, listener: select.POLLIN}
+        if self._health is not None:
+            state["health"] = self._health.saved()
+            watched[self._health.timer] = select.POLLIN
         kept = [self._lock, *self._streams.descriptors]
         hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
 
@@ -318,6 +333,8 @@ class Monitor:
         if started is not None and not self._ended:
             poll.register(started.pidfd, select.POLLIN)
         wanted = self._streams.interests()
+        if self._health is not None and not self._ended:
+            wanted.update(self._health.interests())
         for fd, read, write in self._clients.interests():
             wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         for fd, mask in wanted.items():
@@ -326,10 +343,36 @@ class Monitor:
         for fd, mask in happened:
             if started is not None and fd == started.pidfd:
                 self._ended = True
+            elif self._health is not None and (action := self._health.handle(fd)) is not None:
+                if action:
+                    self._unhealthy(action)
+                continue
             elif not self._streams.handle(fd, mask):
                 readable = bool(mask & (select.POLLIN | select.POLLHUP | select.POLLERR))
                 self._clients.handle(fd, readable, bool(mask & select.POLLOUT))
+            self._noisy = True
         return bool(happened)
+
+    def _watch_health(self) -> None:
+        text = self._config.get("annotations", {}).get("org.limpet.health")
+        if text:
+            from limpet.containers.health import Health
+
+            self._health = Health(self._store, self._container, jsontext.loads(text), self._began)
+
+    def _checks_seldom(self) -> bool:
+        """Between two checks there is time for a sleep that saves more than the waking costs."""
+        return self._health is None or (self._health.idle and self._health.seldom)
+
+    def _unhealthy(self, action: str) -> None:
+        """What --health-on-failure says. The loop goes on: its end is an end as any other."""
+        from limpet.containers import health, stop
+
+        if action == "kill" and self._started is not None:
+            stop.kill_all(self._container, self._started.pidfd)
+            return
+        self._starting_again = action == "restart"
+        health.end_run(self._store, self._container, for_good=action == "stop")
 
     def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
         if kind == frames.STDIN:
@@ -357,6 +400,10 @@ class Monitor:
 
     def _over(self, code: int, again: bool) -> None:
         """Puts away what belonged to this run, records the exit and tells the clients."""
+        if self._health is not None:
+            self._health.close()
+            self._health = None
+            _reap()
         oom = controllers.oom_kills(self._container.id) > 0
         if oom:
             events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
@@ -393,6 +440,9 @@ class Monitor:
     def _again(self, code: int) -> bool:
         self._refresh()
         policy, most = restart_policy(self._container.options.restart)
+        wanted, self._starting_again = self._starting_again, False
+        if wanted and not os.path.exists(f"{self._run}/stopped"):
+            return True
         if policy == "no" or os.path.exists(f"{self._run}/stopped"):
             return False
         if policy == "on-failure":
@@ -447,3 +497,12 @@ class Monitor:
                 files.overwrite(path, data)
             except OSError:
                 raise e from None
+
+
+def _reap() -> None:
+    """Whoever was sent to stop the container because of its health has no more to do."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

@@ -67,6 +67,7 @@ _DEFAULTS: dict[str, Any] = {
     "platform": "",
     "oom_score_adj": 0,
     "limits": {},
+    "health": {},
 }
 
 
@@ -124,6 +125,7 @@ class Options:
     platform: str
     oom_score_adj: int
     limits: dict[str, Any]  # see `limits.KEYS`
+    health: dict[str, Any]  # see `healthcheck`, and OnFailure
 
     def __init__(self, **values: Any) -> None:
         for name, default in _DEFAULTS.items():

@@ -168,6 +168,12 @@ def make(
         ],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
+    if options.health or (image.get("config") or {}).get("Healthcheck"):
+        from limpet.containers import healthcheck
+
+        check = healthcheck.annotation(options.health, image)
+        if check:
+            config["annotations"][healthcheck.ANNOTATION] = check
     if options.domainname:
         config["domainname"] = options.domainname
     config["linux"] = linux  # the last key: `start.prepare` adds the seccomp section to the end of the text

@@ -72,6 +72,20 @@ def stop(
             return remark
 
 
+def end_run(store: Store, container: Container) -> None:
+    """As `stop`, but its monitor may start it again."""
+    status = state.status(store, container)
+    pidfd = _open(store, container, status) if status.running else -1
+    if pidfd >= 0:
+        seconds = STOP_TIMEOUT if container.options.stop_timeout is None else container.options.stop_timeout
+        number = signals.number(stop_signal(store, container))
+        events.tell(store, container, "kill", signal=number)
+        try:
+            _end(store, container, status, pidfd, number, seconds, None)
+        finally:
+            os.close(pidfd)
+
+
 def kill(store: Store, container: Container, signal: str = "KILL") -> None:
     """Sends one signal to PID 1. Raises Conflict if the container does not run."""
     number = signals.number(signal)
