@@ -31,10 +31,18 @@ class LimpetError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
+OUTPUT = "standard output"
+"""The name of a file in an error."""
+
+_BAD_DESCRIPTOR = 9  # EBADF
+
+
 def reason(error: OSError) -> str:
     """`path: what is wrong`, without Python's `[Errno 28]`."""
     text = error.strerror or str(error)
     name = error.filename
+    if name == OUTPUT and error.errno == _BAD_DESCRIPTOR:
+        text = "it is closed"
     if isinstance(name, bytes):
         name = name.decode("utf-8", "surrogateescape")
     return f"{name}: {text}" if name else text

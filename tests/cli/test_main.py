@@ -149,6 +149,52 @@ def test_an_internal_error_is_one_line_and_says_what_to_do(limpet: Any) -> None:
         assert len(lines) == 2 or debug
 
 
+LOST = ("it is closed", ">&-"), ("No space left on device", "> /dev/full")
+
+
+@pytest.mark.parametrize(("why", "where"), LOST)
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["ps"], 1),
+        (["inspect", "box"], 1),
+        (["--help"], 1),
+        (["volume", "ls", "--format", "{{.Name}}"], 1),
+        (["run", "--rm", "busybox:test", "echo", "hi"], 125),
+        (["logs", "box"], 1),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else None,
+)
+def test_output_that_is_lost_is_said(
+    limpet: Any, busybox: str, words: list[str], code: int, why: str, where: str
+) -> None:
+    limpet("run", "--name", "box", "-v", "data:/x", busybox, "echo", "hello")
+    result = limpet_in_shell(limpet, words, where)
+    assert (result.returncode, result.stderr) == (code, f"limpet: standard output: {why}\n")
+
+
+@pytest.mark.parametrize(("why", "where"), LOST)
+def test_an_id_that_is_lost_is_shown_elsewhere(limpet: Any, busybox: str, why: str, where: str) -> None:
+    for words, what in ((["run", "-d"], "runs"), (["create"], "was created")):
+        result = limpet_in_shell(limpet, [*words, "--name", "box", busybox, "sleep", "1000"], where)
+        identity = limpet("inspect", "-f", "{{.Id}}", "box").stdout.strip()
+        assert (result.returncode, result.stderr.splitlines()) == (
+            125,
+            [f"limpet: standard output: {why}", f"container box {what} all the same, its id: {identity}"],
+        )
+        limpet("rm", "-f", "box")
+
+
+def test_output_that_nobody_needs_may_be_closed(limpet: Any, busybox: str) -> None:
+    result = limpet_in_shell(limpet, ["run", "--rm", busybox, "true"], ">&-")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def limpet_in_shell(limpet: Any, words: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
+    line = f"{shlex.join([*limpet.command, *words])} {redirection}"
+    return subprocess.run(["bash", "-c", line], env=limpet.environment, stderr=-1, text=True, timeout=60)
+
+
 def test_closed_descriptors_are_no_danger(limpet: Any) -> None:
     """With 2 closed, the database must not be opened as 2 and get the text of an error."""
     limpet("volume", "create", "data")

@@ -12,7 +12,7 @@ import sys
 
 from limpet.cli.commands import ALIASES, COMMANDS, GROUPS
 from limpet.cli.table import Call, Option
-from limpet.errors import Exit, LimpetError, reason
+from limpet.errors import OUTPUT, Exit, LimpetError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def main(words: list[str]) -> int:
     call: Call | None = None
     try:
         call = _call(words)
-        return call.command.handler(call) if call is not None else 0
+        code = call.command.handler(call) if call is not None else 0
+        sys.stdout.flush()
+        return code
     except Exit as e:
         return e.code
     except KeyboardInterrupt:
@@ -80,6 +82,9 @@ def main(words: list[str]) -> int:
         return _report(e.message, e.hint, code)
     except OSError as e:
         code = 125 if call is None or call.command.name in _OWN_FAILURE else 1
+        if e.filename == OUTPUT:
+            drop_output()
+            code = code if call is not None else 1  # a help text
         if e.errno in _FULL:
             from limpet.cli import full
 
@@ -97,7 +102,13 @@ _debugging = False
 
 def _report(message: str, hint: str, code: int) -> int:
     """One line for what is wrong, one for what to do; with --debug also where, and for which other error."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        drop_output()
+        print(f"limpet: {reason(e)}", file=sys.stderr)
     if _debugging:
         import traceback
 
@@ -106,6 +117,15 @@ def _report(message: str, hint: str, code: int) -> int:
     if hint:
         print(_without_secrets(hint), file=sys.stderr)
     return code
+
+
+def drop_output() -> None:
+    """After a failed write to standard output: what is left for it is not tried again, and not complained of again."""
+    _dropped.append(sys.stdout)  # else its end would flush it
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")
+
+
+_dropped: list[Any] = []
 
 
 def _without_secrets(text: str) -> str:
@@ -220,11 +240,12 @@ def _plural(number: int) -> str:
 def _standard_streams() -> None:
     """What a caller closed is /dev/null, or else the database might become descriptor 2 and get an error's text.
 
+    Standard output becomes one that can't be written, so that what is meant for it is not lost without a word.
     File names that are not UTF-8 are printed as the bytes that they are.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.open("/dev/null", os.O_RDWR)  # the lowest number that is free
+            os.open("/dev/null", os.O_RDONLY if number == 1 else os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(number, True)
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
     sys.stdout = io.TextIOWrapper(
@@ -242,4 +263,4 @@ class _StandardOutput(io.FileIO):
         try:
             return super().write(data)
         except OSError as e:
-            raise OSError(e.errno, e.strerror, "standard output") from None
+            raise OSError(e.errno, e.strerror, OUTPUT) from None

@@ -7,7 +7,7 @@ import sys
 
 from limpet.cli.create_options import ENVIRONMENT, OPTIONS, USER, WORKDIR, wanted
 from limpet.cli.table import Command, Option
-from limpet.errors import Conflict, Invalid, LimpetError, NotFound
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def create(call: Call) -> int:
     container = _create(call, wanted(call))
-    print(container.id)
+    _show_id(container, "was created")
     return 0
 
 
@@ -41,7 +41,7 @@ def run(call: Call) -> int:
     container = _create(call, options)
     connection = _launch(call.store, container, waiting, client=not options.detach or options.auto_remove)
     if options.detach:
-        print(container.id, flush=True)
+        _show_id(container, "runs")
         look(call.store, [container], connection)
         return 0
     assert connection is not None
@@ -50,7 +50,7 @@ def run(call: Call) -> int:
 
     null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) if len(streams) < len(_STREAMS) else -1
     if "stdout" not in streams and "stderr" not in streams:
-        print(container.id, flush=True)  # as Docker
+        _show_id(container, "runs")  # as Docker
     try:
         code = attaching.attach(
             call.store,
@@ -74,6 +74,19 @@ def run(call: Call) -> int:
         # The monitor waits for the end of `connection`: until then the removal is ours.
         removal.remove_container(call.store, container.id, with_volumes=True, durable=False)
     return code
+
+
+def _show_id(container: Container, what: str) -> None:
+    """Raises LimpetError with the id if it can't be shown where it is asked for: else nobody knows of the container."""
+    try:
+        print(container.id, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        from limpet.cli.main import drop_output
+
+        drop_output()
+        raise LimpetError(reason(e), f"container {container.name} {what} all the same, its id: {container.id}") from e
 
 
 def start(call: Call) -> int:

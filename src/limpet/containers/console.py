@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 
+from limpet.errors import OUTPUT
 from limpet.kernel import process, signals
 
 TYPE_CHECKING = False
@@ -131,7 +132,7 @@ def write_all(fd: int, data: bytes) -> None:
             poll.register(fd, select.POLLOUT)
             poll.poll()
         except OSError as e:
-            raise OSError(e.errno, e.strerror, {1: "standard output", 2: "standard error"}.get(fd)) from None
+            raise OSError(e.errno, e.strerror, {1: OUTPUT, 2: "standard error"}.get(fd)) from None
 
 
 def _resize(master: int) -> None:
