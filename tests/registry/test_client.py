@@ -274,7 +274,8 @@ def test_this_machine(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["localhost.example", "128.0.0.1", "127.0.0.1.nip.io", "127.1", "[::2]:5", "127.0.0.256"]
+    "name",
+    ["localhost.example", "128.0.0.1", "127.0.0.1.nip.io", "127.1", "[::2]:5", "127.0.0.256", "127.0.0.x", "a.b.c.d"],
 )
 def test_other_machines(name: str) -> None:
     assert not connection.is_loopback(name)

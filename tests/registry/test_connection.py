@@ -348,6 +348,18 @@ def test_mirrors_in_their_order(fake: server.Scripted, config: Path) -> None:
         ]
 
 
+def test_a_mirror_has_settings_of_its_own(secure: server.Scripted, made: authority.Authority, config: Path) -> None:
+    """Those of its own table; what stands at the mirror itself counts before them."""
+    own = closed_port()
+    table = f'[registry."{secure.domain}"]\nca = "{made.ca}"\n'
+    write(config, f'[registry."{own}"]\nmirrors = ["{secure.domain}"]\n{table}')
+    assert digest(own) == IMAGE.digest
+    mirror = f'{{location = "{secure.domain}", plain-http = true}}'
+    write(config, f'[registry."{own}"]\nmirrors = [{mirror}]\n{table}')
+    with pytest.raises(Refused, match=f"cannot connect to {own}"):
+        digest(own)
+
+
 def test_what_no_mirror_has_comes_from_the_registry(fake: server.Scripted, config: Path) -> None:
     with server.scripted() as empty:
         write(config, f'[registry."{fake.domain}"]\nmirrors = ["{empty.domain}"]\n')
@@ -487,6 +499,70 @@ def test_a_registry_that_is_elsewhere(fake: server.Scripted, config: Path) -> No
     assert digest("registry.invalid", "old/app") == IMAGE.digest
     assert scopes == ["/token?service=&scope=repository%3Anew%2Fapp%3Apull"]
     assert fake.requests[-1][0] == "/v2/new/app/manifests/1"
+
+
+def test_all_of_a_part_is_elsewhere(fake: server.Scripted, config: Path) -> None:
+    """Uploads and lists too, an address that an upload got, and a mount from a part that stays where it is."""
+    with server.scripted() as rest:
+        write(config, f'[registry."{rest.domain}/old"]\nlocation = "{fake.domain}/new"\n')
+        client = Connection(rest.domain)
+        push = "repository:old/app:pull,push repository:other:pull"
+        client.request("POST", "/v2/old/app/blobs/uploads/", scope=push).close()
+        client.request("GET", "/v2/old/app/tags/list?n=5", scope="repository:old/app:pull").close()
+        client.request("PUT", f"http://{fake.domain}/upload/1?x=y", scope=push).close()
+        client.request("GET", "/v2/other/tags/list", scope="repository:other:pull").close()
+        assert client.base_of("old/app") == f"http://{fake.domain}"
+        assert [path for path, _ in fake.requests] == [
+            "/v2/new/app/blobs/uploads/",
+            "/v2/new/app/tags/list?n=5",
+            "/upload/1?x=y",
+        ]
+        assert [path for path, _ in rest.requests] == ["/v2/other/tags/list"]
+
+
+@pytest.mark.parametrize(("pull", "tags", "digests"), [("digest", 0, 1), ("tag", 1, 0), ("all", 1, 1)])
+def test_mirrors_of_tags_and_of_digests(
+    fake: server.Scripted, config: Path, pull: str, tags: int, digests: int
+) -> None:
+    with server.scripted() as mirror:
+        mirror.add(IMAGE, "1")
+        write(config, f'[registry."{fake.domain}"]\nmirrors = [{{location = "{mirror.domain}", pull = "{pull}"}}]\n')
+        client = Registry(fake.domain)
+        client.manifest("app", "1")
+        assert len(mirror.requests) == tags
+        client.manifest("app", IMAGE.digest)
+        assert len(mirror.requests) == tags + digests
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/bad/app/blobs/uploads/", "/v2/bad/app/manifests/1", "/v2/bad/app/tags/list", "http://x.invalid/u/1"]
+)
+def test_nothing_goes_to_what_is_blocked(fake: server.Scripted, config: Path, path: str) -> None:
+    write(config, f'[registry."{fake.domain}/bad"]\nblocked = true\n')
+    with pytest.raises(Refused, match="is blocked"):
+        Connection(fake.domain).request("POST", path, scope="repository:bad/app:pull,push")
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    ("netloc", "names"),
+    [
+        ("registry.example", ["registry.example"]),
+        ("registry.example:5000", ["registry.example:5000", "registry.example"]),
+        ("[::1]:5000", ["[::1]:5000", "[::1]"]),
+        ("[::1]", ["[::1]"]),
+    ],
+)
+def test_directories_of_a_host(netloc: str, names: list[str]) -> None:
+    found = certificates.directories(netloc)
+    assert [directory.rpartition("/certs.d/")[2] for directory in found[: len(names)]] == names
+    assert len(found) == 5 * len(names)
+
+
+@pytest.mark.parametrize("netloc", ["", "../x", "a/b", ".."])
+def test_names_that_lead_out_of_certs_d(netloc: str, config: Path) -> None:
+    (config / "limpet/certs.d").mkdir(parents=True)
+    assert certificates.find(netloc) is None
 
 
 def test_what_is_blocked(fake: server.Scripted, config: Path) -> None:
