@@ -195,6 +195,32 @@ def limpet_in_shell(limpet: Any, words: list[str], redirection: str) -> subproce
     return subprocess.run(["bash", "-c", line], env=limpet.environment, stderr=-1, text=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("capability", "message", "words"),
+    [
+        ("sys_admin", "container web: mounting its layers: ", ["run", "--name", "web"]),
+        ("sys_admin", "setns: Operation not permitted", ["exec", "box", "true"]),
+        ("mknod", "preparing the process: capset: Operation not permitted", ["exec", "box", "true"]),
+    ],
+)
+def test_a_root_that_lacks_a_capability_is_told_which(
+    limpet: Any, busybox: str, capability: str, message: str, words: list[str]
+) -> None:
+    limpet("run", "-d", "--name", "box", busybox, "sleep", "1000")
+    less = ["setpriv", "--bounding-set", f"-{capability}", "--inh-caps", f"-{capability}"]
+    more = [busybox, "true"] if words[0] == "run" else []
+    result = subprocess.run(
+        [*less, *limpet.command, *words, *more], env=limpet.environment, capture_output=True, text=True
+    )
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"limpet: {message}")
+    assert second == (
+        f"this process lacks CAP_{capability.upper()}: start limpet with all of root's rights"
+        f" (in a container: --cap-add {capability.upper()}, or --privileged)"
+    )
+    assert result.returncode == (125 if words[0] == "run" else 1 if "setns" in message else 126)
+
+
 def test_closed_descriptors_are_no_danger(limpet: Any) -> None:
     """With 2 closed, the database must not be opened as 2 and get the text of an error."""
     limpet("volume", "create", "data")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,16 @@ def test_names_are_those_of_the_header() -> None:
         pytest.skip("needs linux-libc-dev for linux/capability.h")
     for name, number in re.findall(r"^#define (CAP_[A-Z_]+)\s+(\d+)$", header.read_text(), re.MULTILINE):
         assert capabilities.NAMES[int(number)] == name
+
+
+def test_what_is_effective() -> None:
+    script = (
+        "from limpet.kernel import capabilities as c; b = c.effective(); c.set_thread(['CAP_KILL', 'CAP_MKNOD'],"
+        " ['CAP_KILL', 'CAP_MKNOD'], ()); print(len(b) > 2, *c.effective())"
+    )
+    source = Path(capabilities.__file__).parent.parent.parent
+    result = subprocess.run([sys.executable, "-c", script], cwd=source, capture_output=True, text=True, check=True)
+    assert result.stdout == "True CAP_KILL CAP_MKNOD\n"
 
 
 def test_the_last_one() -> None:

@@ -79,7 +79,7 @@ def main(words: list[str]) -> int:
         raise
     except LimpetError as e:
         code = 1 if call is not None and e.exit_code == 125 and call.command.name not in _OWN_FAILURE else e.exit_code
-        return _report(e.message, e.hint, code)
+        return _report(e.message, _lacking(e.message) or e.hint, code)
     except OSError as e:
         code = 125 if call is None or call.command.name in _OWN_FAILURE else 1
         if e.filename == OUTPUT:
@@ -89,7 +89,7 @@ def main(words: list[str]) -> int:
             from limpet.cli import full
 
             return _report(*full.explain(e, call), code)
-        return _report(reason(e), "", code)
+        return _report(reason(e), _lacking(reason(e)), code)
     except Exception as e:
         text = f"internal error: {type(e).__name__}: {e}".replace("\n", " ")
         return _report(
@@ -98,6 +98,15 @@ def main(words: list[str]) -> int:
 
 
 _debugging = False
+
+
+def _lacking(message: str) -> str:
+    """Only a refusal of the kernel's is worth the import."""
+    if "ermi" not in message:
+        return ""
+    from limpet.cli import lacking
+
+    return lacking.hint(message)
 
 
 def _report(message: str, hint: str, code: int) -> int:

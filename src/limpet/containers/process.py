@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
+from limpet.errors import reason
 from limpet.kernel import capabilities, seccomp, signals
 from limpet.kernel import process as kernel
 
@@ -61,7 +62,7 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
             kernel.set_death_signal(signals.SIGKILL)  # last: a change of user clears it (prctl(2))
         os.umask(user.get("umask", 0o022))
     except OSError as e:
-        raise Failure(128, f"preparing the process: {e}") from e
+        raise Failure(128, f"preparing the process: {reason(e)}") from e
     _enter_directory(process["cwd"])
     signals.reset()  # an exec inherits what is ignored
     signals.block(signals.SIG_SETMASK, ())

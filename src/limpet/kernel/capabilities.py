@@ -72,6 +72,13 @@ def mask(names: Iterable[str]) -> int:
     return bits
 
 
+def effective() -> tuple[str, ...]:
+    """What this process may do at present."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        bits = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return tuple(name for number, name in enumerate(NAMES) if bits >> number & 1)
+
+
 def drop_bounding(keep: Iterable[str]) -> None:
     """Takes all but `keep` out of the bounding set. Needs CAP_SETPCAP."""
     kept = mask(keep)
