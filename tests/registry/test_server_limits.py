@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.registry.ours import serving
 from tests.registry.server import digest_of
 from tests.registry.test_server_protocol import image_of, push, push_blob, put_manifest
@@ -165,3 +167,48 @@ def test_a_kill_leaves_nothing_half(tmp_path: Path) -> None:
             assert ours("GET", f"/v2/a/blobs/{digest}").body == data
         assert ours("GET", "/v2/a/manifests/x").body == image.manifest
         assert ours("GET", "/v2/a/manifests/x").headers["Content-Type"] == media.OCI_MANIFEST
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """It is said, nothing half is kept, and what is smaller still fits."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", directory], capture_output=True).returncode:
+        pytest.skip("needs to mount a tmpfs")
+    try:
+        with serving(directory / "data") as ours:
+            data = os.urandom(5 << 20)
+            answer = ours("POST", f"/v2/a/blobs/uploads/?digest={digest_of(data)}", data)
+            assert answer.status == 507
+            assert "No space left on device" in answer.json()["errors"][0]["message"]
+            assert list((ours.directory / "uploads").iterdir()) == []
+            image = image_of("small")
+            push(ours, "a", "x", image)
+            assert ours("GET", "/v2/a/manifests/x").body == image.manifest
+            assert ours("GET", "/healthz").status == 200
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def test_a_storage_that_cannot_be_written(tmp_path: Path) -> None:
+    """Read-only serves it, from a medium that is; the other way round is said by /healthz."""
+    image = image_of("burnt")
+    with serving(tmp_path / "data") as ours:
+        push(ours, "a", "x", image)
+    mounts = ["mount", "--bind", "-o", "ro", str(tmp_path / "data"), str(tmp_path / "data")]
+    if subprocess.run(mounts, capture_output=True).returncode:
+        pytest.skip("needs to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path / "data"], check=True)
+        with serving(tmp_path / "data", "--read-only") as ours:
+            assert ours("GET", "/v2/a/manifests/x").body == image.manifest
+            for digest, data in image.blobs.items():
+                assert ours("GET", f"/v2/a/blobs/{digest}").body == data
+            assert ours("GET", "/healthz").status == 200
+        with serving(tmp_path / "data") as ours:
+            assert ours("GET", "/healthz").json() == {"status": "failing", "reason": "Read-only file system"}
+            answer = ours("POST", "/v2/a/blobs/uploads/")
+            assert answer.status == 500
+            assert "Read-only file system" in answer.json()["errors"][0]["message"]
+    finally:
+        subprocess.run(["umount", tmp_path / "data"], check=True)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from aiohttp.web import Response
@@ -92,6 +93,13 @@ class App:
             print(f"limpet: {request.method} {request.path[:300]}: {e}", file=sys.stderr, flush=True)
             status = 507 if e.errno in (28, 122) else 500
             return self._refusal(request, RegistryError(status, "UNSUPPORTED", f"storage: {e.strerror}"))
+        except Exception as e:
+            where = traceback.extract_tb(e.__traceback__)[-1]
+            text = f"{type(e).__name__}: {e} ({os.path.basename(where.filename)}:{where.lineno})".replace("\n", " ")
+            print(f"limpet: {request.method} {request.path[:300]}: {text}", file=sys.stderr, flush=True)
+            return self._refusal(
+                request, RegistryError(500, "UNSUPPORTED", "internal error; the server's log says more")
+            )
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         if self._bucket is not None:

@@ -90,20 +90,22 @@ class Pages:
         app = self._app
         query = request.query.get("q", "").strip()[:200]
         found = [one for one in await app.source.repositories() if app.allows(request, one, "pull")]
+        start = _number(request.query.get("from", "0"))
         rows = []
-        for name in found[:_SEARCHED]:
+        for name in found[:_SEARCHED] if query else found[start : start + _PAGE]:
             tags = await app.source.tags(name)
             hits = [one for one in tags if query.lower() in one.lower()] if query else []
             if query and query.lower() not in name.lower() and not hits:
                 continue
             shown = join((link(_to(name, one), one) for one in (hits or tags[-1:])[:5]), " ")
             rows.append((link(_to(name), name), shown, len(tags)))
-        start = _number(request.query.get("from", "0"))
         title = f"Repositories with “{query}”" if query else "Repositories"
         inside = [tag("h1", title)]
         if rows:
-            inside.append(table(("Name", "Tags", "Number"), rows[start : start + _PAGE], numbers=(2,)))
-            inside += _pager(start, len(rows), f"/?q={quote(query)}&" if query else "/?")
+            shown_rows = rows[start : start + _PAGE] if query else rows
+            inside.append(table(("Name", "Tags", "Number"), shown_rows, numbers=(2,)))
+            count = len(rows) if query else len(found)
+            inside += _pager(start, count, f"/?q={quote(query)}&" if query else "/?")
         else:
             host = _host(request)
             inside.append(tag("p", "Nothing is here." if not query else "Nothing has such a name."))

@@ -47,6 +47,7 @@ class Proxy:
     def __init__(self, domain: str, storage: Storage, manifests: Manifests, fresh: float) -> None:
         # We may be a mirror of it ourselves, by this machine's settings: that would be a circle.
         self._upstream = Registry(domain, mirrors=False)
+        self._hub = domain == "docker.io"
         self._storage = storage
         self._manifests = manifests
         self._local = Local(storage, manifests)
@@ -55,6 +56,10 @@ class Proxy:
         self._running: dict[tuple[str, ...], asyncio.Future[Any]] = {}
         self._fresh: dict[tuple[str, str], float] = {}
         os.makedirs(f"{storage.root}/fetch", exist_ok=True)
+
+    def _there(self, repository: str) -> str:
+        """What the other registry calls it: `debian` on Docker Hub is `library/debian`."""
+        return f"library/{repository}" if self._hub and "/" not in repository else repository
 
     async def _once(self, key: tuple[str, ...], work: Callable[..., Any], *args: Any) -> Any:
         """The result of `work`, which runs once for all who ask at the same time."""
@@ -101,7 +106,7 @@ class Proxy:
     def _fetch_manifest(self, repository: str, reference: str, kept: Stored | None) -> Stored:
         found = kept
         if kept is None or self._head(repository, reference) != kept.digest:
-            data, media_type, _ = self._upstream.manifest(repository, reference)
+            data, media_type, _ = self._upstream.manifest(self._there(repository), reference)
             found, _ = self._manifests.put(repository, reference, data, media_type, check=False)
         assert found is not None
         if not names.is_digest(reference):
@@ -114,11 +119,12 @@ class Proxy:
         """The digest that a tag has there, "" if it is not said. Raises NotFound, TransferError."""
 
         def ask() -> str:
+            there = self._there(repository)
             response = self._upstream.connection.request(
-                "HEAD", f"/v2/{repository}/manifests/{tag}", scope=pulling(repository), headers={"Accept": ACCEPT}
+                "HEAD", f"/v2/{there}/manifests/{tag}", scope=pulling(there), headers={"Accept": ACCEPT}
             )
             if response.status != 200:
-                raise self._upstream.refusal(response, repository, tag)
+                raise self._upstream.refusal(response, there, tag)
             finish(response)
             return str(response.headers.get("Docker-Content-Digest", ""))
 
@@ -161,11 +167,10 @@ class Proxy:
         """Asks the registry, which so says too that whoever it knows us as may read it in this repository."""
 
         def ask() -> int:
-            response = self._upstream.connection.request(
-                "HEAD", f"/v2/{repository}/blobs/{digest}", scope=pulling(repository)
-            )
+            there = self._there(repository)
+            response = self._upstream.connection.request("HEAD", f"/v2/{there}/blobs/{digest}", scope=pulling(there))
             if response.status != 200:
-                raise self._upstream.refusal(response, repository, digest)
+                raise self._upstream.refusal(response, there, digest)
             finish(response)
             length = response.headers.get("Content-Length", "")
             if not length.isdecimal():
@@ -201,7 +206,7 @@ class Proxy:
             hasher.update(piece)
         begin = file.tell()
         if begin < size:
-            for piece in self._upstream.blob(repository, Descriptor("", digest, size), begin):
+            for piece in self._upstream.blob(self._there(repository), Descriptor("", digest, size), begin):
                 hasher.update(piece)
                 view = memoryview(piece)
                 while view:
@@ -267,7 +272,9 @@ class Proxy:
 
     async def tags(self, repository: str) -> list[str]:
         try:
-            return sorted(await self._once(("t", repository), lambda: list(content.tags(self._upstream, repository))))
+            return sorted(
+                await self._once(("t", repository), lambda: list(content.tags(self._upstream, self._there(repository))))
+            )
         except NotFound as e:
             raise RegistryError(404, "NAME_UNKNOWN", str(e)) from None
         except LimpetError:
@@ -281,7 +288,7 @@ class Proxy:
         try:
             found = await self._once(
                 ("r", repository, subject, kind),
-                lambda: content.referrers(self._upstream, repository, subject, kind),
+                lambda: content.referrers(self._upstream, self._there(repository), subject, kind),
             )
         except LimpetError:
             return await self._local.referrers(repository, subject, kind, last)
