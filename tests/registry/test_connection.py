@@ -196,6 +196,16 @@ def test_tls_is_asked_for_where_there_is_none(fake: server.Scripted, config: Pat
     assert not fake.requests
 
 
+def test_ssl_cert_file(secure: server.Scripted, made: authority.Authority, config: Path, limpet: Any) -> None:
+    """OpenSSL's own variable, as everywhere."""
+    secure.documents["1"] = (IMAGE.media_type, IMAGE.manifest)
+    write(config, f'[registry."{secure.domain}"]\nplain-http = false\n')
+    refused = limpet("pull", f"{secure.domain}/app:1", check=False)
+    assert "its certificate is not trusted: unable to get local issuer certificate" in refused.stderr
+    limpet.environment["SSL_CERT_FILE"] = str(made.ca)
+    limpet("pull", f"{secure.domain}/app:1")
+
+
 def test_a_real_registry_with_client_certificates(made: authority.Authority, config: Path, tmp_path: Path) -> None:
     """skopeo reads the same directory."""
     files = f"certificate: {made.directory}/server.crt, key: {made.directory}/server.key, clientcas: [{made.ca}]"

@@ -325,6 +325,26 @@ def test_the_order_of_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert credentials.find("registry.example") is None  # then no other file is read
 
 
+def test_where_the_files_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert credentials.paths() == [
+        f"{home}/.docker/config.json",
+        f"/run/containers/{os.getuid()}/auth.json",  # podman's, for root
+        f"{home}/.config/containers/auth.json",
+    ]
+    monkeypatch.setenv("DOCKER_CONFIG", "/elsewhere")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/runtime")
+    assert credentials.paths() == [
+        "/elsewhere/config.json",
+        "/runtime/containers/auth.json",
+        "/config/containers/auth.json",
+    ]
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", "/only")
+    assert credentials.paths() == ["/only"]
+    assert credentials.target() == "/only"
+
+
 def test_an_identity_token_is_kept_and_found(home: Path) -> None:
     AuthFile(credentials.target()).store("registry.example", Credentials("me", "", "an-identity-token"))
     found = credentials.find("registry.example")
@@ -406,6 +426,7 @@ def test_the_program_of_one_registry(home: Path) -> None:
         ("x", "#!/bin/sh\necho '{}'", "not the JSON"),
         ("x", "#!/bin/sh\necho 'locked: try later'\nexit 2", "get: locked: try later"),
         ("x", "#!/bin/sh\nexit 3", "exit code 3"),
+        ("x", "#!/bin/sh\necho no keyring >&2\nexit 2", "get: no keyring"),
         ("x", "#!/bin/sh\nkill -9 $$", "killed by signal 9"),
         ("x", "not a program", "Exec format"),
     ],
@@ -429,6 +450,15 @@ def test_a_program_with_words_of_its_own(home: Path) -> None:
     config(home).write_text('{"credsStore": "pass"}')
     assert not AuthFile(credentials.target()).erase("registry.example")
     assert credentials.find("registry.example") is None
+
+
+def test_a_program_that_can_not_forget(home: Path) -> None:
+    """It still has the login: that is no success."""
+    text = '#!/bin/sh\n[ $1 = erase ] && echo locked && exit 1\necho \'{"Username": "u", "Secret": "s"}\'\n'
+    program(home, "sure", text)
+    config(home).write_text('{"credsStore": "sure"}')
+    with pytest.raises(Refused, match="docker-credential-sure erase: locked"):
+        AuthFile(credentials.target()).erase("registry.example")
 
 
 def test_a_program_that_does_not_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
