@@ -13,6 +13,7 @@ from limpet.build.checks import check_program
 from limpet.build.context import context as open_context
 from limpet.build.nearest import did_you_mean
 from limpet.build.planner import Base, Request
+from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.images import catalog
 from limpet.oci import reference
@@ -65,6 +66,7 @@ def build(
     *,
     labels: Mapping[str, str] | None = None,
     no_cache: bool = False,
+    given: Given | None = None,
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
     say: Callable[[str], None],
     progress: Progress,
@@ -101,6 +103,7 @@ def build(
                 labels=labels or {},
                 epoch=epoch,
                 no_cache=no_cache,
+                given=given or Given(),
                 say=say,
                 progress=progress,
             )

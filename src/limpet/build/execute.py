@@ -8,17 +8,20 @@ context files neither: the same inputs give the same bytes. A key stays valid as
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import posixpath
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import plan, refusals
-from limpet.build.context import Tree
+from limpet.build.context import Tree, escaped
 from limpet.build.copy import Copying
 from limpet.build.lines import printable
 from limpet.build.place import write_directory
+from limpet.build.stepmounts import Bound, StepMounts
 from limpet.errors import LimpetError
 from limpet.images import catalog, ensure, importer
 from limpet.layers import durable
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from limpet.build.plan import Copy, Origin, Plan, Run, Stage, Step
+    from limpet.build.stepmounts import Given
     from limpet.images.catalog import Image
     from limpet.oci.reference import Reference
     from limpet.progress import Progress
@@ -57,6 +61,7 @@ def execute(
     labels: Mapping[str, str],
     epoch: int,
     no_cache: bool,
+    given: Given,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Image:
@@ -65,7 +70,7 @@ def execute(
     `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier one.
     """
     refusals.check(made)
-    return _Execution(store, made, context, epoch, no_cache, say, progress).run(names, labels)
+    return _Execution(store, made, context, epoch, no_cache, given, say, progress).run(names, labels)
 
 
 class _Execution:
@@ -76,6 +81,7 @@ class _Execution:
         context: Tree,
         epoch: int,
         no_cache: bool,
+        given: Given,
         say: Callable[[str], None],
         progress: Progress,
     ) -> None:
@@ -84,6 +90,7 @@ class _Execution:
         self.context = context
         self.epoch = epoch
         self.no_cache = no_cache
+        self.given = given
         self.say = say
         self.progress = progress
         self.states: dict[int, _State] = {}
@@ -130,6 +137,7 @@ class _Execution:
         begin = time.monotonic()
         shown = printable(step.place.text.partition("\n")[0])
         copying: Copying | None = None
+        bound: dict[int, Bound] = {}
         roots: list[Tree] = []
         try:
             if isinstance(step, plan.Copy):
@@ -139,14 +147,15 @@ class _Execution:
             elif isinstance(step, plan.Directory):
                 inputs = f"WORKDIR {json.dumps([step.path, step.user])}"
             else:
-                inputs = _run_inputs(step, state)
+                bound = self._bound(step)
+                inputs = _run_inputs(step, state, bound)
             state.key = _key(state.key, inputs)
             row = self.store.db.row("SELECT diff_id FROM build_step WHERE key = ?", state.key)
             if row is not None and not self.no_cache:
                 state.layers.append(row[0])
                 self.say(f"{head}{shown}: cached")
                 return
-            diff_id = self._make(stage, state, step, copying, lambda: self.say(head + shown))
+            diff_id = self._make(stage, state, step, copying, bound, lambda: self.say(head + shown))
         finally:
             if copying is not None:
                 copying.close()
@@ -166,6 +175,7 @@ class _Execution:
         state: _State,
         step: Copy | Run | plan.Directory,
         copying: Copying | None,
+        bound: Mapping[int, Bound],
         announce: Callable[[], None],
     ) -> str | None:
         if isinstance(step, plan.Directory):
@@ -180,7 +190,42 @@ class _Execution:
 
         assert isinstance(step, plan.Run)
         image_id = stage.base.id if stage.base.kind == "image" else ""
-        return run_step(self.store, state.layers, step, state.document, image_id, self.epoch)
+        with StepMounts(self.store, step, bound, self.given, self.say) as ready:
+            return run_step(self.store, state.layers, step, state.document, image_id, self.epoch, ready)
+
+    def _bound(self, step: Run) -> dict[int, Bound]:
+        """Where the binds and caches of a RUN take their files, by the mount's place."""
+        found = {}
+        for number, each in enumerate(step.mounts):
+            origin = each.origin
+            if each.mount.type not in ("bind", "cache"):
+                continue
+            if origin.kind == "context":
+                found[number] = self._of_context(step, each.mount.source)
+            elif origin.kind == "stage":
+                before = self.states[origin.stage]
+                found[number] = Bound(tuple(before.layers), before.key)
+            elif origin.kind == "image":
+                image = image_for(self.store, origin.image, self.plan.platform, self.progress)
+                found[number] = Bound(tuple(catalog.layers(self.store, image.id)), image.id)
+        return found
+
+    def _of_context(self, step: Run, source: str) -> Bound:
+        """A layer of the part of the context that a bind names, made as COPY would: kept as a step's result is."""
+        path = posixpath.normpath("/" + source).strip("/")
+        target = f"/{path}" if path and self.context.is_file(path) else f"/{path}/".replace("//", "/")
+        copy = plan.Copy(step.place, plan.Origin("context"), (escaped(path),), (), (), target)
+        copying = Copying(self.store, [], copy, self.context, self.epoch)
+        try:
+            key = _key("bind", f"{self.epoch} {copying.digest()}")
+            row = self.store.db.row("SELECT diff_id FROM build_step WHERE key = ?", key)
+            diff_id: str = row[0] if row is not None else copying.write()
+        finally:
+            copying.close()
+        if row is None:
+            with self.store.db.transaction(durable=False):
+                self.store.db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", key, diff_id)
+        return Bound((diff_id,), key)
 
     def _tree(self, origin: Origin, roots: list[Tree]) -> Tree:
         """Where a COPY takes its files; one that is opened here is entered in `roots`."""
@@ -235,7 +280,11 @@ def image_config(
     return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _run_inputs(step: Run, state: _State) -> str:
+def _run_inputs(step: Run, state: _State, bound: Mapping[int, Bound]) -> str:
+    mounts = []
+    for number, each in enumerate(step.mounts):
+        content = bound[number].key if number in bound and each.mount.type == "bind" else ""  # a cache's does not count
+        mounts.append([*dataclasses.astuple(each.mount), content])
     parts = [
         step.argv,
         step.env,
@@ -243,7 +292,7 @@ def _run_inputs(step: Run, state: _State) -> str:
         step.user,
         step.network,
         [(file.name, file.content) for file in step.scripts],
-        [(each.mount.target, each.mount.size) for each in step.mounts],
+        mounts,
         state.document.get("architecture"),
     ]
     return f"RUN {json.dumps(parts)}"

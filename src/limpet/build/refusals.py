@@ -28,9 +28,6 @@ def _refused(step: Step) -> tuple[str, str] | None:
                 return "ADD of a git repository", "clone it into the context"
             return "ADD of a URL", "fetch it into the context, or RUN curl"
     if isinstance(step, plan.Run):
-        for each in step.mounts:
-            if each.mount.type != "tmpfs":
-                return f"RUN --mount=type={each.mount.type}", ""
         if step.security != "sandbox":
             return f"RUN --security={step.security}", ""
         if step.devices:

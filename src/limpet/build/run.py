@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.stageplan import SCRIPTS
+from limpet.build.stubs import Stubs
 from limpet.containers import attach, changes, create, removal, start, stop
 from limpet.containers.options import Options
 from limpet.errors import LimpetError
@@ -15,6 +16,7 @@ from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
     from limpet.build.plan import Run
+    from limpet.build.stepmounts import StepMounts
     from limpet.store.store import Store
 
 
@@ -25,23 +27,25 @@ def run_step(
     document: dict[str, Any],
     image_id: str,
     epoch: int,
+    ready: StepMounts,
 ) -> str:
     """The diff ID of the layer. Its output goes to standard error. Raises LimpetError if the command fails.
 
     `document` is the base image's config, for its platform. Of its inner object nothing counts that the step doesn't
-    say, volumes least of all: what the step writes there belongs to the layer.
+    say, volumes least of all: what the step writes there belongs to the layer. `ready`: its mounts.
     """
     image = Image(image_id, {**document, "config": {}}, [], 0)
     scripts = _write_scripts(store, step)
     try:
-        return _run(store, layers, step, image, scripts, epoch)
+        return _run(store, layers, step, image, scripts, epoch, ready)
     finally:
         if scripts:
             remove_tree(scripts)
 
 
-def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str, epoch: int) -> str:
-    env = {**dict(step.proxies), **dict(step.env)}
+def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str, epoch: int, ready: StepMounts) -> str:
+    env = {**dict(step.proxies), **dict(step.env), **ready.env}
+    stubs = Stubs(store, layers, ready.targets)
     options = Options(
         image=image.id,
         entrypoint=[],
@@ -51,8 +55,8 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
         user=step.user,
         labels={"limpet.build": "step"},
         network="none" if step.network == "none" else "host",
-        tmpfs=[_tmpfs(each.mount.target, each.mount.size) for each in step.mounts],
-        mounts=[f"type=bind,source={scripts},target={SCRIPTS},readonly"] if scripts else [],
+        tmpfs=ready.tmpfs,
+        mounts=[*ready.mounts, *([f"type=bind,source={scripts},target={SCRIPTS},readonly"] if scripts else [])],
         init=True,
         auto_remove=True,  # nothing of it has to survive a crash
     )
@@ -62,6 +66,7 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
         code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
         if code:
             raise LimpetError(f"the command failed with exit code {code}", exit_code=1)
+        stubs.remove(f"{store.container_path(container.id)}/upper")
         diff_id = changes.write_layer(store, container, max_mtime=epoch, empty=True)
         assert diff_id is not None
         driver.driver(store).seal([*layers, diff_id])
@@ -73,11 +78,6 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
     except BaseException:
         stop.remove(store, container, force=True, volumes=True)
         raise
-
-
-def _tmpfs(target: str, size: int) -> str:
-    """As --tmpfs takes it; what is built there may be executed."""
-    return f"{target}:exec,suid,dev,mode=1777" + (f",size={size}" if size else "")
 
 
 def _write_scripts(store: Store, step: Run) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def build(call: Call) -> int:
     from limpet.build import build as builds
+    from limpet.cli.build_given import given
 
     asked = builds.Asked(
         directory=call.arguments[0],
@@ -46,6 +47,7 @@ def build(call: Call) -> int:
             call["tag"],
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
+            given=given(call["secret"], call["ssh"]),
             say=say,
             progress=shown,
         )
@@ -127,6 +129,8 @@ COMMANDS = {
                 help="Print the plan: JSON, SVG",
             ),
             Option("quiet", "q", help="Print only the image's id"),
+            Option("secret", kind="list", metavar="id=NAME,src=FILE", help="A secret for RUN --mount=type=secret"),
+            Option("ssh", kind="list", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh"),
             Option("tag", "t", kind="list", metavar="NAME[:TAG]", help="Name of the image"),
             Option("target", kind="string", default="", metavar="STAGE", help="Stage to build, instead of the last"),
         ),

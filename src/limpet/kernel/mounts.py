@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 
+from limpet.kernel import process
 from limpet.kernel.sys import Buffer, by_machine, fail, syscall, text
 
 TYPE_CHECKING = False
@@ -175,6 +176,30 @@ def tmpfs(attributes: int = 0, **options: str) -> int:
         for key, value in options.items():
             context.set(key, value)
         return context.mount(attributes)
+
+
+class Private:
+    """`with Private():` the calling thread is in a mount namespace of its own: it and its children see what is mounted.
+
+    For a main thread; the working directory is kept.
+    """
+
+    def __init__(self) -> None:
+        self._home = self._here = -1
+
+    def __enter__(self) -> None:
+        self._home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        process.unshare(process.CLONE_NEWNS)
+        mount(None, "/", flags=MS_REC | MS_PRIVATE)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process.setns(self._home, process.CLONE_NEWNS)
+        os.fchdir(self._here)
+        os.close(self._home)
+        os.close(self._here)
 
 
 def attach(fd: int, target: str) -> None:

@@ -1,0 +1,182 @@
+"""What the `--mount`s of one RUN need while it runs: bind, cache, secret, ssh.
+
+Trees of stages and images, and secrets, are mounted in a mount namespace that the builder enters for the time of the
+step (`kernel.mounts.Private`): the host never sees them, and nothing of them outlives the builder. Of the context a
+step sees a layer that was made of it as COPY would: without what .dockerignore excludes, and as it was at one moment.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from limpet.build.cachemounts import CacheMount
+from limpet.errors import Invalid, NotFound
+from limpet.kernel import fs, mounts
+from limpet.layers.driver import driver
+from limpet.store.files import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from limpet.build.mounts import Mount
+    from limpet.build.plan import Run
+    from limpet.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line gives to steps. `secrets`: id → content; `agents`: id → path of an ssh agent's socket."""
+
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    agents: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where a bind, or a new cache, takes its files: a stack of layers. `key` stands for their content."""
+
+    layers: Sequence[str]
+    key: str
+
+
+class StepMounts:
+    """`with StepMounts(…) as ready:` all is in place; `ready.mounts`, `tmpfs` and `env` are for the container."""
+
+    def __init__(
+        self, store: Store, step: Run, bound: Mapping[int, Bound], given: Given, say: Callable[[str], None]
+    ) -> None:
+        """`bound`: of the mounts with an origin, by their place in `step.mounts`."""
+        self._store = store
+        self._step = step
+        self._bound = bound
+        self._given = given
+        self._say = say
+        self._stack = ExitStack()
+        self._directory = ""
+        self._agents = 0
+        self.mounts: list[str] = []
+        self.tmpfs: list[str] = []
+        self.env: dict[str, str] = {}
+        self.targets: list[str] = []
+
+    def __enter__(self) -> StepMounts:
+        try:
+            for number, each in enumerate(self._step.mounts):
+                self._prepare(each.mount, self._bound.get(number))
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _prepare(self, mount: Mount, bound: Bound | None) -> None:
+        if mount.type == "tmpfs":
+            size = f",size={mount.size}" if mount.size else ""
+            self.tmpfs.append(f"{mount.target}:exec,suid,dev,mode=1777{size}")  # what is built there may be executed
+            self.targets.append(mount.target)
+        elif mount.type == "bind":
+            assert bound is not None
+            self._bind(self._inside(self._tree(bound, writable=not mount.read_only), mount), mount.target)
+        elif mount.type == "cache":
+            origin = self._inside(self._tree(bound, writable=False), mount) if bound is not None else ""
+            path = self._stack.enter_context(CacheMount(self._store, mount, origin, self._say))
+            self._bind(path, mount.target, read_only=mount.read_only)
+        elif mount.type == "secret":
+            self._secret(mount)
+        else:
+            self._ssh(mount)
+
+    def _bind(self, source: str, target: str, *, read_only: bool = False) -> None:
+        if "," in target:
+            raise Invalid(f"the mount target {target} has a comma", "name another directory")
+        self.mounts.append(f"type=bind,source={source},target={target}{',readonly' if read_only else ''}")
+        self.targets.append(target)
+
+    def _private(self, purpose: str) -> str:
+        """An empty directory in a namespace of mounts that is this step's."""
+        if not self._directory:
+            self._directory = self._store.temporary("mounts")
+            os.mkdir(self._directory, 0o700)
+            self._stack.callback(remove_tree, self._directory)
+            self._stack.enter_context(mounts.Private())
+        path = f"{self._directory}/{purpose}-{len(self.targets)}-{len(self.env)}"
+        os.mkdir(path, 0o755)
+        return path
+
+    def _tree(self, bound: Bound, *, writable: bool) -> str:
+        """The place of a mounted stack; what is written there is thrown away."""
+        place = self._private("tree")
+        upper = work = None
+        if writable:
+            upper, work = f"{place}-upper", f"{place}-work"
+            os.mkdir(upper, 0o755)
+            os.mkdir(work, 0o700)
+        fd = driver(self._store).mount(bound.layers, upper, work, volatile=writable)
+        try:
+            mounts.attach(fd, place)
+        finally:
+            os.close(fd)
+        return place
+
+    def _inside(self, place: str, mount: Mount) -> str:
+        """The path of the mount's source in a tree, links followed within it. Raises NotFound."""
+        root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = fs.openat2(mount.source.lstrip("/") or ".", os.O_PATH, dirfd=root, resolve=fs.RESOLVE_IN_ROOT)
+        except OSError as e:
+            raise NotFound(f"{mount.source}: not in {mount.origin or 'the build context'}: {e.strerror}") from e
+        finally:
+            os.close(root)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+
+    def _secret(self, mount: Mount) -> None:
+        name = mount.id or mount.source or os.path.basename(mount.target)
+        if name not in self._given.secrets:
+            if mount.required:
+                raise NotFound(
+                    f"secret {name}: not found", f"give it with --secret id={name},src=FILE (or env=VARIABLE)"
+                )
+            return
+        data = self._given.secrets[name]
+        if mount.env is not None:
+            self.env[mount.env or name] = data.decode("utf-8", "surrogateescape")
+            if not mount.target:
+                return
+        place = self._private("secret")
+        fd = mounts.tmpfs(mode="755")
+        try:
+            mounts.attach(fd, place)  # a secret never touches the disk
+        finally:
+            os.close(fd)
+        path = f"{place}/secret"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400), "wb") as file:
+            file.write(data)
+        os.chown(path, mount.uid or 0, mount.gid or 0)
+        os.chmod(path, 0o400 if mount.mode is None else mount.mode)
+        self._bind(path, mount.target or f"/run/secrets/{name}", read_only=True)
+
+    def _ssh(self, mount: Mount) -> None:
+        name = mount.id or "default"
+        socket = self._given.agents.get(name)
+        if socket is None:
+            if mount.required:
+                raise NotFound(f"ssh agent {name}: not found", f"give it with --ssh {name}, or --ssh {name}=SOCKET")
+            return
+        if not stat.S_ISSOCK(os.stat(socket).st_mode):
+            raise Invalid(f"{socket} is no socket", "--ssh takes the socket of an agent: run ssh-agent and ssh-add")
+        target = mount.target or f"/run/buildkit/ssh_agent.{self._agents}"
+        self._agents += 1
+        self.env.setdefault("SSH_AUTH_SOCK", target)
+        self._bind(socket, target)

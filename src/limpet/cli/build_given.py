@@ -1,0 +1,63 @@
+"""`build --secret` and `--ssh`: what steps are given that is neither in the context nor in the image."""
+
+from __future__ import annotations
+
+import os
+
+from limpet.build.stepmounts import Given
+from limpet.errors import Invalid
+
+SECRET_LIMIT = 500 << 10
+"""Bytes, as BuildKit's (session/secrets)."""
+
+
+def given(secrets: list[str], agents: list[str]) -> Given:
+    """Raises Invalid for what can't be read."""
+    return Given(dict(map(_secret, secrets)), dict(map(_agent, agents)))
+
+
+def _secret(text: str) -> tuple[str, bytes]:
+    """`id=NAME[,src=FILE|,env=VARIABLE]`; with the id alone a variable of that name, or else a file."""
+    fields = {}
+    for field in text.split(","):
+        key, equals, value = field.partition("=")
+        key = {"source": "src"}.get(key.strip().lower(), key.strip().lower())
+        if not equals or key not in ("id", "src", "env", "type"):
+            raise Invalid(f"invalid secret '{text}'", "write id=NAME,src=FILE or id=NAME,env=VARIABLE")
+        fields[key] = value
+    kind = fields.get("type", "")
+    if kind not in ("", "file", "env"):
+        raise Invalid(f"invalid secret '{text}': unsupported type '{kind}'", "file and env are known")
+    name = fields.get("id") or os.path.basename(fields.get("src", ""))
+    if not name:
+        raise Invalid(f"invalid secret '{text}': it has no id", "write id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    variable = fields.get("env", fields.get("src", name) if kind == "env" else "")
+    if not variable and "src" not in fields and kind != "file" and name in os.environ:
+        variable = name
+    if variable:
+        if variable not in os.environ:
+            raise Invalid(f"secret {name}: the environment has no variable {variable}")
+        return name, os.environb[os.fsencode(variable)]
+    path = fields.get("src", name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SECRET_LIMIT + 1)
+    except OSError as e:
+        raise Invalid(f"secret {name}: {path}: {e.strerror}", "src=FILE names a file to read") from e
+    if len(data) > SECRET_LIMIT:
+        raise Invalid(f"secret {name}: {path} is larger than {SECRET_LIMIT >> 10} KiB")
+    return name, data
+
+
+def _agent(text: str) -> tuple[str, str]:
+    """`default`, `NAME=SOCKET`."""
+    name, _, path = text.partition("=")
+    name = name or "default"
+    socket = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not socket:
+        raise Invalid(
+            f"ssh agent {name}: SSH_AUTH_SOCK is not set", f"start an agent, or name one: --ssh {name}=SOCKET"
+        )
+    if not os.path.exists(socket):
+        raise Invalid(f"ssh agent {name}: {socket}: no such file", "--ssh NAME=SOCKET names an agent's socket")
+    return name, socket
