@@ -13,6 +13,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ps": ("limpet.cli.ps", "List containers"),
     "logs": ("limpet.cli.logs", "Show what a container wrote"),
     "build": ("limpet.cli.build", "Build an image from a Dockerfile"),
+    "cache ls": ("limpet.cli.cache", "List the caches of builds"),
+    "cache prune": ("limpet.cli.cache", "Remove the caches of builds"),
+    "cache rm": ("limpet.cli.cache", "Remove caches of builds"),
     "pull": ("limpet.cli.images", "Download an image from a registry"),
     "images": ("limpet.cli.images_local", "List images"),
     "attach": ("limpet.cli.run", "Attach to a running container"),
@@ -97,10 +100,13 @@ ALIASES: dict[str, str] = {
     "system events": "events",
     "system info": "info",
     "volume list": "volume ls",
+    "builder prune": "cache prune",
     "volume remove": "volume rm",
 }
 
 GROUPS: dict[str, str] = {
+    "builder": "Manage builds",
+    "cache": "Manage the caches of builds",
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Manage images for several platforms",

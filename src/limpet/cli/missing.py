@@ -88,7 +88,6 @@ _COMMANDS: Mapping[str, str] = {
     "export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "network": "containers have the host's network, or with --network none one of their own with nothing in it",
     "buildx": "`limpet build` is the only one",
-    "builder": "`limpet build` is the only one; `limpet system prune` removes what it left",
     "container export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
