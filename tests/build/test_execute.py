@@ -361,10 +361,6 @@ def test_what_can_t_be_executed_yet_is_refused_by_name_before_anything_runs(
     limpet: Any, busybox: str, context: Path
 ) -> None:
     for text, message in (
-        (
-            "RUN --mount=type=cache,target=/c x",
-            ":3:1: RUN --mount=type=cache is not supported yet >>> RUN --m",
-        ),
         ("ADD https://example.org/x /", ":3:1: ADD of a URL is not supported yet >>> ADD https://example.org/x /"),
         ("RUN --security=insecure x", ":3:1: RUN --security=insecure is not supported yet"),
     ):

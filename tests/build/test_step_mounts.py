@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import subprocess
@@ -19,16 +20,9 @@ class Builder:
         directory.mkdir()
 
     def __call__(self, *lines: str, options: tuple[str, ...] = (), check: bool = True) -> Any:
-        text = "\n".join((f"FROM {self.base}", *lines)) + "\n"
+        text = "\n".join((f"FROM {self.base} AS tools", *lines)) + "\n"
         (self.directory / "Dockerfile").write_text(text)
         return self.limpet("build", "-t", "made", *options, self.directory, check=check)
-
-    def files(self) -> set[str]:
-        return set(self.limpet("run", "--rm", "made", "find", "/", "-xdev", "-newer", "/etc/passwd").stdout.split())
-
-    def changed(self) -> list[str]:
-        """What the last layer of the image holds."""
-        return sorted(self.limpet("run", "--rm", "made", "cat", "/out").stdout.split())
 
 
 @pytest.fixture
@@ -39,12 +33,7 @@ def build(limpet: Any, busybox: str, tmp_path: Path) -> Builder:
 def layer_names(limpet: Any, tmp_path: Path) -> list[str]:
     """Paths in the top layer of `made`."""
     limpet("save", "-o", tmp_path / "made.tar", "made")
-    names = subprocess.run(
-        ["sh", "-c", f"cd {tmp_path} && rm -rf un && mkdir un && tar xf made.tar -C un"], check=True, text=True
-    )
-    del names
-    import json
-
+    subprocess.run(["sh", "-c", f"cd {tmp_path} && rm -rf un && mkdir un && tar xf made.tar -C un"], check=True)
     manifest = json.loads((tmp_path / "un/manifest.json").read_text())
     top = tmp_path / "un" / manifest[0]["Layers"][-1]
     return subprocess.run(["tar", "tf", top], check=True, capture_output=True, text=True).stdout.split()
@@ -82,19 +71,20 @@ def test_a_bind_of_a_stage_and_of_an_image(build: Builder) -> None:
     build(
         "RUN mkdir /opt /opt/tool && echo tool >/opt/tool/x && ln -s /opt/tool /link && ln -s /../../etc /out-of-it",
         f"FROM {build.base}",
-        "RUN --mount=type=bind,from=0,source=/link,target=/t cat /t/x >/out && ! touch /t/y",
-        "RUN --mount=type=bind,from=0,source=out-of-it,target=/t ls /t/passwd >>/out",
+        "RUN --mount=type=bind,from=tools,source=/link,target=/t cat /t/x >/out && ! touch /t/y",
+        "RUN --mount=type=bind,from=tools,source=out-of-it,target=/t ls /t/passwd >>/out",
         f"RUN --mount=type=bind,from={build.base},target=/other,rw ls /other/bin/busybox >>/out; touch /other/new",
     )
     shown = build.limpet("run", "--rm", "made", "cat", "/out").stdout
     assert shown == "tool\n/t/passwd\n/other/bin/busybox\n"
     result = build("RUN --mount=type=bind,source=nowhere,target=/x true", check=False)
     assert result.returncode == 1
-    assert "nowhere: not in the build context" in result.stderr
+    assert "nowhere: not in " in result.stderr
 
 
 def test_a_cache_stays_and_is_no_part_of_the_image(build: Builder, limpet: Any, tmp_path: Path) -> None:
-    line = "RUN --mount=type=cache,target=/root/.cache/pip,mode=0700 echo x >>/root/.cache/pip/log; cat /root/.cache/pip/log >/out"
+    script = "echo x >>/root/.cache/pip/log; cat /root/.cache/pip/log >/out"
+    line = f"RUN --mount=type=cache,target=/root/.cache/pip,mode=0700 {script}"
     build(line)
     assert sorted(name.strip("./") for name in layer_names(limpet, tmp_path)) in (["out", "root"], ["", "out", "root"])
     build(line, "RUN true", options=("--no-cache",))
@@ -118,14 +108,16 @@ def test_a_cache_begins_as_a_copy(build: Builder) -> None:
     build(
         "RUN mkdir /c /c/d && echo seed >/c/d/f && chown 1000:33 /c/d/f && chmod 640 /c/d/f",
         f"FROM {build.base}",
-        "RUN --mount=type=cache,from=0,source=/c,target=/cache,uid=1000 stat -c '%u:%g %a' /cache/d/f /cache >/out; cat /cache/d/f >>/out",
+        "RUN --mount=type=cache,from=tools,source=/c,target=/cache,uid=1000"
+        " stat -c '%u:%g %a' /cache/d/f /cache >/out; cat /cache/d/f >>/out",
     )
     assert build.limpet("run", "--rm", "made", "cat", "/out").stdout == "1000:33 640\n1000:0 755\nseed\n"
 
 
 @pytest.mark.parametrize("sharing", ["shared", "locked", "private"])
 def test_sharing(build: Builder, sharing: str) -> None:
-    line = f"RUN --mount=type=cache,id=x,target=/c,sharing={sharing} echo $(ls /c | wc -l) >/out; touch /c/$(cat /proc/sys/kernel/random/uuid)"
+    script = "echo $(ls /c | wc -l) >/out; touch /c/$(cat /proc/sys/kernel/random/uuid)"
+    line = f"RUN --mount=type=cache,id=x,target=/c,sharing={sharing} {script}"
     build(line)
     (cache,) = (build.limpet.root / "caches").iterdir()
     with (cache / "lock").open() as lock:

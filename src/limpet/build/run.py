@@ -44,7 +44,8 @@ def run_step(
 
 
 def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str, epoch: int, ready: StepMounts) -> str:
-    env = {**dict(step.proxies), **dict(step.env), **ready.env}
+    env = {**dict(step.proxies), **dict(step.env)}
+    secrets = [f"{key}={value}" for key, value in ready.env.items()]
     stubs = Stubs(store, layers, ready.targets)
     options = Options(
         image=image.id,
@@ -62,7 +63,7 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
     )
     container = create.create(store, image, options, layers=layers)
     try:
-        connection = start.launch(store, container, client=True)
+        connection = start.launch(store, container, client=True, unwritten=secrets)
         code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
         if code:
             raise LimpetError(f"the command failed with exit code {code}", exit_code=1)

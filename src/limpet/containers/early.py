@@ -19,6 +19,7 @@ from limpet.kernel import process, signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from limpet.containers.state import Container
@@ -59,7 +60,13 @@ class Early:
         self._socket.close()
 
 
-def hand_over(store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int]) -> None:
+def hand_over(
+    store: Store,
+    container: Container,
+    size: tuple[int, int] | None,
+    descriptors: list[int],
+    unwritten: Sequence[str] = (),
+) -> None:
     """The same by a fork of the caller as it is now. A caller that lives long has a zombie child, by and by.
 
     The root is mounted here, since that may need the database (layers that were not synced before a crash).
@@ -72,7 +79,7 @@ def hand_over(store: Store, container: Container, size: tuple[int, int] | None, 
             try:
                 isolate([*descriptors, root])
                 store.forget()
-                monitor.main(store, container, size, descriptors, root)
+                monitor.main(store, container, size, descriptors, root, unwritten)
             finally:
                 os._exit(1)
     finally:

@@ -24,6 +24,7 @@ from limpet.store import files
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
     from limpet.containers.clients import Client
@@ -45,12 +46,17 @@ PATIENCE = 10.0  # for clients that do not read the end
 
 
 def main(
-    store: Store, container: Container, size: tuple[int, int] | None, descriptors: list[int], root: int = -1
+    store: Store,
+    container: Container,
+    size: tuple[int, int] | None,
+    descriptors: list[int],
+    root: int = -1,
+    unwritten: Sequence[str] = (),
 ) -> NoReturn:
     """The whole life of the monitor, in a process of its own (see `early`). `size`: of the terminal, rows and columns.
 
     `descriptors`: the lock; a pipe for the outcome of the start; the first client's connection, if there is one.
-    `root`: the container's mount, if it was made already.
+    `root`: the container's mount, if it was made already. `unwritten`: more environment, see `start.launch`.
     """
     lock, outcome, *rest = descriptors
     first = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, rest[0]) if rest else None
@@ -58,7 +64,9 @@ def main(
     try:
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
-        code = Monitor(store, container, lock, first).run(size, outcome, root)
+        monitor = Monitor(store, container, lock, first)
+        monitor.unwritten = unwritten
+        code = monitor.run(size, outcome, root)
     except BaseException as e:
         _report_crash(store, container, outcome, e)
     finally:
@@ -108,6 +116,7 @@ class Monitor:
     ) -> None:
         self._store = store
         self._container = container
+        self.unwritten: Sequence[str] = ()
         self._config: Config = {}
         self._program: bytes | None = None
         self._lock = lock
@@ -205,6 +214,7 @@ class Monitor:
             self._store.close()  # opened only if layers had to be verified
         if not self._config:
             self._config, self._program = bundle.prepare(self._store, self._container, root, size)
+            self._config["process"]["env"] = [*self._config["process"]["env"], *self.unwritten]
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.id, self._store.root)

@@ -14,6 +14,7 @@ from limpet.store.files import remove_tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from limpet.containers.early import Early
     from limpet.containers.state import Container
@@ -54,11 +55,13 @@ def launch(
     client: bool = False,
     size: tuple[int, int] | None = None,
     waiting: Early | None = None,
+    unwritten: Sequence[str] = (),
 ) -> socket.socket | None:
     """Returns when the program runs. With `client` the result is the first client's connection (see `attach`).
 
-    `size`: rows and columns of the terminal; `waiting`: the monitor, if it was forked already. Raises Conflict if the
-    container runs already, StartFailed if the program can't be run, LimpetError for the rest.
+    `size`: rows and columns of the terminal; `waiting`: the monitor, if it was forked already; `unwritten`: secrets for
+    the first run's environment, `KEY=value`, that no file and no row will have (not with `waiting`). Raises Conflict if
+    the container runs already, StartFailed if the program can't be run, LimpetError for the rest.
 
     Signals that would end this process wait meanwhile; with a client until `attach`, which passes them on.
     """
@@ -67,7 +70,7 @@ def launch(
     connection = None
     try:
         _clear(store, container)
-        connection = _hand_over(store, container, lock, size, client, waiting)
+        connection = _hand_over(store, container, lock, size, client, waiting, unwritten)
         return connection
     finally:
         os.close(lock)
@@ -122,12 +125,13 @@ def _hand_over(
     size: tuple[int, int] | None,
     client: bool,
     waiting: Early | None,
+    unwritten: Sequence[str],
 ) -> socket.socket | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) if client else (None, None)
     read, write = os.pipe()
     descriptors = [lock, write, *([theirs.fileno()] if theirs is not None else [])]
     if waiting is None or not waiting.order(store, container, size, descriptors):
-        early.hand_over(store, container, size, descriptors)
+        early.hand_over(store, container, size, descriptors, unwritten)
     os.close(write)
     if theirs is not None:
         theirs.close()
