@@ -291,9 +291,13 @@ def test_the_audit_log(ours: Ours, tmp_path: Path) -> None:
     ours("DELETE", f"/v2/team/app/blobs/{digest}", headers=basic("anna"))
     lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
     said = [(line["user"], line["action"], line["kind"], line["repository"], line["status"]) for line in lines]
-    assert said == [("anna", "push", "blob", "team/app", 201), ("anna", "delete", "blob", "team/app", 202)]
+    assert said == [
+        ("anna", "push", "blob", "team/app", 201),
+        ("carl", "push", "blob", "team/app", 403),
+        ("anna", "delete", "blob", "team/app", 202),
+    ]
     assert lines[0]["digest"] == digest
-    assert lines[1]["reference"] == digest
+    assert lines[2]["reference"] == digest
 
 
 def test_metrics(ours: Ours) -> None:

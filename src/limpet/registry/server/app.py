@@ -127,12 +127,13 @@ class App:
         elif route.kind not in ("base", "catalog"):
             raise RegistryError(400, "NAME_INVALID")
         request["kind"] = route.kind
+        if route.action != routes.PULL:
+            request["write"] = route
         if self.guard is not None:
             identity = await self.guard.identify(request, client(request))
             request["identity"] = identity
             self.guard.judge(request, identity, route)
         if route.action != routes.PULL:
-            request["write"] = route
             if self.serves_only:
                 raise RegistryError(405, "UNSUPPORTED", self._why_not())
             if route.action == routes.DELETE and not self.config.delete:
@@ -182,6 +183,8 @@ class App:
         return Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     def _refusal(self, request: BaseRequest, error: RegistryError) -> StreamResponse:
+        if request.writer.output_size:
+            raise ConnectionResetError(error.message)  # another head would be taken for part of the body
         return Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
 
     def done(self, request: BaseRequest, response: StreamResponse, seconds: float) -> None:
@@ -252,9 +255,9 @@ def client(request: BaseRequest) -> str:
 
 
 def _is_change(request: BaseRequest, response: StreamResponse, route: Route) -> bool:
-    """Steps of an upload before its last are none; what was refused is worth a line."""
+    """Steps of an upload before its last are none; what somebody was refused is worth a line."""
     if response.status >= 400:
-        return response.status in (401, 403)
+        return response.status == 403
     return request.method in ("PUT", "DELETE") or response.status == 201
 
 
