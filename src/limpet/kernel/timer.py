@@ -7,19 +7,19 @@ import struct
 
 from limpet.kernel.sys import Buffer, by_machine, syscall
 
-_CREATE, _SETTIME = by_machine(283, 85), by_machine(286, 86)
+_TIMERFD_CREATE, _TIMERFD_SETTIME = by_machine(283, 85), by_machine(286, 86)
 _CLOCK_MONOTONIC = 1
 
 
 def create() -> int:
     """A descriptor that becomes readable when the time is up that `arm` sets."""
-    return syscall(_CREATE, _CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
+    return syscall(_TIMERFD_CREATE, _CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def arm(fd: int, seconds: float) -> None:
     """Once, from now; a time that was set before is forgotten. It can't be 0, which would disarm."""
     whole, rest = divmod(max(int(seconds * 10**9), 1), 10**9)
-    syscall(_SETTIME, fd, 0, Buffer(struct.pack("<4q", 0, 0, whole, rest)), None)
+    syscall(_TIMERFD_SETTIME, fd, 0, Buffer(struct.pack("<4q", 0, 0, whole, rest)), None)
 
 
 def is_up(fd: int) -> bool:
