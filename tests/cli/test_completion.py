@@ -21,6 +21,14 @@ def words(limpet: Any, *typed: str) -> list[str]:
         (["image", "p"], ["prune", "pull", "push"]),
         (["run", "--rm", "--inter"], ["--interactive"]),
         (["run", "--network", ""], ["host", "none"]),
+        (["run", "--restart", "on"], ["on-failure"]),
+        (
+            ["run", "--restart="],
+            ["--restart=no", "--restart=on-failure", "--restart=always", "--restart=unless-stopped"],
+        ),
+        (["update", "--restart", "u"], ["unless-stopped"]),
+        (["exec", "box", ""], []),
+        (["run", "busybox", ""], []),
         (["--roo"], ["--root"]),
         (["--root", "/x", "vers"], ["version"]),
         (["build", ""], [":files"]),
@@ -35,10 +43,40 @@ def test_commands_options_and_values(limpet: Any, typed: list[str], expected: li
 
 def test_names_of_containers_images_and_volumes(limpet: Any, busybox: str) -> None:
     limpet("create", "--name", "web", "-v", "data:/data", busybox, "true")
-    assert words(limpet, "stop", "") == ["web"]
+    assert words(limpet, "logs", "") == ["web"]
     assert words(limpet, "run", "-it", "busy") == ["busybox:test"]
     assert words(limpet, "volume", "rm", "") == ["data"]
     assert words(limpet, "container", "rm", "-f", "w") == ["web"]
+
+
+def test_containers_that_the_command_can_do_something_to(limpet: Any, busybox: str) -> None:
+    limpet("create", "--name", "made", busybox, "true")
+    limpet("run", "--name", "over", busybox, "true")
+    for name in ("runs", "still"):
+        limpet("run", "-d", "--name", name, busybox, "sleep", "1000")
+    limpet("pause", "still")
+    assert words(limpet, "start", "") == ["made", "over"]
+    assert words(limpet, "stop", "") == words(limpet, "exec", "-it", "") == ["runs", "still"]
+    assert words(limpet, "unpause", "") == ["still"]
+    assert words(limpet, "rm", "") == ["made", "over", "runs", "still"]
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_files_of_a_container(limpet: Any, busybox: str, state: str) -> None:
+    """What a shell would take apart is not offered: the container chooses its names, typed for somebody."""
+    script = "mkdir -p '/x/a b' /x/sub /x/sub/in; touch '/x/$(id)' /x/one; ln -s ../../etc /x/etc"
+    limpet("run", "--name", "box", busybox, "sh", "-c", script)
+    if state == "running":
+        limpet("create", "--name", "other", busybox, "true")
+        limpet("rm", "box")
+        limpet("run", "-d", "--name", "box", busybox, "sh", "-c", f"{script}; touch /ready; sleep 1000")
+        limpet("exec", "box", "sh", "-c", "until [ -e /ready ]; do sleep 0.01; done")
+    assert "box:" in words(limpet, "cp", "bo")
+    assert words(limpet, "cp", "box:/x/") == ["box:/x/etc", "box:/x/one", "box:/x/sub/"]
+    assert words(limpet, "cp", "box:/x/sub/i") == ["box:/x/sub/in/"]
+    assert "box:/x/etc/passwd" in words(limpet, "cp", "box:/x/etc/")
+    assert "box:/x/" in words(limpet, "cp", "box:")
+    assert words(limpet, "cp", "box:/nowhere/") == words(limpet, "cp", "nobody:/") == []
 
 
 def test_names_of_registries(limpet: Any, tmp_path: Any) -> None:

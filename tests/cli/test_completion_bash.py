@@ -64,7 +64,7 @@ def test_what_bash_replaces(offered: Any, busybox: str) -> None:
     assert offered("limpet inspect ") == ["job", "web", "busybox:test", "localhost:5000/a/b:1"]
     assert offered("limpet rm web ") == ["job"]
     assert offered("limpet cp w") == ["web:"]
-    assert offered("limpet exec -eA=1 w") == ["web"]
+    assert offered("limpet start --detach-keys=a w") == ["web"]
     assert offered("limpet completion ") == ["bash", "zsh", "fish"]
     assert offered("limpet help im") == ["images", "import", "image"]
 

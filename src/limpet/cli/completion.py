@@ -41,6 +41,7 @@ _limpet() {
             compopt -o default 2>/dev/null
         else
             line=${line%%$'\\t'*}
+            [[ $line == *[:/] ]] && compopt -o nospace 2>/dev/null
             COMPREPLY+=("${line#"$cut"}")
         fi
     done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
@@ -160,12 +161,14 @@ def _of_command(call: Call, before: list[str], last: str) -> list[tuple[str, str
     if command.max_args is not None and len(arguments) >= command.max_args:
         return []
     if not command.interspersed and arguments:
-        return [_FILES]  # of the container, which is not mounted here: the host's are a guess
+        return []  # a command of the container: the host's files would be a guess
     return _arguments(call, command, arguments, last)
 
 
 def _arguments(call: Call, command: Command, given: list[str], last: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
+    if "container:" in command.complete and ":" in last:
+        return _files_inside(call, last)
     for kind in command.complete.split("|"):
         if kind == "file":
             found.append(_FILES)
@@ -186,6 +189,47 @@ def _containers(call: Call) -> list[tuple[str, str]]:
 def _inside(call: Call) -> list[tuple[str, str]]:
     """For `cp`: a container's name and the colon."""
     return [(f"{name}:", image) for name, image in _containers(call)]
+
+
+def _in_state(*wanted: str) -> Callable[[Call], list[tuple[str, str]]]:
+    def names(call: Call) -> list[tuple[str, str]]:
+        from limpet.containers import state
+
+        return sorted(
+            (container.name, container.image_name)
+            for container in state.all_containers(call.store)
+            if state.status(call.store, container).state in wanted
+        )
+
+    return names
+
+
+def _files_inside(call: Call, text: str) -> list[tuple[str, str]]:
+    """For `cp box:/e`: the names in that directory of the container, without those that a shell would take apart."""
+    import os
+    from itertools import islice
+
+    from limpet.containers import copyroot, state
+
+    name, _, path = text.partition(":")
+    above, slash, _ = (path or "/").rpartition("/")
+    try:
+        with copyroot.container_root(call.store, state.find(call.store, name)) as root:
+            fd = root.open(f"/{above}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with os.scandir(fd) as entries:
+                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in islice(entries, _MOST)]
+            os.close(fd)
+    except (OSError, LimpetError):
+        return []
+    whole = [
+        (f"{name}:{above}{slash}{each}{'/' if is_dir else ''}", "") for each, is_dir in found if set(each) <= _PLAIN
+    ]
+    return sorted(_starting(whole, text))
+
+
+_MOST = 1000
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@%,^/")
+"""A file in a container may have any name; completed, it stands on the command line of somebody's shell."""
 
 
 def _images(call: Call) -> list[tuple[str, str]]:
@@ -211,6 +255,9 @@ def _registries(call: Call) -> list[tuple[str, str]]:
 _NAMES: dict[str, Callable[[Call], list[tuple[str, str]]]] = {
     "container": _containers,
     "container:": _inside,
+    "paused": _in_state("paused"),
+    "running": _in_state("running", "paused", "restarting"),
+    "stopped": _in_state("created", "exited"),
     "image": _images,
     "registry": _registries,
     "volume": _volumes,
@@ -218,8 +265,8 @@ _NAMES: dict[str, Callable[[Call], list[tuple[str, str]]]] = {
 
 
 def _values(option: Option, last: str) -> list[tuple[str, str]]:
-    if option.choices:
-        return _starting([(choice, "") for choice in option.choices], last)
+    if option.offers:
+        return _starting([(offer, "") for offer in option.offers], last)
     words = option.metavar.split("[")[0].split(":")[0].split("|")
     return [_FILES] if option.name == "volume" or any(word in _FILE_VALUES for word in words) else []
 

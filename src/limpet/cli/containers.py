@@ -286,7 +286,7 @@ COMMANDS = {
         options=(_SIGNAL, _TIME),
         examples=("limpet stop web", "limpet stop -t 30 web db"),
         min_args=1,
-        complete="container",
+        complete="running",
     ),
     "kill": Command(
         name="kill",
@@ -296,7 +296,7 @@ COMMANDS = {
         options=(Option("signal", "s", kind="string", default="KILL", metavar="SIGNAL", help="Signal to send (KILL)"),),
         examples=("limpet kill web", "limpet kill -s HUP web"),
         min_args=1,
-        complete="container",
+        complete="running",
     ),
     "pause": Command(
         name="pause",
@@ -305,7 +305,7 @@ COMMANDS = {
         summary="Let all processes of containers stand still",
         examples=("limpet pause web",),
         min_args=1,
-        complete="container",
+        complete="running",
     ),
     "unpause": Command(
         name="unpause",
@@ -314,7 +314,7 @@ COMMANDS = {
         summary="Let paused containers go on",
         examples=("limpet unpause web",),
         min_args=1,
-        complete="container",
+        complete="paused",
     ),
     "restart": Command(
         name="restart",
@@ -333,7 +333,7 @@ COMMANDS = {
         summary="Wait until containers stop, then print their exit codes",
         examples=("limpet wait job",),
         min_args=1,
-        complete="container",
+        complete="running",
     ),
     "rm": Command(
         name="rm",
@@ -366,7 +366,7 @@ COMMANDS = {
         examples=("limpet top web", "limpet top web -o pid,comm"),
         interspersed=False,
         min_args=1,
-        complete="container",
+        complete="running",
     ),
     "port": Command(
         name="port",
@@ -376,7 +376,7 @@ COMMANDS = {
         examples=("limpet port web", "limpet port web 80"),
         min_args=1,
         max_args=2,
-        complete="container",
+        complete="running",
     ),
     "container prune": Command(
         name="container prune",

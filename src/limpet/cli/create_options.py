@@ -83,6 +83,8 @@ ENVIRONMENT = (
 USER = Option("user", "u", kind="string", default="", metavar="USER[:GROUP]", help="User, by name or number")
 WORKDIR = Option("workdir", "w", kind="string", default="", metavar="DIR", help="Working directory in the container")
 
+POLICIES = ("no", "on-failure", "always", "unless-stopped")
+
 OPTIONS = (
     Option("add-host", kind="list", metavar="NAME:ADDRESS", help="Add a line to /etc/hosts"),
     Option("attach", "a", kind="list", metavar="STREAM", help="Attach only stdin, stdout or stderr (all without it)"),
@@ -141,7 +143,14 @@ OPTIONS = (
     ),
     Option("quiet", "q", help="No progress of a pull"),
     Option("read-only", help="Mount the container's root read-only"),
-    Option("restart", kind="string", default="no", metavar="POLICY", help="no, on-failure[:N], always, unless-stopped"),
+    Option(
+        "restart",
+        kind="string",
+        default="no",
+        metavar="POLICY",
+        help="no, on-failure[:N], always, unless-stopped",
+        offers=POLICIES,
+    ),
     Option("rm", help="Remove the container, and its anonymous volumes, when it ends"),
     Option(
         "runtime", kind="string", default="limpet", metavar="NAME", help="limpet or runc", choices=("limpet", "runc")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from limpet.cli.create_options import POLICIES
 from limpet.cli.limit_options import UPDATABLE, limits
 from limpet.cli.table import Command, Option
 from limpet.errors import Invalid, LimpetError
@@ -45,6 +46,7 @@ COMMANDS = {
                 default="",
                 metavar="POLICY",
                 help="no, on-failure[:N], always, unless-stopped",
+                offers=POLICIES,
             ),
         ),
         examples=("limpet update --memory 500m --cpus 1.5 web", "limpet update --restart always web db"),

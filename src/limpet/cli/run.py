@@ -311,7 +311,7 @@ COMMANDS = {
         ),
         examples=("limpet start web", "limpet start -ai shell"),
         min_args=1,
-        complete="container",
+        complete="stopped",
     ),
     "exec": Command(
         name="exec",
@@ -331,7 +331,7 @@ COMMANDS = {
         examples=("limpet exec -it web sh", "limpet exec -u 1000 -e A=1 web env"),
         interspersed=False,
         min_args=2,
-        complete="container",
+        complete="running",
     ),
     "attach": Command(
         name="attach",
@@ -342,6 +342,6 @@ COMMANDS = {
         examples=("limpet attach --no-stdin web",),
         min_args=1,
         max_args=1,
-        complete="container",
+        complete="running",
     ),
 }

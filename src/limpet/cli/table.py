@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 class Option:
     """`kind`: bool, string, int, list (repeatable), optional (a string, its value may be left out: `--x`, `--x=v`).
 
-    `aliases`: other long names for the same option, which the help does not show.
+    `aliases`: other long names for the same option, which the help does not show. `choices`: all values that there are;
+    `offers`: some, for the shell.
     """
 
-    __slots__ = ("aliases", "choices", "default", "help", "hidden", "kind", "metavar", "name", "short")
+    __slots__ = ("aliases", "choices", "default", "help", "hidden", "kind", "metavar", "name", "offers", "short")
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Option:
         hidden: bool = False,
         choices: Sequence[str] = (),
         aliases: Sequence[str] = (),
+        offers: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.short = short
@@ -39,12 +41,14 @@ class Option:
         self.hidden = hidden
         self.choices = choices
         self.aliases = aliases
+        self.offers = offers or choices
 
 
 class Command:
     """`interspersed`: options may follow arguments.
 
-    `complete`: what the arguments are, for the shell: container, `container:` (as cp wants it), image, registry,
+    `complete`: what the arguments are, for the shell: container, which may be `running`, `stopped` or `paused`,
+    `container:` (as cp wants it), image, registry,
     volume, file, or words themselves; several are joined by "|".
     """
 
