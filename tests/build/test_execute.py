@@ -247,6 +247,21 @@ def test_a_working_directory_is_made_once_and_is_its_user_s(limpet: Any, busybox
     assert len(kept) == 2
 
 
+def test_every_number_is_shown(limpet: Any, busybox: str, context: Path) -> None:
+    """Steps that only change the config are neither counted nor shown; a directory that is there is."""
+    text = f"FROM {busybox}\nENV A=1\nWORKDIR /tmp\nLABEL a=b\nWORKDIR /new\nCOPY . .\nRUN true\nCMD true\n"
+    first = build(limpet, context, text).stderr
+    shown = [line for line in first.splitlines() if line.startswith("[") and " ran in " not in line]
+    assert shown == [
+        "[1/4] WORKDIR /tmp: is there already",
+        "[2/4] WORKDIR /new",
+        "[3/4] COPY . .",
+        "[4/4] RUN true",
+    ]
+    again = build(limpet, context, text).stderr.splitlines()
+    assert [line for line in again if line.startswith("[")] == [shown[0], *[f"{line}: cached" for line in shown[1:]]]
+
+
 def test_stages_and_targets(limpet: Any, busybox: str, context: Path) -> None:
     text = f"""
         FROM {busybox} AS one

@@ -94,7 +94,8 @@ class _Execution:
         self.say = say
         self.progress = progress
         self.states: dict[int, _State] = {}
-        self.total = sum(len(stage.steps) for stage in made.stages)
+        # Numbered are the steps that are shown: those of which the only trace is the config have nothing to tell.
+        self.total = sum(not isinstance(step, plan.Note) for stage in made.stages for step in stage.steps)
         self.number = 0
 
     def run(self, names: Sequence[Reference], labels: Mapping[str, str]) -> Image:
@@ -125,15 +126,15 @@ class _Execution:
         return _State(layers, _key(image.id, str(self.epoch)), image.config, history)
 
     def _step(self, stage: Stage, state: _State, step: Step) -> None:
-        self.number += 1
-        head = f"[{self.number}/{self.total}] "
-        if len(self.plan.stages) > 1:
-            head += f"{stage.title}: "
         entry: dict[str, Any] = {"created": _time(self.epoch), "created_by": step.created_by, "comment": _HISTORY}
         state.history.append(entry)
         if isinstance(step, plan.Note):
             entry["empty_layer"] = True
             return
+        self.number += 1
+        head = f"[{self.number}/{self.total}] "
+        if len(self.plan.stages) > 1:
+            head += f"{stage.title}: "
         begin = time.monotonic()
         shown = printable(step.place.text.partition("\n")[0])
         copying: Copying | None = None
@@ -163,6 +164,7 @@ class _Execution:
                 root.close()
         if diff_id is None:
             entry["empty_layer"] = True
+            self.say(f"{head}{shown}: is there already")
             return
         with self.store.db.transaction(durable=False):
             self.store.db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", state.key, diff_id)
