@@ -463,6 +463,18 @@ def test_the_directory_is_an_image_layout(ours: Ours) -> None:
     assert json.loads((ours.directory / "index.json").read_text())["schemaVersion"] == 2
 
 
+def test_an_index_without_all_its_images(tmp_path: Path) -> None:
+    """For those who keep one platform of an image, under the index's own digest."""
+    here, elsewhere = image_of("here"), image_of("elsewhere")
+    index = make_index({"linux/amd64": here, "linux/arm64": elsewhere})
+    with serving(tmp_path / "data", "--sparse") as ours:
+        push(ours, "some", "part", here)
+        assert put_manifest(ours, "some", "x", index, media.OCI_INDEX).status == 201
+        assert ours("GET", "/v2/some/manifests/x").body == index
+        assert ours("GET", f"/v2/some/manifests/{elsewhere.digest}").code == "MANIFEST_UNKNOWN"
+        assert put_manifest(ours, "some", "y", elsewhere.manifest).code == "MANIFEST_BLOB_UNKNOWN"
+
+
 def test_what_it_has_is_there_after_a_restart(tmp_path: Path) -> None:
     image = image_of("kept")
     data = os.urandom(2 << 20)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Config:
     """What is not plain from the names:
 
+    `sparse`: an index may come before its images, or without some of them.
     `rate`, `quota`: requests a second for each client, bytes of a repository; 0 for no limit.
     `gc_seconds`: between collections, 0 for none; `grace_seconds`, `upload_seconds`: the age of what they may take;
     `unused_seconds`: after which a cache drops what nobody asks for, 0 for never.
@@ -29,6 +30,7 @@ class Config:
     storage: str
     read_only: bool = False
     delete: bool = True
+    sparse: bool = False
     rate: float = 0
     quota: int = 0
     gc_seconds: float = 24 * 3600

@@ -79,6 +79,7 @@ async def _put(app: App, request: BaseRequest, route: Route) -> StreamResponse:
         tags,
         if_match=request.headers.get("If-Match", ""),
         if_none_match=request.headers.get("If-None-Match", ""),
+        sparse=app.config.sparse,
     )
     headers = {
         "Location": f"/v2/{route.repository}/manifests/{stored.digest}",

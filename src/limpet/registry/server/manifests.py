@@ -156,11 +156,13 @@ class Manifests:
         if_match: str = "",
         if_none_match: str = "",
         check: bool = True,
+        sparse: bool = False,
     ) -> tuple[Stored, str]:
         """Stores a manifest under a tag or its digest, and `tags`; with it the digest of its subject ("" for none).
 
         Raises MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN; 412 where the conditions do not hold. With
-        `check` off, what the manifest names need not be there (a cache fetches it when it is asked for).
+        `sparse` an index may name images that are not here; with `check` off, what the manifest names need not be here
+        (a cache fetches it when it is asked for).
         """
         digest, document = self._checked(reference, data, media_type)
         wanted = [names.tag(one) for one in tags]
@@ -170,7 +172,7 @@ class Manifests:
         with self._storage.lock(exclusive=conditional):
             if conditional:
                 self._conditions(repository, reference, if_match, if_none_match)
-            if check:
+            if check and not (sparse and isinstance(document, documents.Index)):
                 self._complete(repository, document)
             path = self._storage.blob_path(digest)
             if os.path.exists(path):
