@@ -8,6 +8,8 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,36 @@ def test_tls_is_asked_for_where_there_is_none(fake: server.Scripted, config: Pat
     with pytest.raises(Refused, match=f"{fake.domain}: no TLS there"):
         digest(fake.domain)
     assert not fake.requests
+
+
+@pytest.mark.parametrize("kind", ["python", "go"])
+def test_many_threads_find_tls_at_once(
+    secure: server.Scripted, made: authority.Authority, config: Path, tmp_path: Path, kind: str
+) -> None:
+    """Python's server breaks the connection off, Go's answers with 400."""
+    with ExitStack() as stack:
+        domain = secure.domain
+        if kind == "go":
+            files = f"certificate: {made.directory}/server.crt, key: {made.directory}/server.key"
+            real = stack.enter_context(server.docker_registry(tmp_path / "registry", http=f"tls: {{{files}}}"))
+            domain = real.domain
+        made.trust(config / "limpet", domain)
+        _find_tls(domain, kind == "go")
+
+
+def _find_tls(domain: str, empty: bool) -> None:
+    def ask(client: Registry) -> str:
+        try:
+            return client.manifest("app", "1")[2]
+        except NotFound:
+            return ""
+
+    for _ in range(5):
+        client = Registry(domain)
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(ask, [client] * 6))
+        assert found == ["" if empty else IMAGE.digest] * 6
+        assert client.connection.base.startswith("https://")
 
 
 def test_ssl_cert_file(secure: server.Scripted, made: authority.Authority, config: Path, limpet: Any) -> None:

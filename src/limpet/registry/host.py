@@ -136,26 +136,31 @@ class Host:
         except LimpetError as first:
             if not _speaks_no_tls(first):
                 raise
-            self._schemes.reverse()
+            self._schemes = ["http"]
         self._settled = True
 
     def _first(
         self, method: str, path: str, value: str | None, headers: Mapping[str, str] | None, body: Body | None
     ) -> BaseHTTPResponse:
         """On this machine plain HTTP comes first, and TLS is tried where that is not understood."""
+        base = self.base
         try:
-            response = self.send(method, urljoin(self.base, path), value, headers, body)
+            response = self.send(method, urljoin(base, path), value, headers, body)
         except TransferError:
-            if self._settled or not self._has_tls():
+            if not self._should_be_tls(base):
                 raise
         else:
-            if self._settled or response.status != 400 or not self._has_tls():
+            if response.status != 400 or not self._should_be_tls(base):
                 self._settled = self._settled or response.status < 400
                 return response
             response.close()
-        self._schemes.reverse()
+        self._schemes = ["https"]
         self._settled = True
         return self.send(method, urljoin(self.base, path), value, headers, body)
+
+    def _should_be_tls(self, base: str) -> bool:
+        """Whether a request to `base` failed for want of TLS; another thread may have found that out meanwhile."""
+        return self.base != base or (not self._settled and self._has_tls())
 
     def _has_tls(self) -> bool:
         try:
