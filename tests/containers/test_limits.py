@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,30 @@ def test_nothing_said_is_nothing_kept() -> None:
     assert found == {"memory": 1 << 30, "memory-swap": -1, "memory-swappiness": 0, "cpus": 15 * 10**8, "cpu-shares": 2}
     assert Options.from_json(Options(limits=found).to_json()).limits == found
     assert limits.resources(found)["memory"] == {"limit": 1 << 30, "swap": -1, "swappiness": 0}
+
+
+def test_what_a_killed_monitor_left_goes(limpet: Any, busybox: str) -> None:
+    """Its groups, in all hierarchies, at the next start, by `rm`, and of a container that is no more by `prune`."""
+    store = Store(str(limpet.root), f"{limpet.root}/run")
+    ids = {}
+    for name in ("again", "removed", "lost"):
+        limpet("run", "-d", "--name", name, "-m", "30m", "--cpus", "0.5", busybox, "sleep", "1000")
+        container = state.find(store, name)
+        ids[name] = container.id
+        os.kill(state.status(store, container).monitor, signal.SIGKILL)
+        while state.monitored(store, container.id):
+            time.sleep(0.005)
+        assert groups(container.id)
+    limpet("start", "again")
+    assert read(limpet, "again", "memory", "memory.max", "memory.limit_in_bytes") == str(30 << 20)
+    limpet("rm", "-f", "again", "removed")
+    assert groups(ids["again"]) == groups(ids["removed"]) == []
+    with store.db.transaction():
+        store.db.run("DELETE FROM container WHERE id = ?", ids["lost"])
+    store.close()
+    limpet("container", "prune", "-f")
+    assert groups(ids["lost"]) == []
+
+
+def groups(container_id: str) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob(f"**/limpet/{container_id}"))
