@@ -42,6 +42,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges for a few hundred KiB, after a moment."""
     monkeypatch.setattr(download, "PATIENCE", 0.05)
     monkeypatch.setattr(download, "WORTH", 1 << 20)
+    monkeypatch.setattr(download, "SLOW", 1 << 40)
     monkeypatch.setattr(download, "SEGMENT", 300_000)
     monkeypatch.setattr(download, "PIECE", 100_000)
     monkeypatch.setattr(download, "TRIAL", 800_000)
@@ -121,9 +122,13 @@ def test_the_rest_of_a_blob(fake: server.Scripted, eager: None) -> None:
     assert b"".join(Registry(fake.domain).blob("app", BLOB, 1_234_567)) == BIG[1_234_567:]
 
 
-@pytest.mark.parametrize("reason", ["no ranges", "a limit", "a fast line", "a slow reader"])
-def test_one_connection_stays_one(fake: server.Scripted, eager: None, reason: str) -> None:
+@pytest.mark.parametrize("reason", ["no ranges", "a limit", "a fast line", "fast enough", "a slow reader"])
+def test_one_connection_stays_one(
+    fake: server.Scripted, eager: None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = Slow(fake, says="none" if reason == "no ranges" else "bytes")
+    if reason == "fast enough":
+        monkeypatch.setattr(download, "SLOW", 1_000_000)
     registry = Registry(fake.domain, Rate(1 << 30) if reason == "a limit" else None)
     if reason in ("a fast line", "a slow reader"):
         fake.answer = lambda handler: False

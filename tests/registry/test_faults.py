@@ -70,6 +70,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(upload, "CHUNK", 40_000)
     monkeypatch.setattr(download, "PATIENCE", 0.0)
     monkeypatch.setattr(download, "WORTH", 100_000)
+    monkeypatch.setattr(download, "SLOW", 1 << 40)
     monkeypatch.setattr(download, "SEGMENT", 30_000)
     monkeypatch.setattr(download, "PIECE", 10_000)
     make = server.docker_registry if request.param == "docker-registry" else ours.serving

@@ -44,6 +44,9 @@ GAIN = 1.3
 WORTH = 32 << 20
 """Bytes that must be left for more connections to be worth their while."""
 
+SLOW = 6_000_000
+"""Bytes a second below which one connection is thought to be held back by more than the link."""
+
 WORKERS = 4
 SEGMENT = 2 << 20
 WINDOW = 8
@@ -118,7 +121,7 @@ class _Fetch:
                 settled = (here, left, waited)  # past TCP's slow start
             if may_stop and left - began > PATIENCE and self.descriptor.size - here > WORTH:
                 may_stop = False
-                if waited < 0.4 * (left - began):
+                if waited < 0.4 * (left - began) and here - position < SLOW * (left - began):
                     network = (left - waited) - (settled[1] - settled[2])
                     yield from self._trial(pieces, here, (here - settled[0]) / network if network > 0 else 0.0)
                     return
