@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -93,11 +94,32 @@ def test_an_image_that_does_not_fit(disk: Disk, busybox_tar: Path, big: Path) ->
     disk.limpet("import", busybox_tar, "busybox:test")
     commands: list[list[str | Path]] = [["capture", "-q", "too/large"], ["import", big, "too/large"]]
     for command in commands:
-        assert str(disk.store) in disk.refused(*command)
+        line = disk.refused(*command)
+        assert str(disk.store) in line
+        assert re.search(
+            r"\(more was needed than the [\d.]+MB that are free of [\d.]+MB; what was written is removed", line
+        )
     # When something was removed, there is room again
     disk.limpet("rmi", "busybox:test")
     disk.limpet("import", busybox_tar, "busybox:again")
     assert os.listdir(disk.store / "tmp") == []
+
+
+def test_unpacked_layers_need_twice_their_size_and_that_is_said(limpet: Any, busybox_tar: Path, tmp_path: Path) -> None:
+    """On tmpfs the kernel mounts no index: the tar fits, and the files beside it don't."""
+    place = tmp_path / "small"
+    place.mkdir()
+    size = busybox_tar.stat().st_size * 3 // 2 + (1 << 20)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], check=True)
+    try:
+        limpet.environment |= {"LIMPET_ROOT": str(place / "store"), "LIMPET_RUN": str(tmp_path / "run")}
+        result = limpet("import", busybox_tar, "busybox:test", check=False)
+        assert result.returncode == 1
+        message, hint = result.stderr.splitlines()[-2:]
+        assert message.startswith(f"limpet: the store in {place}/store: No space left on device (more was needed than")
+        assert hint.endswith("; with the storage driver dir an image takes twice its size")
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_load(disk: Disk, busybox_tar: Path, big: Path, tmp_path: Path) -> None:
@@ -110,7 +132,7 @@ def test_load(disk: Disk, busybox_tar: Path, big: Path, tmp_path: Path) -> None:
     with open(tmp_path / "too.tar", "rb") as stream:  # a pipe or not: what comes by standard input is kept as it comes
         assert str(disk.store) in disk.refused("load", "-q", stdin=stream)
     disk.fill()
-    assert str(disk.store) in disk.refused("load", "-q", "-i", tmp_path / "busybox:test.tar")
+    assert "its file system has 0B of" in disk.refused("load", "-q", "-i", tmp_path / "busybox:test.tar")
     disk.make_room()
     disk.limpet("load", "-q", "-i", tmp_path / "busybox:test.tar")
     assert disk.limpet("run", "--rm", "busybox:test", "echo", "hi").stdout == "hi\n"

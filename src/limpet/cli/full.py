@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from limpet.cli.table import Call
 
 
+_SOME = 1 << 20
+"""Bytes: less is none for most that one wants to do."""
+
+
 def explain(error: OSError, call: Call | None) -> tuple[str, str]:
     """Message and hint. Without a file's name it was a write to the store: all other writers name theirs."""
     name = os.fsdecode(error.filename) if error.filename else ""
@@ -23,16 +27,29 @@ def explain(error: OSError, call: Call | None) -> tuple[str, str]:
     text = error.strerror or str(error)
     if error.errno == errno.ENOSPC:
         text += f" ({_room(root)})"
-    return (
-        f"the store in {root}: {text}",
-        "`limpet system df` shows what uses it, `limpet system prune` removes what nothing needs",
-    )
+    hint = "`limpet system df` shows what uses it, `limpet system prune` removes what nothing needs"
+    if _unpacks(root):
+        hint += "; with the storage driver dir an image takes twice its size"
+    return f"the store in {root}: {text}", hint
 
 
 def _room(root: str) -> str:
-    """ "1.2MB of 16MB are free", or that it has no inodes; what was written and taken back is free again by now."""
+    """How much is free of how much, or that it has no inodes.
+
+    What the command wrote is removed by now: what is free was not enough for it.
+    """
     found = os.statvfs(root)
     if found.f_files and not found.f_favail:
         return "its file system has no inodes left"
     free, size = (size_decimal(blocks * found.f_frsize) for blocks in (found.f_bavail, found.f_blocks))
+    if found.f_bavail * found.f_frsize > _SOME:
+        return f"more was needed than the {free} that are free of {size}; what was written is removed again"
     return f"its file system has {free} of {size} free"
+
+
+def _unpacks(root: str) -> bool:
+    try:
+        with open(f"{root}/driver", encoding="ascii") as file:
+            return file.read().strip() == "dir"
+    except OSError:
+        return False
