@@ -26,6 +26,7 @@ class Engine:
     environment: dict[str, str]
     pull_options: list[str] = field(default_factory=list)
     run_options: list[str] = field(default_factory=list)
+    build_options: list[str] = field(default_factory=list)
     servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     marks: tuple[str, ...] = ()
 
@@ -80,8 +81,9 @@ def docker(scratch: Path) -> Engine | None:
     engine = Engine(
         "docker",
         ["/usr/bin/docker", "-H", f"unix://{socket}"],
-        dict(os.environ),
+        {**os.environ, "DOCKER_BUILDKIT": "1"},
         run_options=["--network", "host"],
+        build_options=["--network", "host"],
         servers=[server],
         marks=("dockerd", "containerd"),
     )
@@ -107,6 +109,7 @@ def podman(scratch: Path) -> Engine | None:
         dict(os.environ),
         ["--tls-verify=false"],
         ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"],
+        ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--layers"],
         marks=("conmon", "podman"),
     )
 

@@ -1,7 +1,7 @@
 """Compares limpet with docker and podman in one run: `bench/run [--quick] [CASE…]`.
 
 Each figure is a median over interleaved rounds (limpet, docker, podman, limpet, …), whole processes from outside;
-what counts is the ratio to docker. Cases: pull present push load run exec ps memory rmi link.
+what counts is the ratio to docker. Cases: pull present push load run exec ps memory rmi build link.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 GOALS = {"pull": 0.25, "present": 0.5, "push": 0.5, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
-CASES = ["pull", "present", "push", "load", "run", "exec", "ps", "memory", "rmi", "link"]
+GOALS |= {"steps": 0.3, "cached": 0.5, "copy": 0.5}
+CASES = ["pull", "present", "push", "load", "run", "exec", "ps", "memory", "rmi", "build", "link"]
 
 
 def main() -> None:
@@ -238,6 +239,34 @@ class Bench:
             lambda e: e("pull", *e.pull_options, self.big),
         )
         self.row("rmi, 1 layer of 200 MB", figures, "rmi")
+
+    def case_build(self) -> None:
+        self.need()
+        place = self.scratch / "context"
+        place.mkdir()
+        count = 20 if self.quick else 100
+
+        def build(engine: Engine, *options: str) -> None:
+            engine("build", *engine.build_options, *options, "-q", "-t", "built", str(place))
+
+        steps = "".join(f"RUN true # {number}\n" for number in range(count))
+        (place / "Dockerfile").write_text(f"FROM {self.big}\n{steps}")
+        self.row(f"build, {count} × RUN true", self.measure(3, lambda e: build(e, "--no-cache")), "steps")
+        for number in range(20_000):
+            path = place / f"tree/{number // 500}/{number}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"file {number}\n")
+        steps = "".join(f"ENV A{number}={number}\n" for number in range(27))
+        (place / "Dockerfile").write_text(f"FROM {self.big}\nCOPY tree /tree\n{steps}RUN true\n")
+        for engine in self.engines:
+            build(engine)
+        self.row("build, 30 cached steps, 20,000 files", self.measure(self.rounds(), build), "cached")
+        shutil.rmtree(place / "tree")
+        with (place / "data").open("wb") as file:
+            for _ in range(200):
+                file.write(os.urandom(1 << 20))
+        (place / "Dockerfile").write_text(f"FROM {self.big}\nCOPY data /\n")
+        self.row("build, COPY of 200 MB", self.measure(self.rounds(), lambda e: build(e, "--no-cache")), "copy")
 
     def case_link(self) -> None:
         """Against a plain download of the same blob by curl: what the link gives to one TCP connection."""
