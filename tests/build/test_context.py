@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from limpet.build import ignore
 from limpet.build.context import Tree, context, escaped, has_wildcard, unescaped
+from limpet.build.digests import Digests
 from limpet.errors import Invalid, NotFound
 from limpet.layers.rootfs_tar import TarWriter
+from limpet.store.store import Store
 
 
 @pytest.fixture
@@ -83,3 +89,46 @@ def test_escaping() -> None:
     assert not has_wildcard(escaped("a[1]*?\\"))
     assert unescaped(escaped("a[1]*?\\")) == "a[1]*?\\"
     assert has_wildcard("a\\\\*")
+
+
+def test_digests_are_kept_between_builds(store: Store, tmp_path: Path) -> None:
+    place = tmp_path / "tree"
+    place.mkdir()
+    old = time.time() - 100
+    for name in ("old", "new", "changed", "replaced"):
+        (place / name).write_text(name)
+        if name != "new":
+            os.utime(place / name, (old, old))
+
+    def look() -> tuple[dict[str, str], Digests]:
+        kept = Digests(store, str(place))
+        tree = context(str(place), digests=kept)
+        try:
+            found = {
+                e.path: tree.content(e)
+                for e in tree.copies(("",), "/", target_is_directory=True)
+                if stat.S_ISREG(e.mode)
+            }
+            tree.remember()
+        finally:
+            tree.close()
+        return found, kept
+
+    first, _ = look()
+    assert first == {name: hashlib.sha256(name.encode()).hexdigest() for name in first}
+    assert not list((Path(store.root) / "cache").glob("context-*"))  # their inodes changed just now
+    time.sleep(2.1)
+    look()
+    (cache,) = (Path(store.root) / "cache").glob("context-*")
+    (place / "changed").write_text("CHANGED")
+    os.utime(place / "changed", (old, old))
+    os.rename(place / "old", place / "replaced")
+    second, kept = look()
+    assert second["changed"] == hashlib.sha256(b"CHANGED").hexdigest()
+    assert second["replaced"] == hashlib.sha256(b"old").hexdigest()
+    info = (place / "new").stat()
+    stamp = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_dev)
+    assert kept.get("new", stamp) == first["new"]
+    assert kept.get("new", (*stamp[:-1], 0)) is None
+    cache.write_bytes(b"no such thing")
+    assert look()[0] == second

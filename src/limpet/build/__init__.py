@@ -9,6 +9,7 @@
     graph        a plan as a picture
     checks       what is allowed and still worth a word (`notes` has the rules)
     ignore       .dockerignore
+    digests      of the context's files, kept between builds
     context      where COPY takes files from; `archive` what ADD unpacks
     execute      a plan to an image: `copy` and `run` make layers, `place` says what is where in the image
     build        all of it, as `limpet build` and `limpet up` call it

@@ -11,6 +11,7 @@ from limpet.build import dockerfile, ignore, notes, planner, program, variables
 from limpet.build import execute as executor
 from limpet.build.checks import check_program
 from limpet.build.context import context as open_context
+from limpet.build.digests import Digests
 from limpet.build.nearest import did_you_mean
 from limpet.build.planner import Base, Request
 from limpet.build.stepmounts import Given
@@ -79,7 +80,7 @@ def build(
     targets = [reference.parse(name) for name in names]
     epoch = _epoch(asked.arguments)
     read = _read(asked)
-    context = open_context(asked.directory, read.ignored)
+    context = open_context(asked.directory, read.ignored, Digests(store, asked.directory))
     try:
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
             made, checked = _plan(read, asked, _bringing(store, progress))

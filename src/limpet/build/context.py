@@ -24,6 +24,7 @@ from limpet.layers.rootfs_tar import read_xattrs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from limpet.build.digests import Digests
     from limpet.build.ignore import State
     from limpet.layers.rootfs_tar import TarWriter
 
@@ -36,7 +37,7 @@ class Entry:
 
     `implied`: a directory that is made if it isn't there, and left alone if it is. `same_as`: the target of the first
     name of a file with several (a hard link). `mtime_ns` is None where times don't count; `seen` is the time that the
-    file had when it was listed, so that a change meanwhile is noticed.
+    file had when it was listed, so that a change meanwhile is noticed; `stamp` is all by which a change can be told.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Entry:
     same_as: str = ""
     implied: bool = False
     seen: int = 0
+    stamp: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,17 @@ class _States:
 class Tree:
     """An open directory. `owners`: whether owners, times and device files count (a root) or not (the context)."""
 
-    def __init__(self, fd: int, name: str, *, ignored: Ignore | None = None, owners: bool = False) -> None:
+    def __init__(
+        self,
+        fd: int,
+        name: str,
+        *,
+        ignored: Ignore | None = None,
+        owners: bool = False,
+        digests: Digests | None = None,
+    ) -> None:
         self.name = name
+        self._digests = digests
         self.ignored = ignored or Ignore()
         self._fd = fd
         self._owners = owners
@@ -135,8 +146,18 @@ class Tree:
         """SHA-256 (hex) of a file."""
         if not entry.path:
             return hashlib.sha256().hexdigest()
+        if self._digests is not None and (known := self._digests.get(entry.path, entry.stamp)):
+            return known
         with os.fdopen(self.open(entry.path), "rb", buffering=0) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if self._digests is not None and entry.stamp:
+            self._digests.put(entry.path, entry.stamp, max(entry.stamp[:2]), found)
+        return found
+
+    def remember(self) -> None:
+        """Keeps the digests that were found."""
+        if self._digests is not None:
+            self._digests.save()
 
     def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
         """A regular file. Raises Invalid if it became shorter meanwhile."""
@@ -269,7 +290,8 @@ class Tree:
                 raise Invalid(f"{path}: neither a file, a directory nor a link", hint)
             device = info.st_rdev
         if not self._owners:
-            return Entry(path, target, info.st_mode, size, link, same_as=same, seen=info.st_mtime_ns)
+            stamp = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_dev)
+            return Entry(path, target, info.st_mode, size, link, same_as=same, seen=info.st_mtime_ns, stamp=stamp)
         uid, gid, mtime_ns = info.st_uid, info.st_gid, info.st_mtime_ns
         return Entry(path, target, info.st_mode, size, link, uid, gid, mtime_ns, device, same, seen=mtime_ns)
 
@@ -326,14 +348,14 @@ class Tree:
         return f"did you mean {posixpath.join(posixpath.dirname(path), near[0])}?" if near else ""
 
 
-def context(directory: str, ignored: Ignore | None = None) -> Tree:
-    """The build context. Raises NotFound."""
+def context(directory: str, ignored: Ignore | None = None, digests: Digests | None = None) -> Tree:
+    """The build context. `digests`: what earlier builds found. Raises NotFound."""
     path = os.path.abspath(directory)
     try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as e:
         raise NotFound(f"{directory}: {(e.strerror or '').lower()}", "the build context is a directory") from e
-    return Tree(fd, f"the context {path}", ignored=ignored)
+    return Tree(fd, f"the context {path}", ignored=ignored, digests=digests)
 
 
 def has_wildcard(path: str) -> bool:

@@ -38,6 +38,9 @@ class Source(Protocol):
 
     def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]: ...
 
+    def remember(self) -> None:
+        """Keeps what `content` found out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -53,6 +56,9 @@ class Text:
 
     def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
         return ()
+
+    def remember(self) -> None:
+        pass
 
 
 class Copying:
@@ -99,6 +105,8 @@ class Copying:
                 *xattrs,
             )
             total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
+        for source in {id(source): source for _, source in self._items}.values():
+            source.remember()
         return total.hexdigest()
 
     def write(self) -> str:

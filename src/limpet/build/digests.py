@@ -1,0 +1,65 @@
+"""Digests of the context's files, kept between builds: a file whose stat is the same is not read again.
+
+As git's index, what was changed within `RACY` of being hashed is not kept: its next change might have the same time.
+One file a context, `<root>/cache/context-<hash of its path>`; anything may remove it at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import os
+import time
+from typing import TYPE_CHECKING
+
+from limpet.store.files import write_file
+
+if TYPE_CHECKING:
+    from limpet.store.store import Store
+
+    Stamp = tuple[int, ...]
+
+RACY = 2_000_000_000  # nanoseconds
+MOST = 1_000_000  # files
+_VERSION = 1
+
+
+class Digests:
+    def __init__(self, store: Store, directory: str) -> None:
+        name = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32]
+        self._path = f"{store.root}/cache/context-{name}"
+        self._known: dict[str, tuple[Stamp, bytes]] | None = None
+        self._changed = False
+
+    def get(self, path: str, stamp: Stamp) -> str | None:
+        """The SHA-256 (hex) of a file that looked like this when it was read."""
+        found = self._load().get(path)
+        return found[1].hex() if found is not None and found[0] == stamp else None
+
+    def put(self, path: str, stamp: Stamp, latest: int, digest: str) -> None:
+        """`latest`: the later of its times, in nanoseconds."""
+        if latest < time.time_ns() - RACY:
+            self._load()[path] = (stamp, bytes.fromhex(digest))
+            self._changed = True
+
+    def save(self) -> None:
+        if not self._changed or self._known is None or len(self._known) > MOST:
+            return
+        self._changed = False
+        try:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            write_file(self._path, marshal.dumps((_VERSION, self._known)), durable=False)
+        except OSError:
+            pass  # it only saves time
+
+    def _load(self) -> dict[str, tuple[Stamp, bytes]]:
+        if self._known is None:
+            self._known = {}
+            try:
+                with open(self._path, "rb") as file:
+                    version, known = marshal.loads(file.read())
+                if version == _VERSION and isinstance(known, dict):
+                    self._known = known
+            except (OSError, ValueError, EOFError, TypeError):
+                pass
+        return self._known
