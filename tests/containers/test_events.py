@@ -218,3 +218,26 @@ def test_a_filter_that_is_none() -> None:
     for text in ("event", "colour=red"):
         with pytest.raises(Invalid):
             eventstream._filter([text])
+
+
+def test_a_rename_while_it_runs_is_known_to_its_monitor(limpet: Any, busybox: str) -> None:
+    limpet("run", "-d", "--name", "old", busybox, "sleep", "1000")
+    limpet("rename", "old", "new")
+    limpet("kill", "new")
+    limpet("wait", "new")
+    (event,) = told(limpet, "-f", "event=die")
+    assert event["Actor"]["Attributes"]["name"] == "new"
+
+
+def test_who_hears_of_an_end_may_remove_the_container(limpet: Any, busybox: str) -> None:
+    """The event comes when the end is on record."""
+    command = [*limpet.command, "events", "-f", "event=die", "--format", "{{.ID}}"]
+    with subprocess.Popen(command, env=limpet.environment, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        while not inotify_watches(follower.pid):
+            time.sleep(0.01)
+        for _ in range(3):
+            limpet("run", "-d", busybox, "sleep", "0.1")
+            name = follower.stdout.readline().strip()
+            assert limpet("inspect", "-f", "{{.State.Status}}", name).stdout == "exited\n"
+        follower.terminate()

@@ -119,6 +119,11 @@ class Health:
         self._put_away()
         os.close(self._timer)
         self._timer = -1
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # whoever was sent to stop it (`end_run`) has no more to do
+        except ChildProcessError:
+            pass
 
     def _wait(self) -> None:
         """Until the next check: that of the start period while it lasts and nothing was found yet."""

@@ -7,14 +7,12 @@ with `--rm` the first client removes what is left, or, when that one is gone, a 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import time
 
 from limpet import jsontext
-from limpet.containers import bundle, clients, events, frames, hibernation, logfile, runtime, title
-from limpet.containers.options import restart_policy
+from limpet.containers import bundle, clients, events, frames, hibernation, logfile, restarting, runtime, state, title
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.streams import Streams
 from limpet.errors import LimpetError, reason
@@ -37,9 +35,6 @@ else:
     import _socket as socket
 
 NEVER = "0001-01-01T00:00:00Z"
-FIRST_DELAY = 0.1  # seconds; moby `restartmanager.go`
-LONGEST_DELAY = 60.0
-LONG_ENOUGH = 10.0  # a run of this many seconds starts the delays anew
 FIRST_IDLE = 2.0  # seconds of silence before the monitor gives its memory back
 LONGEST_IDLE = 300.0
 PATIENCE = 10.0  # for clients that do not read the end
@@ -145,7 +140,7 @@ class Monitor:
         self._started: runtime.Started | None = None
         self._ended = False
         self._began = 0.0
-        self._delay = FIRST_DELAY
+        self._delay = restarting.FIRST_DELAY
         self._idle = FIRST_IDLE
         self._noisy = True  # something but a health check has happened since the last sleep
         self._health: Health | None = None
@@ -197,9 +192,8 @@ class Monitor:
             self._over(code, again)
             if not again:
                 break
-            stable = time.monotonic() - self._began >= LONG_ENOUGH
-            self._delay = FIRST_DELAY if stable else min(self._delay * 2, LONGEST_DELAY)
-            if not self._pause(self._delay if self._status["restarts"] else FIRST_DELAY):
+            self._delay = restarting.delay(self._delay, time.monotonic() - self._began)
+            if not self._pause(self._delay if self._status["restarts"] else restarting.FIRST_DELAY):
                 self._record(state="exited")
                 break
             self._status["restarts"] += 1
@@ -413,12 +407,9 @@ class Monitor:
         if self._health is not None:
             self._health.close()
             self._health = None
-            _reap()
         oom = controllers.oom_kills(self._container.id) > 0
         if oom:
             events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
-        seconds = int(time.monotonic() - self._began)
-        events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._put_away()
         if self._cgroup is not None:
             cgroup.remove(self._cgroup)
@@ -436,6 +427,8 @@ class Monitor:
                 self._record(durable=True)
             except OSError:
                 pass  # whoever waits shall hear the exit code all the same
+        seconds = int(time.monotonic() - self._began)
+        events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._clients.finish(code)
 
     def _put_away(self) -> None:
@@ -448,28 +441,11 @@ class Monitor:
             runc.delete(self._run, self._directory)
 
     def _again(self, code: int) -> bool:
-        self._refresh()
-        policy, most = restart_policy(self._container.options.restart)
-        wanted, self._starting_again = self._starting_again, False
-        if wanted and not os.path.exists(f"{self._run}/stopped"):
-            return True
-        if policy == "no" or os.path.exists(f"{self._run}/stopped"):
-            return False
-        if policy == "on-failure":
-            return code != 0 and (most == 0 or self._status["restarts"] < most)
-        return True
-
-    def _refresh(self) -> None:
-        """Takes over what `update` said since the last start."""
-        try:
-            with open(f"{self._run}/updated", "rb") as file:
-                said = jsontext.loads(file.read())
-        except (FileNotFoundError, ValueError):
-            return
-        options = self._container.options
-        if said["limits"] != options.limits:
+        if restarting.take_word(self._container, self._run):
             self._config = {}  # written anew at the next start
-        options.limits, options.restart = said["limits"], said["restart"]
+        whatever, self._starting_again = self._starting_again, False
+        options, restarts = self._container.options, self._status["restarts"]
+        return restarting.wanted(options, self._run, code, restarts, whatever=whatever)
 
     def _pause(self, delay: float) -> bool:
         """Waits before a restart; False if the container was stopped meanwhile (`stop` leaves a file)."""
@@ -497,22 +473,4 @@ class Monitor:
 
     def _record(self, *, durable: bool = True, **changes: object) -> None:
         self._status.update(changes)
-        path, data = f"{self._directory}/status", jsontext.dumps(self._status).encode()
-        try:
-            files.write_file(path, data, 0o644, durable=durable)
-        except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            try:
-                files.overwrite(path, data)
-            except OSError:
-                raise e from None
-
-
-def _reap() -> None:
-    """Whoever was sent to stop the container because of its health has no more to do."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+        state.record(self._directory, self._status, durable=durable)

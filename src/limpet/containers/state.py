@@ -17,6 +17,7 @@ file system changed last. `recovery` is for what is to happen to lost containers
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
@@ -24,7 +25,7 @@ from limpet import jsontext
 from limpet.containers.options import Options
 from limpet.errors import Conflict, NotFound
 from limpet.kernel import cgroup
-from limpet.store.files import remove_tree, write_file
+from limpet.store.files import overwrite, remove_tree, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,6 +162,20 @@ def is_paused(container_id: str) -> bool:
     """Whether its group is frozen, whoever did it: nobody has to remember."""
     place = cgroup.path(container_id)
     return place is not None and cgroup.frozen(place)
+
+
+def record(directory: str, status: dict[str, Any], *, durable: bool) -> None:
+    """Writes a container's status; on a full disk over the old one, which has the place for it. Raises OSError."""
+    path, data = f"{directory}/status", jsontext.dumps(status).encode()
+    try:
+        write_file(path, data, 0o644, durable=durable)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        try:
+            overwrite(path, data)
+        except OSError:
+            raise e from None
 
 
 def monitored(store: Store, container_id: str) -> bool:

@@ -11,7 +11,7 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import attach, events, removal, state
+from limpet.containers import attach, events, removal, restarting, state
 from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, process, signals
 
@@ -210,6 +210,7 @@ def rename(store: Store, container: Container, name: str) -> None:
         store.db.run(
             "UPDATE container SET name = ?, options = ? WHERE id = ?", name, container.options.to_json(), container.id
         )
+    restarting.leave_word(store, container)
     events.tell(store, container, "rename", oldName=f"/{old}")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from limpet import jsontext
-from limpet.containers import events, limits, state
+from limpet.containers import events, limits, restarting, state
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, Invalid, Refused
 from limpet.kernel import controllers
-from limpet.store import files
 
 if TYPE_CHECKING:
     from limpet.containers.limits import Limits
@@ -35,6 +34,8 @@ def update(store: Store, container: Container, given: Limits, restart: str = "")
         try:
             controllers.update(container.id, resources)
         except controllers.LimitError as e:
+            with suppress(OSError):
+                controllers.apply(container.id, limits.resources(options.limits))  # those that were taken already
             raise refusal(container, e) from e
         except FileNotFoundError:
             pass  # it ended just now
@@ -42,12 +43,7 @@ def update(store: Store, container: Container, given: Limits, restart: str = "")
     options.restart = restart or options.restart
     with store.db.transaction():
         store.db.run("UPDATE container SET options = ? WHERE id = ?", options.to_json(), container.id)
-    try:
-        # Its monitor never opens the database: it looks here before it starts the container again.
-        text = jsontext.dumps({"limits": options.limits, "restart": options.restart})
-        files.write_file(f"{store.run_path(container.id)}/updated", text.encode(), durable=False)
-    except FileNotFoundError:
-        pass  # it never ran since the machine started
+    restarting.leave_word(store, container)
     events.tell(store, container, "update")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from limpet.kernel import cgroup, controlfiles
+from limpet.kernel import cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,11 +61,17 @@ def create(name: str, resources: Resources) -> list[int]:
 
     The group of version 2 is there already (`cgroup.create`). Returns descriptors for `join`; the caller closes them.
     """
-    wanted = {*_ALWAYS, *controlfiles.controllers(resources)}
+    limited = resources.keys() - {"devices"}
+    wanted = set(_ALWAYS)
+    if limited:
+        from limpet.kernel import controlfiles
+
+        wanted.update(controlfiles.controllers(resources))
     for controller in NAMES:
         if controller in wanted:
             _make(name, controller)
-    apply(name, resources)
+    if limited:
+        apply(name, resources)
     return entrances(name)
 
 
@@ -93,6 +99,8 @@ def join(descriptors: Sequence[int]) -> None:
 
 def apply(name: str, resources: Resources) -> None:
     """Writes limits into groups that are there. Raises LimitError for what the kernel does not take."""
+    from limpet.kernel import controlfiles
+
     kinds = {controller: version(controller) for controller in controlfiles.controllers(resources)}
     for controller, kind in kinds.items():
         if not kind:
@@ -114,6 +122,8 @@ def apply(name: str, resources: Resources) -> None:
 
 def update(name: str, resources: Resources) -> None:
     """As `apply`, for a running container: what it lacks of groups is made, and its processes are moved into them."""
+    from limpet.kernel import controlfiles
+
     missing = []
     for controller in controlfiles.controllers(resources):
         place = path(name, controller)
