@@ -251,7 +251,7 @@ class Bench:
 
         steps = "".join(f"RUN true # {number}\n" for number in range(count))
         (place / "Dockerfile").write_text(f"FROM {self.big}\n{steps}")
-        self.row(f"build, {count} × RUN true", self.measure(3, lambda e: build(e, "--no-cache")), "steps")
+        self.row(f"build, {count} times RUN true", self.measure(3, lambda e: build(e, "--no-cache")), "steps")
         for number in range(20_000):
             path = place / f"tree/{number // 500}/{number}"
             path.parent.mkdir(parents=True, exist_ok=True)
