@@ -204,6 +204,17 @@ def test_the_command(limpet: Any, registry: server.Registry) -> None:
     assert limpet("pull", "Bad Name", check=False).returncode == 1
 
 
+def test_all_tags(limpet: Any, registry: server.Registry) -> None:
+    for tag in ("2", "1", "sha256-" + "0" * 64):
+        registry.push(server.make_image(TARS[:1]), f"all/tags:{tag}")
+    result = limpet("pull", "-q", "-a", f"{registry.domain}/all/tags")
+    assert result.stdout.splitlines() == [f"{registry.domain}/all/tags:{tag}" for tag in "12"]
+    refused = limpet("pull", "-a", f"{registry.domain}/all/tags:1", check=False)
+    assert (refused.returncode, "leave out the tag" in refused.stderr) == (1, True)
+    missing = limpet("pull", "-a", f"{registry.domain}/never", check=False)
+    assert "no such repository" in missing.stderr
+
+
 # What goes wrong, or is meant to.
 
 

@@ -17,17 +17,37 @@ _FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 
 def pull(call: Call) -> int:
+    for text in _all_tags(call.arguments[0]) if call["all-tags"] else call.arguments:
+        _pull(call, text)
+    return 0
+
+
+def _all_tags(text: str) -> list[str]:
+    """Full names of all images of a repository; not the lists of referrers that some registries keep under tags."""
+    from limpet.registry import content, settings, shortnames
+    from limpet.registry.client import Registry
+
+    (wanted, *others) = (candidate.name for candidate in shortnames.candidates(settings.load(), text))
+    if others:
+        raise Invalid(f"'{text}' is searched for in several registries", "write it with the registry's name")
+    if wanted.digest or ":" in text.rpartition("/")[2]:
+        raise Invalid("tag can't be used with --all-tags/-a", "leave out the tag", exit_code=1)
+    found = content.tags(Registry(wanted.domain), wanted.path)
+    return [str(wanted.with_tag(tag)) for tag in sorted(found) if not tag.startswith(("sha256-", "sha512-"))]
+
+
+def _pull(call: Call, text: str) -> None:
     from limpet.images import current
 
     quiet = call["quiet"]
-    found = current.unchanged(call.store, call.arguments[0]) if not call["platform"] else None
+    found = current.unchanged(call.store, text) if not call["platform"] else None
     if found is not None:
         name, digest = found
         if not quiet:
             print(f"{name.tag}: Pulling from {name.path}\nDigest: {digest}")
             print(f"Status: Image is up to date for {name.familiar}")
         print(name, flush=True)
-        return 0
+        return
 
     from limpet.cli.progress import progress
     from limpet.images import named
@@ -39,24 +59,19 @@ def pull(call: Call) -> int:
 
     with progress(quiet=quiet) as shown:
         pulled = named.pull(
-            call.store,
-            call.arguments[0],
-            platform=call["platform"] or None,
-            rate=rate(call),
-            progress=shown,
-            say=say,
+            call.store, text, platform=call["platform"] or None, rate=rate(call), progress=shown, say=say
         )
     if not quiet:
         print("\n".join(pulled.lines))
     print(pulled.name, flush=True)
     durable.settle_later(call.store)
-    return 0
 
 
 def push(call: Call) -> int:
     from limpet.cli.progress import progress
     from limpet.images import push as pushing
     from limpet.images.packing import Packing
+    from limpet.layers import durable
 
     quiet = call["quiet"]
     kind, level = call["compression"], call["compression-level"]
@@ -70,6 +85,7 @@ def push(call: Call) -> int:
             call.store, names, packing=packing, platform=platform, rate=rate(call), progress=shown
         ):
             print(pushed.name if quiet else pushed.line, flush=True)
+    durable.settle_later(call.store)  # what was compressed is kept for the next push
     return 0
 
 
@@ -131,8 +147,17 @@ COMMANDS: dict[str, Command] = {
         pull,
         "[OPTIONS] NAME[:TAG|@DIGEST]",
         "Download an image from a registry",
-        [_PLATFORM, Option("quiet", "q", help="Only the name, when it is here"), RATE],
-        examples=("limpet pull debian:12", "limpet pull --platform linux/arm64 localhost:5000/app"),
+        [
+            Option("all-tags", "a", help="All tags of the repository"),
+            _PLATFORM,
+            Option("quiet", "q", help="Only the name, when it is here"),
+            RATE,
+        ],
+        examples=(
+            "limpet pull debian:12",
+            "limpet pull --platform linux/arm64 localhost:5000/app",
+            "limpet pull -a localhost:5000/app",
+        ),
         min_args=1,
         max_args=1,
         complete="image",

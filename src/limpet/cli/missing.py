@@ -52,7 +52,7 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ),
         ("compress force-rm rm", "there is nothing to compress or to remove: leave it out"),
     ),
-    "pull": (("all-tags a disable-content-trust", "name each tag"),),
+    "pull": (("disable-content-trust", _LATER),),
     "push": (("disable-content-trust", _LATER),),
     **dict.fromkeys(("manifest create", "manifest inspect", "manifest push"), (("insecure", _INSECURE),)),
     "images": (("tree", _LATER),),
