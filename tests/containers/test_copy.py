@@ -49,7 +49,7 @@ def tree(tmp_path: Path) -> Path:
     (top / "inner/dangling").symlink_to("/nowhere")
     os.link(top / "plain", top / "inner/hard")
     os.mkfifo(top / "inner/fifo")
-    os.mknod(top / "inner/device", stat.S_IFCHR | 0o640, os.makedev(1, 3))
+    os.mknod(top / "inner/device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     (top / ("n" * 200)).write_text("long name")
     (top / os.fsdecode(b"not \xff utf-8")).write_text("x")
     with socket.socket(socket.AF_UNIX) as server:
@@ -96,6 +96,23 @@ def test_there_and_back_all_is_kept(limpet: Any, web: str, tree: Path, tmp_path:
     assert result.stderr == f"Successfully copied 5.24MB to {web}:/tmp/copied\n"
     assert limpet("cp", "-aq", f"{web}:/tmp/copied", tmp_path / "back").stderr == ""
     assert described(tmp_path / "back") == described(tree)
+
+
+def test_a_device_that_a_container_made_is_root_s_alone_on_the_host(
+    limpet: Any, web: str, busybox: str, tmp_path: Path
+) -> None:
+    limpet("create", "--name", "other", busybox, "true")
+    os.mknod(tmp_path / "disk", stat.S_IFBLK, os.makedev(7, 200))
+    os.chown(tmp_path / "disk", 1000, 1000)
+    (tmp_path / "disk").chmod(0o666)
+    limpet("cp", tmp_path / "disk", f"{web}:/tmp/disk")
+    limpet("cp", f"{web}:/tmp/disk", "other:/tmp/disk")
+    limpet("cp", "other:/tmp/disk", tmp_path / "copy")
+    info = (tmp_path / "copy").stat()
+    assert (oct(info.st_mode), info.st_uid, info.st_gid, info.st_rdev) == ("0o60600", 0, 0, os.makedev(7, 200))
+    shown = limpet("cp", "other:/tmp/disk", "-").stdout.encode()
+    (member,) = tarfile.open(fileobj=io.BytesIO(shown)).getmembers()
+    assert (oct(member.mode), member.uid, member.isblk()) == ("0o666", 1000, True)
 
 
 def test_between_containers(limpet: Any, web: str, busybox: str, tree: Path, tmp_path: Path) -> None:

@@ -134,6 +134,10 @@ def _place(root: Root, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str)
                 _link(root, _clean(member.linkname), parent)
                 return
             _make(member, parent)
+            if root.is_host and (member.ischr() or member.isblk()):
+                # Of a container's making: on the host it would open a disk to everybody whom the container names.
+                _set_time(parent.fd, parent.base, member)
+                return
         _attributes(parent, member)
     finally:
         parent.close()
