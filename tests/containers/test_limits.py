@@ -13,7 +13,7 @@ import pytest
 
 from limpet.containers import limits, state
 from limpet.containers.options import Options
-from limpet.errors import Invalid
+from limpet.errors import Invalid, Refused
 from limpet.kernel import cgroup, controllers
 from limpet.store.store import Store
 
@@ -251,6 +251,15 @@ def test_dockers_checks(said: dict[str, Any], words: str) -> None:
     with pytest.raises(Invalid) as caught:
         limits.check(given(**said))
     assert caught.value.message.startswith(words)
+
+
+def test_a_weight_that_nothing_acts_by_is_refused() -> None:
+    schedulers = [path.read_text() for path in Path("/sys/block").glob("*/queue/scheduler")]
+    if any("[bfq]" in text for text in schedulers) or Path("/sys/fs/cgroup/io.cost.qos").exists():
+        limits.check(given(blkio_weight=300))
+    else:
+        with pytest.raises(Refused, match="bfq"):
+            limits.check(given(blkio_weight=300))
 
 
 def test_nothing_said_is_nothing_kept() -> None:

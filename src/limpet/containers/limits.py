@@ -77,8 +77,8 @@ def check(limits: Limits) -> None:
             )
         if option in ("blkio-weight", "blkio-weight-device") and not _has_weights():
             raise Refused(
-                f"--{option}: this kernel can't weigh block devices (no scheduler bfq, no io.weight)",
-                "leave the option out; --device-read-bps and its like limit",
+                f"--{option}: no block device of this host is scheduled by bfq, so nothing would weigh",
+                "write bfq into /sys/block/NAME/queue/scheduler; or limit, by --device-read-bps and its like",
             )
 
 
@@ -89,16 +89,21 @@ def _needs(limits: Limits) -> list[tuple[str, str]]:
 
 
 def _has_weights() -> bool:
-    from limpet.kernel import cgroup
-
-    base = f"/sys/fs/cgroup/blkio/{cgroup.PARENT}"
-    if controllers.version("io") == 2:
-        return True  # the file is seen once a group is made; its lack is an error then
-    if not os.path.isdir(base):
-        return os.path.exists("/sys/fs/cgroup/blkio/blkio.bfq.io_serviced") or os.path.exists(
-            "/sys/fs/cgroup/blkio/blkio.weight"
-        )
-    return any(os.path.exists(f"{base}/blkio.{name}weight") for name in ("", "bfq."))
+    """Whether anything acts by them: the files are there with any scheduler (block/bfq-iosched.rst, section 4)."""
+    if os.path.exists("/sys/fs/cgroup/blkio/blkio.weight"):
+        return True  # CFQ, before Linux 5.0
+    for name in os.listdir("/sys/block"):
+        try:
+            with open(f"/sys/block/{name}/queue/scheduler") as file:
+                if "[bfq]" in file.read():
+                    return True
+        except OSError:
+            continue  # a device without a queue, or one that went just now
+    try:
+        with open("/sys/fs/cgroup/io.cost.qos") as file:
+            return controllers.version("io") == 2 and "enable=1" in file.read()
+    except OSError:
+        return False
 
 
 def _check_memory(limits: Limits) -> None:
