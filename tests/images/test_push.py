@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.registry import server
+from tests.registry.test_upload import Uploads
 
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.images import names
@@ -23,6 +26,7 @@ from limpet.registry import connection
 from limpet.registry.client import Registry
 
 if TYPE_CHECKING:
+    import http.server
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
@@ -331,6 +335,46 @@ def test_others_can_read_it(limpet: Any, busybox: str, registry: server.Registry
         limpet("image", "inspect", "-f", "{{.RootFS.Layers}}", "x:1", name).stdout.splitlines()
         == [limpet("image", "inspect", "-f", "{{.RootFS.Layers}}", busybox).stdout.strip()] * 2
     )
+
+
+def test_an_upload_that_was_killed_goes_on(limpet: Any, tmp_path: Path) -> None:
+    """The next push asks the registry how much it has, and sends the rest."""
+    uploads = Uploads()
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> bool:
+        if handler.command != "PUT" or "/manifests/" not in handler.path:
+            return uploads(handler)
+        uploads.blobs["manifest"] = handler.rfile.read(int(handler.headers["Content-Length"]))
+        server.send(handler, 201)
+        return True
+
+    with server.scripted() as state:
+        state.answer = answer
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root/file").write_bytes(os.urandom(6 << 20))
+        name = f"{state.domain}/app:1"
+        limpet("import", tmp_path / "root", name)
+        uploads.received = threading.Event()
+        words = [*limpet.command, "push", "-q", "--limit-rate", "4m", name]
+        process = subprocess.Popen(words, env=limpet.environment)
+        assert uploads.received.wait(30)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 20
+        while not uploads.sessions["0"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        before = len(uploads.sessions["0"])
+        assert 0 < before < 6 << 20
+        uploads.seen.clear()
+        limpet("push", "-q", name)
+    assert [line for line in uploads.seen if "/upload" in line.partition(" ")[2][:8]] == [
+        "GET /upload",
+        "PATCH /upload",
+        "PUT /upload",
+    ]
+    (layer,) = json.loads(uploads.blobs["manifest"])["layers"]
+    assert server.digest_of(uploads.blobs[layer["digest"]]) == layer["digest"]
+    assert os.listdir(limpet.root / "partial") == []
 
 
 def test_a_push_that_was_killed_is_simply_repeated(limpet: Any, busybox: str, registry: server.Registry) -> None:

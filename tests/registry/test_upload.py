@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 from tests.registry import server
@@ -45,6 +47,8 @@ class Uploads:
         self.minimum = ""
         self.turned_away: list[int] = []
         self.forget = False
+        self.received: threading.Event | None = None
+        """Set when the first megabyte of a large body is here, which then ends where its sender does."""
 
     def __call__(self, handler: Handler) -> bool:
         self.seen.append(f"{handler.command} {handler.path.partition('?')[0].rpartition('/')[0]}")
@@ -100,6 +104,10 @@ class Uploads:
         if match and int(match[1]) != len(session):
             answer(handler, 416, b"another range")
             return
+        if self.received is not None and length > 2 << 20:
+            session += handler.rfile.read(1 << 20)
+            length -= 1 << 20
+            self.received.set()
         session += handler.rfile.read(length)
         if handler.command == "PATCH":
             self._go_on(handler, name, 202)
@@ -356,3 +364,25 @@ def test_tokens(there: tuple[Uploads, Registry], uses: int) -> None:
         uploads.blobs.clear()
         assert send(registry, "app", _upload(BIG)) == "Pushed"
     assert uploads.blobs[server.digest_of(BIG)] == BIG
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "/upload/77?state=x",
+        "http://127.0.0.1:1/upload/0",
+        "file:///etc/passwd",
+        "https://registry.invalid/x",
+        "/upload/0",
+    ],
+    ids=["forgotten", "nobody there", "a file", "no such host", "other bytes"],
+)
+def test_an_earlier_upload_that_leads_nowhere(there: tuple[Uploads, Registry], begun: str) -> None:
+    """All goes up anew, and the new place is told."""
+    uploads, registry = there
+    uploads.sessions["0"] = bytearray(b"other bytes")
+    places: list[str] = []
+    blob = replace(_upload(BIG), begun=urljoin(registry.connection.base, begun), opened=places.append)
+    assert send(registry, "app", blob) == "Pushed"
+    assert uploads.blobs[server.digest_of(BIG)] == BIG
+    assert places[-1].endswith("/upload/1?state=x")

@@ -15,6 +15,7 @@ from limpet.errors import Invalid, NotFound
 from limpet.images import catalog, outgoing
 from limpet.images.packing import Packing, pack
 from limpet.images.pull import check_platform
+from limpet.images.uploads import Remembered
 from limpet.layers.driver import driver
 from limpet.oci import config as configs
 from limpet.oci import digest as digests
@@ -218,13 +219,18 @@ class _Pusher:
         with self._rows:
             sources = self._known(descriptor.digest)
         blob = descriptor.digest
-        upload = Upload(
-            descriptor,
-            lambda offset: group.watched(_bytes(self._store, blob, diff_id, offset)),
-            sources,
-            lambda count: progress.advance(key, count),
-        )
-        progress.finish(key, send(self._registry, self._repository, upload))
+        with Remembered(self._store, self._registry.domain, self._repository, blob, descriptor.size) as kept:
+            upload = Upload(
+                descriptor,
+                lambda offset: group.watched(_bytes(self._store, blob, diff_id, offset)),
+                sources,
+                lambda count: progress.advance(key, count),
+                kept.location,
+                kept.keep,
+            )
+            done = send(self._registry, self._repository, upload)
+            kept.keep("")
+        progress.finish(key, done)
         self._done.add(descriptor.digest)
         return descriptor
 

@@ -42,13 +42,16 @@ class Upload:
     """What goes up: `opening(offset)` gives the bytes from there to the end, any number of times.
 
     `sources` are repositories of the same registry that may have the blob. `advance` gets each number of bytes once,
-    however often they are sent.
+    however often they are sent. `begun` is where an earlier command's upload of it goes on, if known; `opened` is told
+    where this one does.
     """
 
     descriptor: Descriptor
     opening: Callable[[int], Iterator[bytes]]
     sources: Sequence[str] = ()
     advance: Callable[[int], None] = field(default=lambda count: None)
+    begun: str = ""
+    opened: Callable[[str], None] = field(default=lambda location: None)
 
 
 def send(registry: Registry, repository: str, upload: Upload) -> str:
@@ -78,7 +81,8 @@ class _Sending:
     def run(self) -> str:
         if self._registry.has_blob(self._repository, self._digest) is not None:
             return "Layer already exists"
-        for source in list(self._upload.sources)[:MAX_MOUNTS]:
+        self._location = self._upload.begun
+        for source in list(self._upload.sources)[:MAX_MOUNTS] if not self._location else ():
             if self._mount(source):
                 return f"Mounted from {source}"
             if self._location:
@@ -106,6 +110,8 @@ class _Sending:
                     raise
                 if failures >= 2 and not self._chunk:
                     self._chunk = CHUNK  # something between here and there may not like large bodies
+                if failures >= 2 and self._location == self._upload.begun:
+                    self._location = ""  # what an earlier command knew may lead nowhere by now
                 connection.patiently(max(0, failures - 1), e)
                 if self._location and self._registry.has_blob(self._repository, self._digest) is not None:
                     return "Pushed"  # only the answer was lost
@@ -159,7 +165,12 @@ class _Sending:
 
     def _rest(self) -> None:
         """After a break: what the registry does not have yet."""
-        response = self._registry.connection.request("GET", self._location, scope=pushing(self._repository))
+        try:
+            response = self._registry.connection.request("GET", self._location, scope=pushing(self._repository))
+        except TransferError:
+            raise
+        except LimpetError as e:
+            raise _Lost(e.message) from None
         if response.status not in (200, 202, 204):
             connection.finish(response)
             raise _Lost(f"the upload is gone (HTTP {response.status})")
@@ -255,6 +266,7 @@ class _Sending:
             self._location = urljoin(
                 urljoin(self._registry.connection.base_of(self._repository), self._location), location
             )
+            self._upload.opened(self._location)
         elif not self._location:
             raise LimpetError(f"{self._registry.domain}: opens an upload without saying where")
         minimum = response.headers.get("OCI-Chunk-Min-Length", "")
