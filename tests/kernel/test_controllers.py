@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet.kernel import cgroup, controllers
+from limpet.kernel import cgroup, controllers, mounts, process
 
 pytestmark = pytest.mark.skipif(
     cgroup.root() is None or not controllers.version("pids"), reason="needs cgroup2, and the controller pids somewhere"
@@ -90,6 +90,30 @@ def test_what_the_kernel_refuses_is_named(group: str) -> None:
     with pytest.raises(controllers.LimitError) as caught:
         controllers.update(NAME, {"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 9, "rate": 1}]}})
     assert "4000:9" in caught.value.what
+
+
+def test_where_no_group_can_be_made_only_limits_fail(group: str) -> None:
+    """As inside another container: a hierarchy that can't be written to."""
+    hierarchy = os.path.dirname(os.path.dirname(str(controllers.path(NAME, "memory"))))
+    if controllers.version("memory") != 1:
+        pytest.skip("needs the controller memory in a hierarchy of version 1")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            process.unshare(process.CLONE_NEWNS)
+            mounts.mount(None, "/", flags=mounts.MS_REC | mounts.MS_PRIVATE)
+            mounts.mount(hierarchy, hierarchy, flags=mounts.MS_BIND)
+            mounts.mount(None, hierarchy, flags=mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY)
+            assert controllers.create(NAME, {"devices": []}) != []
+            assert not os.path.exists(str(controllers.path(NAME, "memory")))
+            try:
+                controllers.create(NAME, {"memory": {"limit": 1 << 30}})
+            except controllers.LimitError as e:
+                code = 0 if "memory" in e.what else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_controller_is_in_one_hierarchy_or_nowhere() -> None:

@@ -108,10 +108,9 @@ def _limits() -> dict[str, Any]:
     from limpet.kernel import controllers
 
     held = {name: controllers.version(name) for name in controllers.NAMES}
-    swap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
     return {
         "MemoryLimit": bool(held["memory"]),
-        "SwapLimit": held["memory"] == 2 or os.path.exists(swap),
+        "SwapLimit": bool(held["memory"]) and controllers.counts_swap(),
         "PidsLimit": bool(held["pids"]),
         "CPUShares": bool(held["cpu"]),
         "CpuCfsPeriod": bool(held["cpu"]),

@@ -69,6 +69,8 @@ def check(limits: Limits) -> None:
         raise Invalid("Range of blkio weight is from 10 to 1000")
     if limits.get("pids-limit", 0) < -1:
         raise Invalid(f"invalid pids limit {limits['pids-limit']}", "-1 is no limit")
+    if "memory-swap" in limits and not controllers.counts_swap():
+        raise Refused("--memory-swap: this kernel does not count swap", "leave it out: --memory holds all the same")
     for option, controller in _needs(limits):
         if not controllers.version(controller):
             raise Refused(
@@ -186,7 +188,7 @@ def resources(limits: Limits) -> dict[str, Any]:
     for name, key in (("memory", "limit"), ("memory-reservation", "reservation"), ("memory-swappiness", "swappiness")):
         if limits.get(name, -1) >= 0:
             memory[key] = limits[name]
-    if "memory" in limits:
+    if "memory" in limits and controllers.counts_swap():
         memory["swap"] = limits.get("memory-swap") or 2 * limits["memory"]  # as Docker: as much swap as memory
     cpu: dict[str, Any] = {}
     for name, key in (("cpu-shares", "shares"), ("cpu-quota", "quota"), ("cpu-period", "period")):

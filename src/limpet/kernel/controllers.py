@@ -56,21 +56,32 @@ def path(name: str, controller: str) -> str | None:
     return f"{_hierarchy(controller)}/{cgroup.PARENT}/{name}" if found else None
 
 
+def counts_swap() -> bool:
+    """Whether the kernel limits swap: version 1 leaves it out when it was started so (swapaccount=0)."""
+    if version("memory") == 1:
+        return os.path.exists(f"{_BASE}/memory/memory.memsw.limit_in_bytes")
+    return os.path.exists("/proc/swaps")
+
+
 def create(name: str, resources: Resources) -> list[int]:
     """Makes the groups, with their limits, for a container that is about to start. Raises LimitError, OSError.
 
     The group of version 2 is there already (`cgroup.create`). Returns descriptors for `join`; the caller closes them.
     """
-    limited = resources.keys() - {"devices"}
-    wanted = set(_ALWAYS)
-    if limited:
+    needed: list[str] = []
+    if resources.keys() - {"devices"}:
         from limpet.kernel import controlfiles
 
-        wanted.update(controlfiles.controllers(resources))
+        needed = controlfiles.controllers(resources)
     for controller in NAMES:
-        if controller in wanted:
+        if controller in needed:
             _make(name, controller)
-    if limited:
+        elif controller in _ALWAYS:
+            try:
+                _make(name, controller)
+            except OSError:
+                pass  # inside another container, say: it runs uncounted, since nothing has to be limited
+    if needed:
         apply(name, resources)
     return entrances(name)
 
@@ -178,12 +189,18 @@ def oom_victim(name: str) -> dict[str, str]:
 
 
 def _make(name: str, controller: str) -> None:
+    """Raises LimitError where that is not allowed."""
     found = version(controller)
-    if found == 2:
-        _delegate(controller)
-        return
-    if found == 0:
-        return
+    try:
+        if found == 2:
+            _delegate(controller)
+        elif found == 1:
+            _make_old(name, controller)
+    except OSError as e:
+        raise LimitError(e.errno or 0, f"a group with the controller {controller}") from e
+
+
+def _make_old(name: str, controller: str) -> None:
     parent = f"{_hierarchy(controller)}/{cgroup.PARENT}"
     cgroup.make(f"{parent}/{name}")
     if controller == "cpuset":  # nobody can be in a group without processors and memory (cgroup-v1/cpusets.rst)
