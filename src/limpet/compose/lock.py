@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def held(store: Store, name: str, say: Callable[[str], None]) -> Iterator[None]:
+def held(store: Store, name: str, say: Callable[[str], None]) -> Iterator[bool]:
     """The lock of the project `name`: a file in the run directory, held by flock, so that it ends with its holder.
 
-    `say` is told when it has to be waited for. It is of the name, not of the directory: the names of containers and
-    images come from it.
+    The value is whether another one had it, and may have changed all that was seen before; `say` is told of the wait.
+    It is of the name, not of the directory: the names of containers and images come from it.
     """
     if store.absent:
-        yield  # nothing is there, and nothing is made
+        yield False  # nothing is there, and nothing is made
         return
     path = f"{store.run}/project-{name}.lock"
-    fd = _take(path, lambda: say(f"Project {name}: another limpet works on it, waiting"))
+    fd, waited = _take(path, lambda: say(f"Project {name}: another limpet works on it, waiting"))
     try:
-        yield
+        yield waited
     finally:
         os.unlink(path)  # whoever waits for it notices, and makes it anew
         os.close(fd)
 
 
-def _take(path: str, waits: Callable[[], None]) -> int:
+def _take(path: str, waits: Callable[[], None]) -> tuple[int, bool]:
     told = False
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -45,7 +45,7 @@ def _take(path: str, waits: Callable[[], None]) -> int:
                 told = True
                 fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
-                return fd
+                return fd, told
         except BaseException:
             os.close(fd)
             raise

@@ -156,8 +156,8 @@ def down(store: Store, project: Project, *, timeout: int | None = None, say: Cal
     A base that only `up` brought in goes with the last image that stands on it (`images.collect`).
     """
     there = bool(containers(store, project) or _images(store, project))
-    with lock.held(store, project.name, say):
-        _down(store, project, timeout=timeout, say=say, there=there)
+    with lock.held(store, project.name, say) as waited:
+        _down(store, project, timeout=timeout, say=say, there=there or waited)
 
 
 def _down(store: Store, project: Project, *, timeout: int | None, say: Callable[[str], None], there: bool) -> None:
