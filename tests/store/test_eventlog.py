@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,9 @@ def test_a_line_has_a_bound(store: Store) -> None:
 def test_what_can_not_be_written_is_no_error(store: Store) -> None:
     Path(eventlog.directory(store)).write_text("a file")
     eventlog.write(store, "container", "start", "abc", {})
+
+
+def test_a_store_that_is_gone_does_not_come_back(store: Store) -> None:
+    shutil.rmtree(store.root)
+    eventlog.write(store, "container", "die", "abc", {})
+    assert not os.path.exists(store.root)

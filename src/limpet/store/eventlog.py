@@ -37,7 +37,7 @@ def write(store: Store, kind: str, action: str, id: str, attributes: dict[str, s
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            os.makedirs(directory(store), 0o700, exist_ok=True)
+            _make(directory(store))
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, data)
@@ -47,6 +47,14 @@ def write(store: Store, kind: str, action: str, id: str, attributes: dict[str, s
             os.close(fd)
     except OSError:
         pass
+
+
+def _make(path: str) -> None:
+    """Not what is above it: the store may have been taken away by now."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass  # somebody else was faster
 
 
 def _rotate(fd: int, path: str) -> None:
