@@ -7,6 +7,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -272,6 +273,29 @@ def test_starting_without_a_client_from_a_long_lived_process(limpet: Limpet, min
     assert attach.attach(mine, container, connection=connection) == 8
     connection.close()
     assert mine.db.row("SELECT count(*) FROM container")[0] == 1
+
+
+def test_a_client_that_comes_in_the_moment_of_the_end_gets_the_exit_code(
+    limpet: Limpet, mine: Store, busybox: str
+) -> None:
+    """Its monitor closes the socket before it has accepted, or read: that is no error of anybody's."""
+    assert limpet("run", "--name", "box", busybox, "sh", "-c", "exit 8", check=False).returncode == 8
+    container = state.find(mine, "box")
+    place = Path(mine.run_path(container.id))
+    place.mkdir(exist_ok=True)
+    (place / "attach.sock").unlink(missing_ok=True)
+    before = os.getcwd()
+    os.chdir(place)  # the whole path is too long for a socket's address
+    try:
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.bind("attach.sock")
+            monitor.listen()
+            connection = attach.connect(mine, container)
+            connection.sendall(frames.frame(frames.SUBSCRIBE))
+    finally:
+        os.chdir(before)
+    assert attach.attach(mine, container, connection=connection) == 8
+    connection.close()
 
 
 @pytest.mark.slow

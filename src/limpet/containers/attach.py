@@ -67,7 +67,10 @@ def attach(
         connection = connect(store, container)
         if state.is_paused(container.id):
             raise Conflict("cannot attach to a paused container, unpause it first", exit_code=1)
-        connection.sendall(frames.frame(frames.SUBSCRIBE))
+        try:
+            connection.sendall(frames.frame(frames.SUBSCRIBE), socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # its monitor ended before it came to us: so says the first read
     events.tell(store, container, "attach")
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)
@@ -83,6 +86,9 @@ def attach(
     finally:
         restore()
     if code is None:
+        status = state.status(store, container)
+        if status.state == "exited" and not status.lost:
+            return status.exit_code  # it ended in the very moment in which we came
         raise LimpetError(f"container {container.name}: its monitor is gone, and the container with it", exit_code=137)
     return code
 
@@ -175,7 +181,10 @@ class _Session:
                     if not self._reading:
                         poll.unregister(0)
                 else:
-                    data = self._socket.recv(1 << 16)
+                    try:
+                        data = self._socket.recv(1 << 16)
+                    except ConnectionResetError:  # what we sent was not read any more
+                        data = b""
                     if not data:
                         return None
                     self._buffer += data
