@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from limpet.containers import recovery
 from limpet.images import catalog, check, collect
 from limpet.oci import reference
 from limpet.store.store import Store
@@ -145,6 +146,7 @@ class Bench:
     def prune(self, where: str) -> None:
         with closing(self.store()) as store:
             assert not collect.sweep(store).waiting
+            recovery.collect_groups(store)
             assert check.check(store) == [], f"killed at {where}"
 
 

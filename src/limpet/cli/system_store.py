@@ -11,7 +11,6 @@ from limpet.cli.table import Command, Option
 from limpet.containers import recovery, state, stop, volumes
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import collect, filters, inspect, leftovers, prune, usage
-from limpet.kernel import cgroup
 from limpet.oci import digest as digests
 from limpet.oci import reference
 
@@ -200,9 +199,8 @@ def prune_(call: Call) -> int:
             print(f"deleted leftover: {path}")
         if swept.waiting:
             print("limpet: something is being added right now: leftovers stay until the next prune", file=sys.stderr)
-        for place in recovery.orphaned_groups(store):
-            if cgroup.remove(place):
-                print(f"deleted leftover: {place}")
+        for place in recovery.collect_groups(store):
+            print(f"deleted leftover: {place}")
     print(f"Total reclaimed space: {output.size_decimal(total)}")
     return 0
 

@@ -54,17 +54,18 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
             pass  # somebody else was faster
         except LimpetError as e:
             failed.append(e)
-    groups = collect_groups(store)
+    groups = len(collect_groups(store))
     if groups:
         say(f"{groups} empty control group{'' if groups == 1 else 's'} removed")
     return failed
 
 
-def collect_groups(store: Store) -> int:
-    """Takes away the control groups of this store's containers that are no more; how many there were."""
-    removed = 0
+def collect_groups(store: Store) -> list[str]:
+    """Takes away the control groups of this store's containers that are no more; the paths of those that went."""
+    removed = []
     for place in orphaned_groups(store):
-        removed += cgroup.remove(place)
+        if cgroup.remove(place):
+            removed.append(place)
         controllers.remove(os.path.basename(place))
     return removed
 
