@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from limpet.build import ignore
 from limpet.build.context import Tree, context, escaped, has_wildcard, unescaped
 from limpet.build.digests import Digests
+from limpet.build.language import ignore
 from limpet.errors import Invalid, NotFound
 from limpet.layers.rootfs_tar import TarWriter
 from limpet.store.store import Store

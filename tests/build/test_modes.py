@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from limpet.build import modes, ports
+from limpet.build import modes
+from limpet.build.language import ports
 from limpet.build.remote import remote_kind
 
 TEXTS = (

@@ -7,12 +7,13 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limpet.build import dockerfile, ignore, notes, planner, program, variables
 from limpet.build import execute as executor
-from limpet.build.checks import check_program
+from limpet.build import planner
 from limpet.build.context import context as open_context
 from limpet.build.digests import Digests
-from limpet.build.nearest import did_you_mean
+from limpet.build.language import dockerfile, ignore, notes, program, variables
+from limpet.build.language.checks import check_program
+from limpet.build.language.nearest import did_you_mean
 from limpet.build.planner import Base, Request
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError, NotFound
@@ -22,8 +23,8 @@ from limpet.oci import reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from limpet.build.dockerfile import Dockerfile
-    from limpet.build.ignore import Ignore
+    from limpet.build.language.dockerfile import Dockerfile
+    from limpet.build.language.ignore import Ignore
     from limpet.build.plan import Plan
     from limpet.images.catalog import Image
     from limpet.progress import Progress

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from limpet.build.mounts import Mount
+    from limpet.build.language.mounts import Mount
     from limpet.store.store import Store
 
 

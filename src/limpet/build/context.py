@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from limpet.build.ignore import Ignore, PatternError, glob, pattern
+from limpet.build.language.ignore import Ignore, PatternError, glob, pattern
 from limpet.errors import Invalid, NotFound
 from limpet.kernel import fs
 from limpet.layers.rootfs_tar import read_xattrs
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limpet.build.digests import Digests
-    from limpet.build.ignore import State
+    from limpet.build.language.ignore import State
     from limpet.layers.rootfs_tar import TarWriter
 
 _MAX_DEPTH = 400

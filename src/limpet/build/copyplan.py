@@ -7,15 +7,15 @@ import re
 from typing import TYPE_CHECKING
 
 from limpet.build import plan
-from limpet.build.dockerfile import error
-from limpet.build.lines import Word
+from limpet.build.language.dockerfile import error
+from limpet.build.language.lines import Word
 from limpet.build.remote import remote_kind
 
 if TYPE_CHECKING:
-    from limpet.build import instructions as kinds
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.ignore import Ignore
-    from limpet.build.scope import Scope
+    from limpet.build.language import instructions as kinds
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.ignore import Ignore
+    from limpet.build.language.scope import Scope
 
 _OCTAL = re.compile(r"[0-7]+\Z")
 _SYMBOLIC = re.compile(r"[ugoa]*([-+=]([rwxXst]*|[ugo]))+(,[ugoa]*([-+=]([rwxXst]*|[ugo]))+)*\Z")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from limpet.build import plan, refusals
 from limpet.build.context import Tree, escaped
 from limpet.build.copy import Copying
-from limpet.build.lines import printable
+from limpet.build.language.lines import printable
 from limpet.build.place import write_directory
 from limpet.build.stepmounts import Bound, StepMounts
 from limpet.errors import LimpetError

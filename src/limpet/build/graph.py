@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from limpet.build import plan as plans
-from limpet.build.lines import printable
+from limpet.build.language.lines import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

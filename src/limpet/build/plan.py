@@ -13,11 +13,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import lines
+from limpet.build.language import lines
 
 if TYPE_CHECKING:
-    from limpet.build.instructions import Device
-    from limpet.build.mounts import Mount
+    from limpet.build.language.instructions import Device
+    from limpet.build.language.mounts import Mount
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -10,13 +10,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import plan, variables
-from limpet.build.dockerfile import error, parse_one
-from limpet.build.instructions import Copy, From, Onbuild, Run
-from limpet.build.nearest import did_you_mean, nearest
-from limpet.build.notes import Notes
+from limpet.build import plan
+from limpet.build.language import variables
+from limpet.build.language.dockerfile import error, parse_one
+from limpet.build.language.instructions import Copy, From, Onbuild, Run
+from limpet.build.language.nearest import did_you_mean, nearest
+from limpet.build.language.notes import Notes
+from limpet.build.language.typed import typed
 from limpet.build.stageplan import StagePlanner
-from limpet.build.typed import typed
 from limpet.errors import Invalid, LimpetError
 from limpet.oci import platform as platforms
 from limpet.oci import reference
@@ -24,9 +25,9 @@ from limpet.oci import reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from limpet.build.ignore import Ignore
-    from limpet.build.instructions import Program, Stage, Typed
-    from limpet.build.lines import Word
+    from limpet.build.language.ignore import Ignore
+    from limpet.build.language.instructions import Program, Stage, Typed
+    from limpet.build.language.lines import Word
     from limpet.oci.platform import Platform
 
 
@@ -329,6 +330,6 @@ def _from_flag(each: Copy | Run) -> Word | None:
 
 
 def _mount_origin(flag: str) -> str:
-    from limpet.build import mounts
+    from limpet.build.language import mounts
 
     return mounts.origin(flag.partition("=")[2])

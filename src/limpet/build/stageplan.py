@@ -10,22 +10,23 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import instructions as kinds
-from limpet.build import mounts, plan, ports, variables
-from limpet.build import words as shell
+from limpet.build import plan
 from limpet.build.copyplan import absolute, plan_copy
-from limpet.build.dockerfile import error, parse_heredoc
-from limpet.build.lines import Word
-from limpet.build.scope import Scope
+from limpet.build.language import instructions as kinds
+from limpet.build.language import mounts, ports, variables
+from limpet.build.language import words as shell
+from limpet.build.language.dockerfile import error, parse_heredoc
+from limpet.build.language.lines import Word
+from limpet.build.language.scope import Scope
 from limpet.errors import Invalid
 from limpet.kernel import signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.ignore import Ignore
-    from limpet.build.notes import Notes
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.ignore import Ignore
+    from limpet.build.language.notes import Notes
     from limpet.build.planner import Base
 
 DEFAULT_SHELL = ("/bin/sh", "-c")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from limpet.build.mounts import Mount
+    from limpet.build.language.mounts import Mount
     from limpet.build.plan import Run
     from limpet.store.store import Store
 

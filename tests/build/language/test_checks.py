@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from limpet.build import ignore, notes, planner
-from limpet.build.checks import check_program
-from limpet.build.dockerfile import parse
-from limpet.build.notes import RULES, Notes, Options
+from limpet.build import planner
+from limpet.build.language import ignore, notes
+from limpet.build.language.checks import check_program
+from limpet.build.language.dockerfile import parse
+from limpet.build.language.notes import RULES, Notes, Options
+from limpet.build.language.program import program
 from limpet.build.planner import Base
-from limpet.build.program import program
 
 
 def findings(text: str, *, ignored: str = "", experimental: str = "", known: bool = True) -> list[tuple[str, str]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limpet.build.dockerfile import error
-from limpet.build.instructions import Arg, From, Program, Stage
-from limpet.build.typed import typed
+from limpet.build.language.dockerfile import error
+from limpet.build.language.instructions import Arg, From, Program, Stage
+from limpet.build.language.typed import typed
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
-    from limpet.build.dockerfile import Dockerfile, Instruction
-    from limpet.build.instructions import Typed
+    from limpet.build.language.dockerfile import Dockerfile, Instruction
+    from limpet.build.language.instructions import Typed
 
 _MAX_STAGES = 1000
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build.dockerfile import Instruction, parse
+from limpet.build.language.dockerfile import Instruction, parse
 from limpet.errors import Invalid, LimpetError
 
 

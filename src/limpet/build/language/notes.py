@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limpet.build.dockerfile import where
+from limpet.build.language.dockerfile import where
 
 if TYPE_CHECKING:
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.lines import Word
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.lines import Word
 
 _BASE = "https://docs.docker.com/go/dockerfile/rule/"
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from limpet.build import flags as values
-from limpet.build import mounts
-from limpet.build import words as shell
-from limpet.build.dockerfile import INSTRUCTIONS, error, parse_heredoc
-from limpet.build.flags import Flags
-from limpet.build.instructions import (
+from limpet.build.language import flags as values
+from limpet.build.language import mounts
+from limpet.build.language import words as shell
+from limpet.build.language.dockerfile import INSTRUCTIONS, error, parse_heredoc
+from limpet.build.language.flags import Flags
+from limpet.build.language.instructions import (
     Arg,
     Argument,
     Cmd,
@@ -35,16 +35,16 @@ from limpet.build.instructions import (
     Volume,
     Workdir,
 )
-from limpet.build.nearest import did_you_mean
+from limpet.build.language.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.instructions import (
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.instructions import (
         Typed,
     )
-    from limpet.build.lines import Word
+    from limpet.build.language.lines import Word
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*\Z")
 _ONBUILD = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limpet.build import flags
-from limpet.build.instructions import Device
-from limpet.build.nearest import did_you_mean
+from limpet.build.language import flags
+from limpet.build.language.instructions import Device
+from limpet.build.language.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build import flags, mounts
-from limpet.build.dockerfile import INSTRUCTIONS, parse
-from limpet.build.instructions import Copy, Device, Healthcheck, Onbuild, Program, Run, Volume
-from limpet.build.mounts import Mount
-from limpet.build.program import program
+from limpet.build.language import flags, mounts
+from limpet.build.language.dockerfile import INSTRUCTIONS, parse
+from limpet.build.language.instructions import Copy, Device, Healthcheck, Onbuild, Program, Run, Volume
+from limpet.build.language.mounts import Mount
+from limpet.build.language.program import program
 from limpet.errors import Invalid, LimpetError
 
 

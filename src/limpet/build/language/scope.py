@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limpet.build import variables
-from limpet.build.lines import Word
-from limpet.build.nearest import nearest
+from limpet.build.language import variables
+from limpet.build.language.lines import Word
+from limpet.build.language.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.build.dockerfile import Heredoc, Instruction
-    from limpet.build.notes import Notes
+    from limpet.build.language.dockerfile import Heredoc, Instruction
+    from limpet.build.language.notes import Notes
 
 
 class Scope:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limpet.build import words as shell
-from limpet.build.dockerfile import error
-from limpet.build.lines import Word
+from limpet.build.language import words as shell
+from limpet.build.language.dockerfile import error
+from limpet.build.language.lines import Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.instructions import Arg
-    from limpet.build.words import Expansion
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.instructions import Arg
+    from limpet.build.language.words import Expansion
     from limpet.oci.platform import Platform
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")

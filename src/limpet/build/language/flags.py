@@ -6,14 +6,14 @@ import csv
 import re
 from typing import TYPE_CHECKING
 
-from limpet.build.dockerfile import error
-from limpet.build.nearest import did_you_mean
+from limpet.build.language.dockerfile import error
+from limpet.build.language.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.lines import Word
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.lines import Word
     from limpet.errors import Invalid
 
 

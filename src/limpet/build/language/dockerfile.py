@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from limpet.build import lines as physical
-from limpet.build import words as shell
-from limpet.build.lines import Word
-from limpet.build.words import SPACES
+from limpet.build.language import lines as physical
+from limpet.build.language import words as shell
+from limpet.build.language.lines import Word
+from limpet.build.language.words import SPACES
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
-    from limpet.build.lines import Directive, Logical
+    from limpet.build.language.lines import Directive, Logical
 
 MAX_SIZE = physical.MAX_SIZE
 

@@ -16,7 +16,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from limpet.build.words import SPACES
+from limpet.build.language.words import SPACES
 from limpet.errors import Invalid
 
 MAX_SIZE = 32 << 20

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from limpet.build.dockerfile import Dockerfile, Heredoc, Instruction, Pair
-    from limpet.build.lines import Word
+    from limpet.build.language.dockerfile import Dockerfile, Heredoc, Instruction, Pair
+    from limpet.build.language.lines import Word
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build import ignore
+from limpet.build.language import ignore
 from limpet.errors import Invalid
 
 

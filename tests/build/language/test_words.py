@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build.words import MAX_DEPTH, WordError, expand, split, split_raw
+from limpet.build.language.words import MAX_DEPTH, WordError, expand, split, split_raw
 
 VALUES = {"A": "one", "EMPTY": "", "PATH": "/usr/bin:/bin", "FILE": "a.tar.gz", "SPACED": " x  y "}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from limpet.build.instructions import Arg, Maintainer
-from limpet.build.lines import Word
+from limpet.build.language.instructions import Arg, Maintainer
+from limpet.build.language.lines import Word
 
 if TYPE_CHECKING:
-    from limpet.build.dockerfile import Instruction
-    from limpet.build.instructions import From, Program
-    from limpet.build.notes import Notes
+    from limpet.build.language.dockerfile import Instruction
+    from limpet.build.language.instructions import From, Program
+    from limpet.build.language.notes import Notes
 
 _KNOWN_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@]\S*)?(?:\s|\Z)")
 _RESERVED = ("context", "scratch")

@@ -16,7 +16,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-from limpet.build.words import SPACES
+from limpet.build.language.words import SPACES
 from limpet.errors import Invalid
 
 MAX_SIZE = 4 << 20
