@@ -22,8 +22,8 @@ FORBIDDEN = frozenset(
 
 HOT = """
 cli.commands cli.containers cli.main cli.output cli.parser cli.ps cli.run cli.table
-containers.attach containers.create containers.exec containers.listing containers.monitor containers.options
-containers.runtime containers.spec containers.start containers.state containers.users
+containers.attach containers.create containers.exec containers.listing containers.monitor containers.monitoring
+containers.options containers.runtime containers.spec containers.start containers.state containers.users
 images.catalog images.current layers.driver store.store store.db oci.digest oci.reference
 kernel.bpf kernel.capabilities kernel.cgroup kernel.devices kernel.fs kernel.mounts kernel.process kernel.seccomp
 kernel.signals kernel.sys kernel.terminal

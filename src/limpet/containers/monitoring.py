@@ -1,0 +1,403 @@
+"""One container's life as its monitor sees it: the start, the event loop, sleep, the end, perhaps the next start."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from limpet import jsontext
+from limpet.containers import bundle, clients, events, frames, hibernation, logfile, restarting, runtime, state
+from limpet.containers.outcome import STARTED, StartFailed, pack
+from limpet.containers.streams import Streams
+from limpet.errors import LimpetError, reason
+from limpet.kernel import cgroup, controllers, devices, process, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from typing import Any
+
+    from limpet.containers.clients import Client
+    from limpet.containers.health import Health
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+
+    Config = dict[str, Any]
+
+NEVER = "0001-01-01T00:00:00Z"
+FIRST_IDLE = 2.0  # seconds of silence before the monitor gives its memory back
+LONGEST_IDLE = 300.0
+PATIENCE = 10.0  # for clients that do not read the end
+
+
+class Monitor:
+    def __init__(
+        self, store: Store, container: Container, lock: int, first: socket.socket | None, listener: int = -1
+    ) -> None:
+        self._store = store
+        self._container = container
+        self.unwritten: Sequence[str] = ()
+        self._config: Config = {}
+        self._program: bytes | None = None
+        self._lock = lock
+        self._directory = store.container_path(container.id)
+        self._run = store.run_path(container.id)
+        options = container.options
+        max_size, max_file = logfile.limits(options.log_opts)
+        if options.log_driver == "none":
+            self._log = logfile.LogFile("/dev/null", -1, 1)
+        else:
+            self._log = logfile.LogFile(f"{self._directory}/{container.id}-json.log", max_size, max_file)
+        self._clients = clients.Clients(f"{self._run}/attach.sock", first, self._on_frame, self._on_leave, listener)
+        self._status: Config = {
+            "state": "created",
+            "pid": 0,
+            "pid_start": 0,
+            "monitor": os.getpid(),
+            "started_at": NEVER,
+            "finished_at": NEVER,
+            "exit_code": 0,
+            "error": "",
+            "restarts": 0,
+            "oom_killed": False,
+        }
+        self._cgroup: str | None = None
+        self._started: runtime.Started | None = None
+        self._ended = False
+        self._began = 0.0
+        self._delay = restarting.FIRST_DELAY
+        self._idle = FIRST_IDLE
+        self._noisy = True  # something but a health check has happened since the last sleep
+        self._health: Health | None = None
+        self._starting_again = False
+        self._streams = self._new_streams()
+
+    def restore(self, saved: Config) -> None:
+        """Of a monitor that slept; see `_sleep`."""
+        self._status = saved["status"]
+        self._cgroup = saved["cgroup"]
+        self._started = runtime.Started(*saved["started"])
+        self._began, self._delay, self._idle = saved["began"], saved["delay"], saved["idle"]
+        self._streams.restore(saved["streams"])
+        if saved.get("health"):
+            from limpet.containers.health import Health
+
+            self._health = Health.restored(self._store, self._container, saved["health"])
+            self._noisy = False
+
+    def _new_streams(self) -> Streams:
+        options = self._container.options
+        return Streams(options.tty, options.interactive, self._log, self._clients)
+
+    def run(self, size: tuple[int, int] | None, outcome: int, root: int) -> int:
+        while True:
+            if self._started is None:
+                try:
+                    self._start(size, root)
+                except LimpetError as e:
+                    return self._failed(e, outcome)
+                except (OSError, ValueError, RecursionError) as e:
+                    text = reason(e) if isinstance(e, OSError) else str(e)
+                    return self._failed(LimpetError(f"container {self._container.name}: {text}"), outcome)
+                root = -1
+                self._began = time.monotonic()
+                try:
+                    self._record(durable=False)
+                except OSError as e:  # what runs without a record could not be stopped
+                    self._end_now()
+                    return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
+                events.tell(self._store, self._container, "start")
+                self._watch_health()
+                if outcome >= 0:
+                    os.write(outcome, STARTED)
+                    os.close(outcome)
+                    outcome = -1
+            code = self._live()
+            again = self._again(code)
+            self._over(code, again)
+            if not again:
+                break
+            self._delay = restarting.delay(self._delay, time.monotonic() - self._began)
+            if not self._pause(self._delay if self._status["restarts"] else restarting.FIRST_DELAY):
+                self._record(state="exited")
+                break
+            self._status["restarts"] += 1
+        self._leave()
+        return 0
+
+    # The start
+
+    def _start(self, size: tuple[int, int] | None, root: int) -> None:
+        if root < 0:
+            root = bundle.mount(self._store, self._container)
+            self._store.close()  # opened only if layers had to be verified
+        if not self._config:
+            self._config, self._program = bundle.prepare(self._store, self._container, root, size)
+            self._config["process"]["env"] = [*self._config["process"]["env"], *self.unwritten]
+        options = self._container.options
+        self._streams = self._new_streams()
+        self._cgroup = cgroup.create(self._container.id, self._store.root)
+        group = None
+        entrances: list[int] = []
+        theirs: list[int] = []
+        try:
+            if options.runtime == "runc":
+                from limpet.containers import runc
+
+                stdio = self._streams.open(theirs)
+                self._started = runc.start(self._config, self._directory, self._run, root, stdio)
+            else:
+                if self._cgroup is not None:
+                    rules = self._config["linux"].get("resources", {}).get("devices", ())
+                    if rules and not (len(rules) == 1 and rules[0]["allow"]):
+                        devices.attach(self._cgroup, rules)
+                    group = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                entrances = self._limit()
+                stdio = self._streams.open(theirs)
+                self._started = runtime.start(
+                    self._config, self._directory, root, stdio, group, self._program, entrances
+                )
+        finally:
+            for fd in {*theirs, root, *entrances, *([group] if group is not None else [])}:
+                os.close(fd)
+        if self._started.terminal is not None:
+            self._streams.adopt_terminal(self._started.terminal)
+        self._ended = False
+        self._status.update(
+            state="running",
+            pid=self._started.pid,
+            pid_start=process.start_time(self._started.pid),
+            started_at=logfile.timestamp(time.time_ns()),
+            finished_at=NEVER,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+        )
+
+    def _limit(self) -> list[int]:
+        """Makes the groups that hold the container's limits; see `controllers.create`."""
+        try:
+            return controllers.create(self._container.id, self._config["linux"].get("resources", {}))
+        except controllers.LimitError as e:
+            what = f"container {self._container.name}: the kernel refuses {e.what}: {e.strerror}"
+            raise LimpetError(what, "`limpet update` gives it other limits") from e
+
+    def _failed(self, error: LimpetError, outcome: int) -> int:
+        """The program could not be started: the container stays `created`, or `exited` after a restart."""
+        self._streams.close()
+        if self._cgroup is not None:
+            cgroup.remove(self._cgroup)
+        controllers.remove(self._container.id)
+        code = error.code if isinstance(error, StartFailed) else 128
+        state = "exited" if self._status["restarts"] else "created"
+        moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
+        try:
+            self._record(state=state, pid=0, pid_start=0, exit_code=code, error=str(error), finished_at=moment)
+        except OSError:
+            pass  # the starter hears it
+        events.tell(self._store, self._container, "die", exitCode=code)
+        if outcome >= 0:
+            os.write(outcome, pack(code, error.message, error.hint))
+            os.close(outcome)
+        self._clients.close()
+        return 0
+
+    def _end_now(self) -> None:
+        assert self._started is not None
+        process.pidfd_send_signal(self._started.pidfd, signals.SIGKILL)
+        os.waitpid(self._started.pid, 0)
+        self._put_away()
+
+    # While it runs
+
+    def _live(self) -> int:
+        """Serves until the container has ended; its exit code, 128 + n for a signal."""
+        assert self._started is not None
+        while not self._ended:
+            quiet = self._clients.nobody and hibernation.possible() and self._checks_seldom()
+            if not self._serve(self._idle if quiet else None):
+                self._sleep()
+        _, status = os.waitpid(self._started.pid, 0)
+        self._streams.finish()
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+    def _sleep(self) -> None:
+        """Gives the memory back until something happens; returns at once if that can't be now.
+
+        Each sleep wants twice the silence of the one before, so that a container with a line a minute keeps its Python.
+        """
+        assert self._started is not None
+        streams = self._streams.saved()
+        if streams is None:
+            return
+        if self._noisy:
+            self._idle = min(self._idle * 2, LONGEST_IDLE)
+        started, listener = self._started, self._clients.listener
+        state = {
+            "root": self._store.root,
+            "run": self._store.run,
+            "container": self._container.to_list(),
+            "lock": self._lock,
+            "listener": listener,
+            "status": self._status,
+            "cgroup": self._cgroup,
+            "started": [started.pid, started.pidfd, started.terminal],
+            "began": self._began,
+            "delay": self._delay,
+            "idle": self._idle,
+            "streams": streams,
+        }
+        watched = {**self._streams.interests(), started.pidfd: select.POLLIN, listener: select.POLLIN}
+        if self._health is not None:
+            state["health"] = self._health.saved()
+            watched[self._health.timer] = select.POLLIN
+        kept = [self._lock, *self._streams.descriptors]
+        hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
+
+    def _serve(self, timeout: float | None) -> bool:
+        """One turn of the event loop; `timeout` in seconds. False if nothing happened."""
+        poll = select.poll()
+        started = self._started
+        if started is not None and not self._ended:
+            poll.register(started.pidfd, select.POLLIN)
+        wanted = self._streams.interests()
+        if self._health is not None and not self._ended:
+            wanted.update(self._health.interests())
+        for fd, read, write in self._clients.interests():
+            wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
+        for fd, mask in wanted.items():
+            poll.register(fd, mask)
+        happened = poll.poll(None if timeout is None else timeout * 1000)
+        for fd, mask in happened:
+            if started is not None and fd == started.pidfd:
+                self._ended = True
+            elif self._health is not None and (action := self._health.handle(fd)) is not None:
+                if action:
+                    self._unhealthy(action)
+                continue
+            elif not self._streams.handle(fd, mask):
+                readable = bool(mask & (select.POLLIN | select.POLLHUP | select.POLLERR))
+                self._clients.handle(fd, readable, bool(mask & select.POLLOUT))
+            self._noisy = True
+        return bool(happened)
+
+    def _watch_health(self) -> None:
+        text = self._config.get("annotations", {}).get("org.limpet.health")
+        if text:
+            from limpet.containers.health import Health
+
+            self._health = Health(self._store, self._container, jsontext.loads(text), self._began)
+
+    def _checks_seldom(self) -> bool:
+        """Between two checks there is time for a sleep that saves more than the waking costs."""
+        return self._health is None or (self._health.idle and self._health.seldom)
+
+    def _unhealthy(self, action: str) -> None:
+        """What --health-on-failure says. The loop goes on: its end is an end as any other."""
+        from limpet.containers import health, stop
+
+        if action == "kill" and self._started is not None:
+            stop.kill_all(self._container, self._started.pidfd)
+            return
+        self._starting_again = action == "restart"
+        health.end_run(self._store, self._container, for_good=action == "stop")
+
+    def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
+        if kind == frames.STDIN:
+            self._streams.feed(payload)
+        elif kind == frames.CLOSE_STDIN:
+            self._streams.end_input()
+        elif kind == frames.RESIZE and len(payload) == 4:
+            if self._streams.terminal is not None:
+                from limpet.kernel import terminal
+
+                rows, columns = int.from_bytes(payload[:2]), int.from_bytes(payload[2:])
+                terminal.set_size(self._streams.terminal, rows, columns)
+        elif kind == frames.SIGNAL and len(payload) == 4 and self._started is not None and not self._ended:
+            try:
+                process.pidfd_send_signal(self._started.pidfd, frames.number(payload))
+            except OSError:
+                pass
+
+    def _on_leave(self, client: Client) -> None:
+        """As Docker's StdinOnce: the input of `run -i` ends with its client; that of `run -d -i` only looked on."""
+        if client.first and not self._container.options.detach:
+            self._streams.end_input()
+
+    # The end
+
+    def _over(self, code: int, again: bool) -> None:
+        """Puts away what belonged to this run, records the exit and tells the clients."""
+        if self._health is not None:
+            self._health.close()
+            self._health = None
+        oom = controllers.oom_kills(self._container.id) > 0
+        if oom:
+            events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
+        self._put_away()
+        if self._cgroup is not None:
+            cgroup.remove(self._cgroup)
+        controllers.remove(self._container.id)
+        self._status.update(
+            state="restarting" if again else "exited",
+            pid=0,
+            pid_start=0,
+            exit_code=code,
+            finished_at=logfile.timestamp(time.time_ns()),
+            oom_killed=oom,
+        )
+        if not self._container.options.auto_remove:
+            try:
+                self._record(durable=True)
+            except OSError:
+                pass  # whoever waits shall hear the exit code all the same
+        seconds = int(time.monotonic() - self._began)
+        events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
+        self._clients.finish(code)
+
+    def _put_away(self) -> None:
+        assert self._started is not None
+        os.close(self._started.pidfd)
+        self._started = None
+        if self._container.options.runtime == "runc":
+            from limpet.containers import runc
+
+            runc.delete(self._run, self._directory)
+
+    def _again(self, code: int) -> bool:
+        if restarting.take_word(self._container, self._run):
+            self._config = {}  # written anew at the next start
+        whatever, self._starting_again = self._starting_again, False
+        options, restarts = self._container.options, self._status["restarts"]
+        return restarting.wanted(options, self._run, code, restarts, whatever=whatever)
+
+    def _pause(self, delay: float) -> bool:
+        """Waits before a restart; False if the container was stopped meanwhile (`stop` leaves a file)."""
+        end = time.monotonic() + delay
+        while (left := end - time.monotonic()) > 0:
+            self._serve(min(left, 0.1))
+            if os.path.exists(f"{self._run}/stopped"):
+                return False
+        return True
+
+    def _leave(self) -> None:
+        """Lets the clients read the rest, and sees to it that a `--rm` container is removed."""
+        self._log.close()
+        removing = self._container.options.auto_remove
+        end = time.monotonic() + PATIENCE
+        while (left := end - time.monotonic()) > 0:
+            if not (self._clients.unsent or (removing and self._clients.first is not None)):
+                break
+            self._serve(left)
+        if removing and os.path.exists(self._directory):
+            from limpet.containers import removal
+
+            removal.remove_from_monitor(self._store, self._container.id, self._lock)
+        self._clients.close()
+
+    def _record(self, *, durable: bool = True, **changes: object) -> None:
+        self._status.update(changes)
+        state.record(self._directory, self._status, durable=durable)
