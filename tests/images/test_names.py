@@ -36,6 +36,31 @@ def test_tag_gives_a_name_and_takes_it_from_another(store: Store, make_image: Ma
     assert catalog.find(store, "localhost:5000/x").id == second.id
 
 
+def test_a_tag_has_the_manifest_of_the_name_that_it_was_made_of(store: Store, make_image: MakeImage) -> None:
+    """One image may have come in several manifests, and in an index beside images that are none of its business."""
+    image = make_image("a:1", "b:1", "c:1", layers=FILES)
+    index = f"sha256:{9:064x}"
+    for number, name in enumerate(("a:1", "b:1", "c:1"), 1):
+        digest = f"sha256:{number:064x}"
+        store.db.run("INSERT INTO manifest VALUES (?, ?, 'application/json')", digest, image.id)
+        store.db.run(
+            "UPDATE name SET manifest = ?, index_digest = ? WHERE reference = ?",
+            digest,
+            index if name == "a:1" else None,
+            f"docker.io/library/{name}",
+        )
+
+    def of(source: str) -> tuple[str, str | None]:
+        row: tuple[str, str | None] = store.db.row(
+            "SELECT manifest, index_digest FROM name WHERE reference = ?", names.tag(store, source, "new:1")
+        )
+        return row
+
+    assert of("c:1") == (f"sha256:{3:064x}", None)
+    assert of("a:1") == (f"sha256:{1:064x}", index)
+    assert of(image.id) == (f"sha256:{2:064x}", None)
+
+
 def test_tag_of_what_is_not_there_or_as_what_cannot_be(store: Store, make_image: MakeImage) -> None:
     make_image("a:1", layers=FILES)
     with pytest.raises(NotFound, match="No such image: b"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -182,6 +183,16 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert answer.status == 507
             assert "No space left on device" in answer.json()["errors"][0]["message"]
             assert list((ours.directory / "uploads").iterdir()) == []
+            place = ours("POST", "/v2/a/blobs/uploads/").headers["Location"]
+            assert ours("PATCH", place, data).status == 507
+            (upload,) = (ours.directory / "uploads").iterdir()
+            assert (upload / "data").stat().st_size == 0  # what does not fit is not kept: others need the space
+            filler = ours.directory / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            assert ours("GET", "/healthz").status == 503
+            filler.unlink()
             image = image_of("small")
             push(ours, "a", "x", image)
             assert ours("GET", "/v2/a/manifests/x").body == image.manifest

@@ -28,10 +28,14 @@ def tag(store: Store, source: str, target: str) -> str:
         raise Invalid(f"'{target}' has a digest", "a name to give has a tag at most")
     with store.db.transaction():
         image_id = catalog.find_id(store, source)
-        # A new name has the manifest of the old one, so that a push or a save sends what was pulled.
+        # A new name has the manifest of the old one, so that a push or a save sends what was pulled. Another name of
+        # the image may have come with another manifest, or in an index with images that it has nothing to do with.
+        names = [row[0] for row in store.db.rows("SELECT reference FROM name WHERE image_id = ? ORDER BY 1", image_id)]
         row = store.db.row(
-            "SELECT manifest, index_digest FROM name WHERE image_id = ? AND manifest IS NOT NULL ORDER BY reference",
+            "SELECT manifest, index_digest FROM name WHERE image_id = ?1 AND manifest IS NOT NULL"
+            " ORDER BY reference != ?2, index_digest IS NOT NULL, reference",
             image_id,
+            _given_name(store, source, names),
         )
         store.db.run(
             "INSERT INTO name (reference, image_id, manifest, index_digest, implicit) VALUES (?1, ?2, ?3, ?4, 0)"

@@ -157,10 +157,10 @@ class Registry:
                     " login",
                     f"check the name, or log in: limpet login {self.domain}{used}",
                 )
-            return Refused(
-                f"{action} access denied for {self.domain}/{repository}: {said}",
-                f"log in as somebody who may: limpet login {self.domain}{used}",
-            )
+            hint = f"log in as somebody who may: limpet login {self.domain}{used}"
+            if "quota" in said:
+                hint = f"remove something there: limpet registry delete {self.domain}/{repository}:TAG"
+            return Refused(f"{action} access denied for {self.domain}/{repository}: {said}", hint)
         if status == 400 and self.connection.plain and "HTTPS" in said:
             return Refused(f"{self.domain} speaks TLS", "registries on this machine are spoken to in plain HTTP")
         return Refused(f"{name}: {said}")

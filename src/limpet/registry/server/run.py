@@ -31,7 +31,8 @@ def serve(config: Config, address: Address, certificate: tuple[str, str] | None 
     measures = metrics.prepare(config.workers)
     scheme = "https" if context is not None else "http"
     shown = str(address) if address.path else f"{scheme}://{address}"
-    print(f"serving {config.storage} on {shown}", flush=True)
+    what = "this machine's images" if config.images is not None else config.storage
+    print(f"serving {what} on {shown}", flush=True)
 
     def work(number: int, parent: int | None) -> None:
         async def main(stop: asyncio.Event) -> None:

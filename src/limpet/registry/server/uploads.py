@@ -129,13 +129,19 @@ class Appender:
         self.fd = fd
         self.size = size
         self.hasher = hasher
+        self._start = size
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Raises OSError for a full disk; then the upload ends with what could be written."""
+        """Raises OSError for a full disk; then the upload is what it was: others need the space."""
         for piece in pieces:
             view = memoryview(piece)
             while view:
-                count = os.write(self.fd, view)
+                try:
+                    count = os.write(self.fd, view)
+                except OSError:
+                    os.ftruncate(self.fd, self._start)
+                    self.size, self.hasher = self._start, None
+                    raise
                 if self.hasher is not None:
                     self.hasher.update(view[:count])
                 self.size += count
