@@ -352,6 +352,9 @@ def test_any_profile_as_the_model(profile: dict[str, Any], data: st.DataObject) 
     for architecture in (*MACHINES["x86_64"], "ARM"):
         for number in sorted(numbers_of(architecture)):
             number |= X32 if architecture == "X32" else 0
+            if architecture == "X86" and number in (102, 117) and not all(rule["args"] for rule in profile["syscalls"]):
+                # The model does not know the order of a rule without conditions for `shmget` and one for `ipc`.
+                continue
             for arguments in data.draw(st.lists(st.tuples(values, values, values), min_size=3, max_size=3)):
                 expected = model(profile, architecture, number, arguments)
                 assert ours.decide(architecture, number, arguments) == expected, (architecture, number, arguments)
