@@ -141,17 +141,3 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     if isinstance(val, str) and "sha256:" in val:
         return val.partition("sha256:")[0] + "digest"
     return None
-
-
-SLOW_FILES = frozenset(
-    {"test_faults", "test_health", "test_limits", "test_server_clients", "test_server_gc", "test_server_limits"}
-    | {"test_server_protocol", "test_stats", "test_step_mounts", "test_team", "test_worker", "test_hibernation"}
-    | {"test_full_disk", "test_concurrent", "test_resume", "test_recovery", "test_server_access", "test_upload"}
-)
-"""Whole files that `./check --quick` leaves out: they wait for servers, clocks and the kernel."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in SLOW_FILES:
-            item.add_marker(pytest.mark.slow)

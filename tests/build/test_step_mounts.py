@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 class Builder:
     def __init__(self, limpet: Any, directory: Path, base: str) -> None:

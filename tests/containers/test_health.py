@@ -14,6 +14,8 @@ from limpet.containers import healthcheck, hibernation, state
 from limpet.errors import Invalid
 from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 OK = "test -e /dev/shm/ok"
 FAST = ("--health-interval", "100ms", "--health-retries", "2")
 

@@ -18,7 +18,10 @@ import pytest
 from limpet.containers import hibernation
 from limpet.kernel import machinecode
 
-pytestmark = pytest.mark.skipif(not hibernation.possible(), reason="no machine code for this machine")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hibernation.possible(), reason="no machine code for this machine"),
+]
 
 
 def test_the_bytes_are_the_listing(tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ from limpet.errors import Invalid, Refused
 from limpet.kernel import cgroup, controllers
 from limpet.store.store import Store
 
-pytestmark = pytest.mark.skipif(
-    cgroup.root() is None or not all(map(controllers.version, controllers.NAMES)),
-    reason="needs the controllers memory, pids, io, cpu and cpuset",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        cgroup.root() is None or not all(map(controllers.version, controllers.NAMES)),
+        reason="needs the controllers memory, pids, io, cpu and cpuset",
+    ),
+]
 HOG = "tail /dev/zero"  # keeps the last line, which never ends
 RUNTIMES = [
     "limpet",

@@ -18,6 +18,8 @@ from limpet.store.files import remove_tree
 from limpet.store.store import Store
 from limpet.units import seconds_of
 
+pytestmark = pytest.mark.slow
+
 Limpet = Any
 
 

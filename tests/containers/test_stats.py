@@ -17,10 +17,13 @@ from limpet.containers import state, stats
 from limpet.kernel import cgroup, controllers, usage
 from limpet.store.store import Store
 
-pytestmark = pytest.mark.skipif(
-    cgroup.root() is None or not all(map(controllers.version, controllers.NAMES)),
-    reason="needs the controllers memory, pids, io and cpu",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        cgroup.root() is None or not all(map(controllers.version, controllers.NAMES)),
+        reason="needs the controllers memory, pids, io and cpu",
+    ),
+]
 HEADERS = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Handler = http.server.BaseHTTPRequestHandler
 
+pytestmark = pytest.mark.slow
+
 TAR = server.tar_of({"file": os.urandom(3_000_000)})
 IMAGE = server.make_image([TAR])
 (LAYER,) = IMAGE.layers

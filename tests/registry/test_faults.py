@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 QUICK, MANY = 8, 120
 """Rounds for each registry; each is a push, a pull and a copy, so 360 for one registry with the slow ones."""
 

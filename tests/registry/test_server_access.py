@@ -24,6 +24,8 @@ from limpet.registry.server.tokens import Tokens
 from limpet.registry.server.users import Users
 from limpet.serving import tls
 
+pytestmark = pytest.mark.slow
+
 ACCESS = """
 [groups]
 team = ["anna", "bert"]

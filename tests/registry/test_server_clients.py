@@ -18,6 +18,8 @@ from tests.registry.server import Image, digest_of, make_image, make_index, tar_
 
 from limpet.oci import media
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:

@@ -19,6 +19,8 @@ from limpet.oci import media
 from limpet.registry.server import gc
 from limpet.registry.server.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 
 def age(directory: Path, seconds: float = 7200) -> None:
     """Makes all files and directories older."""

@@ -18,6 +18,8 @@ from tests.registry.test_server_protocol import image_of, push, push_blob, put_m
 
 from limpet.oci import media
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_repository_over_its_quota(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--quota", "1m") as ours:

@@ -13,6 +13,8 @@ import bcrypt
 import pytest
 from tests.registry.ours import Ours, serving
 
+pytestmark = pytest.mark.slow
+
 ACCESS = """
 [[rule]]
 repositories = "team/**"

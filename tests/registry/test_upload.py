@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Handler = http.server.BaseHTTPRequestHandler
 
+pytestmark = pytest.mark.slow
+
 SMALL, BIG = os.urandom(1000), os.urandom(3 << 20)
 
 

@@ -24,6 +24,8 @@ from limpet.serving import bodies, files, listen, worker
 from limpet.serving.accesslog import AccessLog
 from limpet.serving.limits import Bucket, Limits
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
 
 

@@ -17,6 +17,8 @@ from limpet.store.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 4
 
 
