@@ -109,7 +109,6 @@ def test_digests_are_kept_between_builds(store: Store, tmp_path: Path) -> None:
                 for e in tree.copies(("",), "/", target_is_directory=True)
                 if stat.S_ISREG(e.mode)
             }
-            tree.remember()
         finally:
             tree.close()
         return found, kept

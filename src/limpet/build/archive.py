@@ -20,7 +20,7 @@ from limpet.layers.fields import verify_checksum
 from limpet.layers.limits import from_environment
 from limpet.layers.tar import Scanner
 from limpet.layers.tree import Tree
-from limpet.store.files import remove_tree
+from limpet.store.files import remove_tree, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,9 +90,6 @@ class Archive:
             digest.update(piece)
         return digest.hexdigest()
 
-    def remember(self) -> None:
-        pass
-
     def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
         return self._nodes[entry.path].xattrs
 
@@ -105,9 +102,7 @@ class Archive:
         kind = compression.detect(os.pread(fd, 16, 0))
         for piece in compression.decompress(_Reader(fd), kind, max_ratio=limits.max_ratio):
             scanner.feed(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(data, view) :]
+            write_all(data, piece)
         scanner.finish(data)
         broken = self._tree.unresolved()
         if broken:

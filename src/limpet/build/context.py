@@ -83,6 +83,8 @@ class Tree:
 
     def close(self) -> None:
         os.close(self._fd)
+        if self._digests is not None:
+            self._digests.save()
 
     def open(self, path: str) -> int:
         """A descriptor for reading a regular file; a link that COPY names itself is followed within the tree."""
@@ -153,11 +155,6 @@ class Tree:
         if self._digests is not None and entry.stamp:
             self._digests.put(entry.path, entry.stamp, max(entry.stamp[:2]), found)
         return found
-
-    def remember(self) -> None:
-        """Keeps the digests that were found."""
-        if self._digests is not None:
-            self._digests.save()
 
     def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
         """A regular file. Raises Invalid if it became shorter meanwhile."""

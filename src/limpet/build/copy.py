@@ -38,9 +38,6 @@ class Source(Protocol):
 
     def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]: ...
 
-    def remember(self) -> None:
-        """Keeps what `content` found out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -56,9 +53,6 @@ class Text:
 
     def xattrs(self, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
         return ()
-
-    def remember(self) -> None:
-        pass
 
 
 class Copying:
@@ -105,8 +99,6 @@ class Copying:
                 *xattrs,
             )
             total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
-        for source in {id(source): source for _, source in self._items}.values():
-            source.remember()
         return total.hexdigest()
 
     def write(self) -> str:

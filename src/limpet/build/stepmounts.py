@@ -58,6 +58,7 @@ class StepMounts:
         self._say = say
         self._stack = ExitStack()
         self._directory = ""
+        self._number = 0
         self._agents = 0
         self.mounts: list[str] = []
         self.tmpfs: list[str] = []
@@ -108,7 +109,8 @@ class StepMounts:
             os.mkdir(self._directory, 0o700)
             self._stack.callback(remove_tree, self._directory)
             self._stack.enter_context(mounts.Private())
-        path = f"{self._directory}/{purpose}-{len(self.targets)}-{len(self.env)}"
+        path = f"{self._directory}/{purpose}-{self._number}"
+        self._number += 1
         os.mkdir(path, 0o755)
         return path
 

@@ -20,7 +20,7 @@ from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import catalog
 from limpet.kernel import signals
 from limpet.store import eventlog, faults
-from limpet.store.files import remove_tree, sync_directory
+from limpet.store.files import remove_tree, sync_directory, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ def _make_directory(store: Store, directory: str, image: dict[str, Any], mounts:
 def _write(path: str, text: str, durable: bool) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        data = memoryview(text.encode())
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, text.encode())
         if durable:
             os.fsync(fd)
     finally:

@@ -11,6 +11,7 @@ import time
 
 from limpet.containers.options import LOG_MAX_FILE, LOG_MAX_SIZE, parse_size
 from limpet.errors import Invalid
+from limpet.store.files import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ class LogFile:
         try:
             if self._fd < 0 or self._size >= self._max_size > 0:
                 self._open()
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, data)
         except OSError:  # a full disk must not stop the container: the lines are lost
             return
         self._size += len(data)

@@ -9,6 +9,7 @@ import time
 from limpet import jsontext
 from limpet.containers import bundle, clients, events, frames, hibernation, logfile, restarting, runtime, state
 from limpet.containers.outcome import STARTED, StartFailed, pack
+from limpet.containers.state import NEVER
 from limpet.containers.streams import Streams
 from limpet.errors import LimpetError, reason
 from limpet.kernel import cgroup, controllers, devices, process, signals
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     Config = dict[str, Any]
 
-NEVER = "0001-01-01T00:00:00Z"
 FIRST_IDLE = 2.0  # seconds of silence before the monitor gives its memory back
 LONGEST_IDLE = 300.0
 PATIENCE = 10.0  # for clients that do not read the end

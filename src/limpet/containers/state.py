@@ -25,7 +25,7 @@ from limpet import jsontext
 from limpet.containers.options import Options
 from limpet.errors import Conflict, NotFound
 from limpet.kernel import cgroup
-from limpet.store.files import overwrite, remove_tree, write_file
+from limpet.store.files import in_use, overwrite, remove_tree, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,16 +181,9 @@ def record(directory: str, status: dict[str, Any], *, durable: bool) -> None:
 def monitored(store: Store, container_id: str) -> bool:
     """Whether a monitor holds the container's lock."""
     try:
-        fd = os.open(f"{store.run_path(container_id)}/lock", os.O_RDONLY | os.O_CLOEXEC)
+        return in_use(f"{store.run_path(container_id)}/lock")
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def try_lock(store: Store, container: Container) -> int:

@@ -16,6 +16,7 @@ from limpet.errors import Corrupt, Invalid, NotFound
 from limpet.kernel import fs
 from limpet.layers import compression, limits
 from limpet.layers.fields import number, pax_records, verify_checksum
+from limpet.store.files import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,9 +188,7 @@ def _spool(store: Store, fd: int, head: bytes, kind: str) -> int:
             size += len(piece)
             if size > bounds.max_size:
                 raise Invalid(f"the archive is larger than {bounds.max_size} bytes", "LIMPET_MAX_LAYER_SIZE sets it")
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(target, view) :]
+            write_all(target, piece)
     except BaseException:
         os.close(target)
         raise

@@ -7,14 +7,12 @@ it is forced. What nothing needs afterwards is freed before `remove` returns.
 
 from __future__ import annotations
 
-import fcntl
-import os
-
 from limpet.errors import Conflict, Invalid
 from limpet.images import catalog
 from limpet.images.collect import collect
 from limpet.oci import digest, reference
 from limpet.store import eventlog, faults
+from limpet.store.files import in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,14 +163,4 @@ def _running(store: Store, image_id: str) -> str:
 
 def runs(store: Store, container_id: str) -> bool:
     """Whether somebody holds the lock in the container's run directory: its monitor."""
-    try:
-        fd = os.open(f"{store.run_path(container_id)}/lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return in_use(f"{store.run_path(container_id)}/lock")

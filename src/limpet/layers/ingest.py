@@ -20,7 +20,7 @@ from limpet.layers.limits import from_environment
 from limpet.layers.tar import Scanner
 from limpet.layers.tree import Tree
 from limpet.store import faults
-from limpet.store.files import remove_tree, sync_directory
+from limpet.store.files import remove_tree, sync_directory, write_all
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -70,9 +70,7 @@ class Ingest:
         self._scanner.feed(piece)
         self._hash.update(piece)
         self._size += len(piece)
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, piece)
 
     def finish(self, expected_diff_id: str | None = None, *, durable: bool = False) -> LayerInfo:
         """Checks the digest, writes the index, and makes the layer visible. `durable`: on disk when this returns.

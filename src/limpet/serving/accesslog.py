@@ -7,6 +7,8 @@ import json
 import os
 import time
 
+from limpet.store.files import write_all
+
 _ESCAPE = json.encoder.encode_basestring_ascii
 
 
@@ -57,7 +59,6 @@ class AccessLog:
         data = "".join(self._lines).encode("ascii", "replace")
         self._lines, self._size = [], 0
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            write_all(self._fd, data)
         except OSError:
             pass

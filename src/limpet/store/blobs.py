@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from limpet.errors import Corrupt, NotFound
 from limpet.oci import digest as digests
 from limpet.store import faults
-from limpet.store.files import sync_directory
+from limpet.store.files import sync_directory, write_all
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,9 +38,7 @@ class BlobWriter:
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         self._hash.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, chunk)
         self.size += len(chunk)
 
     def verify(self, expected: str | None = None, size: int | None = None) -> str:

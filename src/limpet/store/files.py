@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from limpet.store import faults
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """All of it, in as many calls as it takes (write(2) may take less)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
@@ -15,9 +23,7 @@ def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = Tru
     temporary = f"{path}.new-{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         if durable:
             os.fsync(fd)
     except BaseException as e:
@@ -38,13 +44,26 @@ def put(path: str, data: bytes, mode: int = 0o600) -> None:
     """Writes a file that is made anew before each use: neither atomic nor durable. Raises OSError with the path."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
     except OSError as e:
         raise OSError(e.errno, e.strerror, path) from None
     finally:
         os.close(fd)
+
+
+def in_use(path: str) -> bool:
+    """Whether somebody holds the file's lock (flock(2)) for himself. A file that is not there is nobody's."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def overwrite(path: str, data: bytes) -> None:

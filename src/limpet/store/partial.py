@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from limpet.errors import Corrupt
 from limpet.oci import digest as digests
 from limpet.store import blobs, faults
+from limpet.store.files import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,9 +61,7 @@ class PartialBlob:
 
     def write(self, chunk: bytes) -> None:
         self._hash.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, chunk)
         self.size += len(chunk)
 
     def verify(self) -> None:

@@ -200,9 +200,7 @@ class Storage:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         path = f"{self.root}/{name}"
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            files.write_all(fd, data)
             os.fsync(fd)
             faults.reach("registry-file-written")
             os.rename(temporary, path)

@@ -160,24 +160,10 @@ def expire(storage: Storage, seconds: float) -> int:
                 moment = os.stat(data if os.path.exists(data) else path).st_mtime
             except FileNotFoundError:
                 continue
-            if moment < limit and not _in_use(f"{path}/data"):
+            if moment < limit and not files.in_use(f"{path}/data"):
                 files.remove_tree(path)
                 count += 1
     return count
-
-
-def _in_use(path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _hash_file(path: str, algorithm: str) -> Any:
