@@ -17,7 +17,7 @@ from limpet.build.language.nearest import did_you_mean
 from limpet.build.planner import Base, Request
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError, NotFound
-from limpet.images import catalog
+from limpet.images import catalog, importer
 from limpet.oci import reference
 
 if TYPE_CHECKING:
@@ -97,11 +97,10 @@ def build(
                 raise Invalid(message, "# check=error=true makes it an error")
             if check_ports is not None:
                 check_ports(tuple(made.target.config.get("ExposedPorts") or ()))
-            return executor.execute(
+            result = executor.execute(
                 store,
                 made,
                 context,
-                targets,
                 labels=labels or {},
                 epoch=epoch,
                 no_cache=no_cache,
@@ -109,6 +108,7 @@ def build(
                 say=say,
                 progress=progress,
             )
+            return importer.add_image(store, result.config, result.layers, targets)
     finally:
         context.close()
 

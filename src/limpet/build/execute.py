@@ -23,18 +23,17 @@ from limpet.build.language.lines import printable
 from limpet.build.place import write_directory
 from limpet.build.stepmounts import Bound, StepMounts
 from limpet.errors import LimpetError
-from limpet.images import catalog, ensure, importer
+from limpet.images import catalog, ensure
 from limpet.layers import durable
 from limpet.layers.driver import driver
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from limpet.build.plan import Copy, Origin, Plan, Run, Stage, Step
     from limpet.build.stepmounts import Given
     from limpet.images.catalog import Image
-    from limpet.oci.reference import Reference
     from limpet.progress import Progress
     from limpet.store.store import Store
 
@@ -52,11 +51,18 @@ class _State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a plan came to: the config blob and the layers, bottom first. No image of the store yet."""
+
+    config: bytes
+    layers: tuple[str, ...]
+
+
 def execute(
     store: Store,
     made: Plan,
     context: Tree,
-    names: Sequence[Reference],
     *,
     labels: Mapping[str, str],
     epoch: int,
@@ -64,13 +70,13 @@ def execute(
     given: Given,
     say: Callable[[str], None],
     progress: Progress,
-) -> Image:
-    """Runs the plan, and gives the image of its target the `names`. The caller holds a lease. Raises LimpetError.
+) -> Made:
+    """Runs the plan. The caller holds a lease. Raises LimpetError.
 
     `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier one.
     """
     refusals.check(made)
-    return _Execution(store, made, context, epoch, no_cache, given, say, progress).run(names, labels)
+    return _Execution(store, made, context, epoch, no_cache, given, say, progress).run(labels)
 
 
 class _Execution:
@@ -98,7 +104,7 @@ class _Execution:
         self.total = sum(not isinstance(step, plan.Note) for stage in made.stages for step in stage.steps)
         self.number = 0
 
-    def run(self, names: Sequence[Reference], labels: Mapping[str, str]) -> Image:
+    def run(self, labels: Mapping[str, str]) -> Made:
         for stage in self.plan.stages:
             state = self.states[stage.number] = self._begin(stage)
             for step in stage.steps:
@@ -111,7 +117,7 @@ class _Execution:
         state = self.states[target.number]
         durable.settle(self.store)  # one sync for the layers of all steps
         config = image_config(target, state.document, state.layers, state.history, labels, self.plan, self.epoch)
-        return importer.add_image(self.store, config, state.layers, names)
+        return Made(config, tuple(state.layers))
 
     def _begin(self, stage: Stage) -> _State:
         base = stage.base
