@@ -7,6 +7,7 @@
     context      where COPY takes files from; `archive` what ADD unpacks; `digests` what earlier builds found out
     execute      a plan to an image: `copy` and `run` make layers, `place` says what is where in the image
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
+    report       what a build tells while it runs: events, which `limpet.cli` shows
     build        all of it, as `limpet build` and `limpet up` call it
 
 No module below `execute` makes anything; `language` does no I/O at all.

@@ -15,6 +15,7 @@ from limpet.build.language import dockerfile, ignore, notes, program, variables
 from limpet.build.language.checks import check_program
 from limpet.build.language.nearest import did_you_mean
 from limpet.build.planner import Base, Request
+from limpet.build.report import Planned, now, steps
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.images import catalog, importer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from limpet.build.language.dockerfile import Dockerfile
     from limpet.build.language.ignore import Ignore
     from limpet.build.plan import Plan
+    from limpet.build.report import Report
     from limpet.images.catalog import Image
     from limpet.progress import Progress
     from limpet.store.store import Store
@@ -44,6 +46,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
+    text: str
     file: Dockerfile
     ignored: Ignore
     checks: notes.Options
@@ -70,10 +73,10 @@ def build(
     no_cache: bool = False,
     given: Given | None = None,
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
-    say: Callable[[str], None],
-    progress: Progress,
+    report: Report,
 ) -> Image:
-    """Builds, and gives the image the `names`. Findings of the checks are said. Raises LimpetError.
+    """Builds, and gives the image the `names`. Raises LimpetError. What happens is told to `report`, findings of
+    the checks too.
 
     `check_ports` gets what the image will expose before the first step runs, and may raise: nobody has to wait for a
     build of which the result can't be started.
@@ -84,19 +87,23 @@ def build(
     context = open_context(asked.directory, read.ignored, Digests(store, asked.directory))
     try:
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            made, checked = _plan(read, asked, _bringing(store, progress))
+            made, checked = _plan(read, asked, _bringing(store, report))
             for finding in checked.findings:
-                say(f"warning: {finding.rule.name}: {finding.text}")
+                text, rule = f"{finding.rule.name}: {finding.text}", finding.rule
+                report.say(text, warning=True, rule=rule.name, url=rule.url, line=finding.line)
             if made is None or checked.error is not None:
                 raise checked.error or AssertionError
             for text in _unused(read.file, asked.arguments):
-                say(f"warning: {text}")
+                report.say(text, warning=True)
             if checked.findings and checked.is_error:
                 rules = ", ".join(sorted({finding.rule.name for finding in checked.findings}))
                 message = f"{read.file.path}: lint violation found for rules: {rules}"
                 raise Invalid(message, "# check=error=true makes it an error")
             if check_ports is not None:
                 check_ports(tuple(made.target.config.get("ExposedPorts") or ()))
+            shown = tuple(steps(made).values())
+            planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
+            report.emit(planned)
             result = executor.execute(
                 store,
                 made,
@@ -105,8 +112,7 @@ def build(
                 epoch=epoch,
                 no_cache=no_cache,
                 given=given or Given(),
-                say=say,
-                progress=progress,
+                to=report,
             )
             return importer.add_image(store, result.config, result.layers, targets)
     finally:
@@ -186,7 +192,7 @@ def _read(asked: Asked) -> _Read:
         text, shown = _read_file(path), os.path.relpath(path)
         ignored = ignore.read(directory, path)
     file = dockerfile.parse(text, shown)
-    return _Read(file, ignored, _options(file, asked))
+    return _Read(text, file, ignored, _options(file, asked))
 
 
 def _options(file: Dockerfile, asked: Asked) -> notes.Options:

@@ -16,10 +16,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import plan, refusals
+from limpet.build import plan, refusals, report
 from limpet.build.context import Tree, escaped
 from limpet.build.copy import Copying
-from limpet.build.language.lines import printable
 from limpet.build.place import write_directory
 from limpet.build.stepmounts import Bound, StepMounts
 from limpet.errors import LimpetError
@@ -29,9 +28,10 @@ from limpet.layers.driver import driver
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from limpet.build.plan import Copy, Origin, Plan, Run, Stage, Step
+    from limpet.build.report import Report
     from limpet.build.stepmounts import Given
     from limpet.images.catalog import Image
     from limpet.progress import Progress
@@ -68,15 +68,15 @@ def execute(
     epoch: int,
     no_cache: bool,
     given: Given,
-    say: Callable[[str], None],
-    progress: Progress,
+    to: Report,
 ) -> Made:
     """Runs the plan. The caller holds a lease. Raises LimpetError.
 
-    `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier one.
+    What happens is told `to` the report. `epoch`, in Unix seconds, is the time of every file and of the image itself,
+    unless a RUN step sets an earlier one.
     """
     refusals.check(made)
-    return _Execution(store, made, context, epoch, no_cache, given, say, progress).run(labels)
+    return _Execution(store, made, context, epoch, no_cache, given, to).run(labels)
 
 
 class _Execution:
@@ -88,8 +88,7 @@ class _Execution:
         epoch: int,
         no_cache: bool,
         given: Given,
-        say: Callable[[str], None],
-        progress: Progress,
+        to: Report,
     ) -> None:
         self.store = store
         self.plan = made
@@ -97,19 +96,16 @@ class _Execution:
         self.epoch = epoch
         self.no_cache = no_cache
         self.given = given
-        self.say = say
-        self.progress = progress
+        self.report = to
         self.states: dict[int, _State] = {}
-        # Numbered are the steps that are shown: those of which the only trace is the config have nothing to tell.
-        self.total = sum(not isinstance(step, plan.Note) for stage in made.stages for step in stage.steps)
-        self.number = 0
+        self.numbers = {key: step.number for key, step in report.steps(made).items()}
 
     def run(self, labels: Mapping[str, str]) -> Made:
         for stage in self.plan.stages:
             state = self.states[stage.number] = self._begin(stage)
-            for step in stage.steps:
+            for place, step in enumerate(stage.steps):
                 try:
-                    self._step(stage, state, step)
+                    self._step(stage, state, step, self.numbers.get((stage.number, place), 0))
                 except LimpetError as e:
                     message = step.place.located(self.plan.path, e.message)
                     raise type(e)(message, e.hint, exit_code=e.exit_code) from e
@@ -131,18 +127,36 @@ class _Execution:
         history = list(image.config.get("history") or [])
         return _State(layers, _key(image.id, str(self.epoch)), image.config, history)
 
-    def _step(self, stage: Stage, state: _State, step: Step) -> None:
+    def _step(self, stage: Stage, state: _State, step: Step, number: int) -> None:
+        """One step, told from its begin to its end. `number`: as it is shown, 0 if it isn't."""
         entry: dict[str, Any] = {"created": _time(self.epoch), "created_by": step.created_by, "comment": _HISTORY}
         state.history.append(entry)
         if isinstance(step, plan.Note):
             entry["empty_layer"] = True
             return
-        self.number += 1
-        head = f"[{self.number}/{self.total}] "
-        if len(self.plan.stages) > 1:
-            head += f"{stage.title}: "
-        begin = time.monotonic()
-        shown = printable(step.place.text.partition("\n")[0])
+        emit = self.report.emit
+        emit(report.Began(report.now(), number))
+        try:
+            result, diff_id = self._result(stage, state, step, number)
+        except LimpetError as e:
+            emit(report.Ended(report.now(), number, report.FAILED, e.message))
+            raise
+        except BaseException as e:
+            kind = report.CANCELLED if isinstance(e, KeyboardInterrupt) else report.FAILED
+            emit(report.Ended(report.now(), number, kind, str(e)))
+            raise
+        if diff_id is None:
+            entry["empty_layer"] = True
+            emit(report.Ended(report.now(), number, result))
+            return
+        state.layers.append(diff_id)
+        row = self.store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
+        emit(report.Ended(report.now(), number, result, layer=diff_id, size=row[0] if row is not None else 0))
+
+    def _result(
+        self, stage: Stage, state: _State, step: Copy | Run | plan.Directory, number: int
+    ) -> tuple[str, str | None]:
+        """(how it ended, its layer); the state has its key."""
         copying: Copying | None = None
         bound: dict[int, Bound] = {}
         roots: list[Tree] = []
@@ -159,23 +173,19 @@ class _Execution:
             state.key = _key(state.key, inputs)
             row = self.store.db.row("SELECT diff_id FROM build_step WHERE key = ?", state.key)
             if row is not None and not self.no_cache:
-                state.layers.append(row[0])
-                self.say(f"{head}{shown}: cached")
-                return
-            diff_id = self._make(stage, state, step, copying, bound, lambda: self.say(head + shown))
+                return report.CACHED, row[0]
+            self.report.emit(report.Making(report.now(), number))
+            diff_id = self._make(stage, state, step, copying, bound, number)
         finally:
             if copying is not None:
                 copying.close()
             for root in roots:
                 root.close()
         if diff_id is None:
-            entry["empty_layer"] = True
-            self.say(f"{head}{shown}: is there already")
-            return
+            return report.EMPTY, None
         with self.store.db.transaction(durable=False):
             self.store.db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", state.key, diff_id)
-        state.layers.append(diff_id)
-        self.say(f"{head}ran in {time.monotonic() - begin:.1f} s")
+        return report.RAN, diff_id
 
     def _make(
         self,
@@ -184,22 +194,22 @@ class _Execution:
         step: Copy | Run | plan.Directory,
         copying: Copying | None,
         bound: Mapping[int, Bound],
-        announce: Callable[[], None],
+        number: int,
     ) -> str | None:
         if isinstance(step, plan.Directory):
-            diff_id = write_directory(self.store, state.layers, step.path, step.user, self.epoch)
-            if diff_id is not None:
-                announce()
-            return diff_id
-        announce()
+            return write_directory(self.store, state.layers, step.path, step.user, self.epoch)
         if copying is not None:
             return copying.write()
         from limpet.build.run import run_step  # a build that finds all in the cache needs no containers
 
         assert isinstance(step, plan.Run)
         image_id = stage.base.id if stage.base.kind == "image" else ""
-        with StepMounts(self.store, step, bound, self.given, self.say) as ready:
-            return run_step(self.store, state.layers, step, state.document, image_id, self.epoch, ready)
+
+        def output(stream: int, data: bytes) -> None:
+            self.report.emit(report.Output(report.now(), number, stream, data))
+
+        with StepMounts(self.store, step, bound, self.given, self.report.say) as ready:
+            return run_step(self.store, state.layers, step, state.document, image_id, self.epoch, ready, output)
 
     def _bound(self, step: Run) -> dict[int, Bound]:
         """Where the binds and caches of a RUN take their files, by the mount's place."""
@@ -214,7 +224,7 @@ class _Execution:
                 before = self.states[origin.stage]
                 found[number] = Bound(tuple(before.layers), before.key)
             elif origin.kind == "image":
-                image = image_for(self.store, origin.image, self.plan.platform, self.progress)
+                image = image_for(self.store, origin.image, self.plan.platform, self.report)
                 found[number] = Bound(tuple(catalog.layers(self.store, image.id)), image.id)
         return found
 
@@ -245,7 +255,7 @@ class _Execution:
         elif origin.kind == "scratch":
             title, layers = "scratch", []
         else:
-            image = image_for(self.store, origin.image, self.plan.platform, self.progress)
+            image = image_for(self.store, origin.image, self.plan.platform, self.report)
             title, layers = f"the image {origin.image}", catalog.layers(self.store, image.id)
         tree = Tree(driver(self.store).mount(layers), title, owners=True)
         roots.append(tree)

@@ -15,6 +15,8 @@ from limpet.layers import driver
 from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.build.plan import Run
     from limpet.build.stepmounts import StepMounts
     from limpet.store.store import Store
@@ -28,8 +30,11 @@ def run_step(
     image_id: str,
     epoch: int,
     ready: StepMounts,
+    output: Callable[[int, bytes], None],
 ) -> str:
-    """The diff ID of the layer. Its output goes to standard error. Raises LimpetError if the command fails.
+    """The diff ID of the layer. Raises LimpetError if the command fails.
+
+    `output` gets what it writes, as it comes: 1 or 2 (standard output, standard error), and the bytes.
 
     `document` is the base image's config, for its platform. Of its inner object nothing counts that the step doesn't
     say, volumes least of all: what the step writes there belongs to the layer. `ready`: its mounts.
@@ -37,13 +42,22 @@ def run_step(
     image = Image(image_id, {**document, "config": {}}, [], 0)
     scripts = _write_scripts(store, step)
     try:
-        return _run(store, layers, step, image, scripts, epoch, ready)
+        return _run(store, layers, step, image, scripts, epoch, ready, output)
     finally:
         if scripts:
             remove_tree(scripts)
 
 
-def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str, epoch: int, ready: StepMounts) -> str:
+def _run(
+    store: Store,
+    layers: list[str],
+    step: Run,
+    image: Image,
+    scripts: str,
+    epoch: int,
+    ready: StepMounts,
+    output: Callable[[int, bytes], None],
+) -> str:
     env = {**dict(step.proxies), **dict(step.env)}
     secrets = [f"{key}={value}" for key, value in ready.env.items()]
     stubs = Stubs(store, layers, ready.targets)
@@ -64,7 +78,7 @@ def _run(store: Store, layers: list[str], step: Run, image: Image, scripts: str,
     container = create.create(store, image, options, layers=layers)
     try:
         connection = start.launch(store, container, client=True, unwritten=secrets)
-        code = attach.attach(store, container, connection=connection, stdin=False, stdout=2, proxy_signals=False)
+        code = attach.attach(store, container, connection=connection, stdin=False, proxy_signals=False, sink=output)
         if code:
             raise LimpetError(f"the command failed with exit code {code}", exit_code=1)
         stubs.remove(f"{store.container_path(container.id)}/upper")

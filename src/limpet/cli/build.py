@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def build(call: Call) -> int:
     from limpet.build import build as builds
     from limpet.cli.build_given import given
+    from limpet.cli.build_progress import Lines
 
     asked = builds.Asked(
         directory=call.arguments[0],
@@ -48,8 +49,7 @@ def build(call: Call) -> int:
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             given=given(call["secret"], call["ssh"]),
-            say=say,
-            progress=shown,
+            report=Lines(shown, quiet=quiet),
         )
     if call["iidfile"]:
         _write(call["iidfile"], image.id)

@@ -46,9 +46,12 @@ def run(call: Call) -> int:
         return 0
     assert connection is not None
     from limpet.containers import attach as attaching
-    from limpet.containers import removal
+    from limpet.containers import console, removal
 
-    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) if len(streams) < len(_STREAMS) else -1
+    def show(stream: int, data: bytes) -> None:
+        if _STREAMS[stream] in streams:
+            console.write_all(stream, data)
+
     if "stdout" not in streams and "stderr" not in streams:
         _show_id(container, "runs")  # as Docker
     try:
@@ -59,8 +62,7 @@ def run(call: Call) -> int:
             stdin="stdin" in streams,
             detach_keys=call["detach-keys"],
             proxy_signals=call["sig-proxy"],
-            stdout=1 if "stdout" in streams else null,
-            stderr=2 if "stderr" in streams else null,
+            sink=show,
         )
     except LimpetError:
         if options.auto_remove:  # its monitor is gone, and can't see to it

@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from limpet.cli.build_progress import Lines
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
 from limpet.compose import lock
@@ -46,7 +47,8 @@ def up(call: Call) -> int:
 
 def _make(call: Call, project: Project) -> Up:
     with progress(quiet=call["quiet"]) as shown:
-        return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(_say, call), progress=shown)
+        report = Lines(shown, quiet=call["quiet"])
+        return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(_say, call), report=report)
 
 
 def down(call: Call) -> int:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from limpet.build.report import Report
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
-    from limpet.progress import Progress
     from limpet.store.store import Store
 
 SERVICE = "app"
@@ -92,7 +92,7 @@ class Up:
     fresh: bool
 
 
-def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], progress: Progress) -> Up:
+def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], report: Report) -> Up:
     """Builds, and makes the container if need be. It is not started here.
 
     Raises Conflict for a port in use, before anything is built. The caller holds the project's lock (`lock.held`).
@@ -108,8 +108,7 @@ def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[
         labels=project.labels,
         no_cache=rebuild,
         check_ports=None if ours else _check_ports,
-        say=say,
-        progress=progress,
+        report=report,
     )
     wanted = hashlib.sha256(image.id.encode()).hexdigest()
     for old in containers(store, project):

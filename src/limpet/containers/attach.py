@@ -53,14 +53,13 @@ def attach(
     stdin: bool = True,
     detach_keys: str = "",
     proxy_signals: bool = True,
-    stdout: int = 1,
-    stderr: int = 2,
+    sink: Callable[[int, bytes], None] = console.write_all,
 ) -> int:
     """Passes streams to and fro until the container ends: its exit code, or DETACHED.
 
     `connection` is the one made by `start.launch`; without it one is opened. It stays open: while the first client of a
-    container with `--rm` holds it, the monitor leaves the removal to that client. `stdout` and `stderr`: the
-    descriptors that the container's output goes to.
+    container with `--rm` holds it, the monitor leaves the removal to that client. `sink` gets the
+    container's output, as it comes: 1 or 2 (this process's descriptors, by default), and the bytes.
     """
     keys = parse_keys(detach_keys or DETACH_KEYS)
     if connection is None:
@@ -74,7 +73,7 @@ def attach(
     events.tell(store, container, "attach")
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)
-    session = _Session(connection, interactive, keys if raw else b"", container.options.tty, raw, (stdout, stderr))
+    session = _Session(connection, interactive, keys if raw else b"", container.options.tty, raw, sink)
     caught = _DEADLY if raw else _PROXIED if proxy_signals else ()
     restore = session.catch([*(signals.number(name) for name in caught), signals.SIGWINCH])
     try:
@@ -132,13 +131,19 @@ def parse_keys(text: str) -> bytes:
 
 class _Session:
     def __init__(
-        self, connection: socket.socket, interactive: bool, keys: bytes, tty: bool, raw: bool, outputs: tuple[int, int]
+        self,
+        connection: socket.socket,
+        interactive: bool,
+        keys: bytes,
+        tty: bool,
+        raw: bool,
+        sink: Callable[[int, bytes], None],
     ) -> None:
         self._socket = connection
         self._reading = interactive
         self._keys = console.KeyMatcher(keys)
         self._tty = tty
-        self._stdout, self._stderr = outputs
+        self._sink = sink
         self._buffer = bytearray()
         self._wake = -1
         self._raw = raw
@@ -192,7 +197,7 @@ class _Session:
                         kind, payload = found
                         if kind == frames.EXIT:
                             return frames.number(payload)
-                        console.write_all(self._stdout if kind == frames.STDOUT else self._stderr, payload)
+                        self._sink(1 if kind == frames.STDOUT else 2, payload)
 
     def _read_stdin(self) -> bool:
         """True when the user typed the detach keys."""
