@@ -5,7 +5,8 @@
     stageplan    one stage of it, with `copyplan`
     graph        a plan as a picture
     context      where COPY takes files from; `archive` what ADD unpacks; `digests` what earlier builds found out
-    execute      a plan to an image: `copy` and `run` make layers, `place` says what is where in the image
+    execute      a plan to an image's config and layers, by way of `solver/`: keys, what is cached, the stages' steps
+    copy, run    what makes a layer; `place` says what is where in the image
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
     report       what a build tells while it runs: events, which `limpet.cli` shows
     build        all of it, as `limpet build` and `limpet up` call it

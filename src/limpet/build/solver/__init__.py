@@ -1,0 +1,8 @@
+"""solver: a plan becomes layers, stage by stage; `execute` beside it is the way in.
+
+job          what all stages of one build share, and what each has come to
+stage        the steps of one stage, in order
+keys         by what a step's result is found again
+results      where it is found: the table `build_step`
+origins      where COPY and the mounts of RUN take their files
+"""

@@ -1,0 +1,78 @@
+"""Where COPY and the mounts of RUN take their files: the context, another stage, an image."""
+
+from __future__ import annotations
+
+import posixpath
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from limpet.build import plan
+from limpet.build.context import Tree, escaped
+from limpet.build.copy import Copying
+from limpet.build.solver import keys, results
+from limpet.build.stepmounts import Bound
+from limpet.images import catalog, ensure
+from limpet.layers.driver import driver
+from limpet.oci import platform as platforms
+
+if TYPE_CHECKING:
+    from limpet.build.plan import Origin, Run
+    from limpet.build.solver.job import Job
+    from limpet.images.catalog import Image
+    from limpet.progress import Progress
+    from limpet.store.store import Store
+
+
+def open_tree(job: Job, origin: Origin) -> Tree:
+    """The root of a stage or an image, mounted; the caller closes it. The context is `job.context`."""
+    if origin.kind == "stage":
+        title = f"the stage {job.plan.stage(origin.stage).title}"
+        layers = job.states[origin.stage].layers
+    elif origin.kind == "scratch":
+        title, layers = "scratch", []
+    else:
+        image = image_for(job.store, origin.image, job.plan.platform, job.report)
+        title, layers = f"the image {origin.image}", catalog.layers(job.store, image.id)
+    return Tree(driver(job.store).mount(layers), title, owners=True)
+
+
+def bounds(job: Job, step: Run) -> dict[int, Bound]:
+    """Where the binds and caches of a RUN take their files, by the mount's place."""
+    found = {}
+    for number, each in enumerate(step.mounts):
+        origin = each.origin
+        if each.mount.type not in ("bind", "cache"):
+            continue
+        if origin.kind == "context":
+            found[number] = _of_context(job, step, each.mount.source)
+        elif origin.kind == "stage":
+            before = job.states[origin.stage]
+            found[number] = Bound(tuple(before.layers), before.key)
+        elif origin.kind == "image":
+            image = image_for(job.store, origin.image, job.plan.platform, job.report)
+            found[number] = Bound(tuple(catalog.layers(job.store, image.id)), image.id)
+    return found
+
+
+def _of_context(job: Job, step: Run, source: str) -> Bound:
+    """A layer of the part of the context that a bind names, made as COPY would: kept as a step's result is."""
+    path = posixpath.normpath("/" + source).strip("/")
+    target = f"/{path}" if path and job.context.is_file(path) else f"/{path}/".replace("//", "/")
+    copy = plan.Copy(step.place, plan.Origin("context"), (escaped(path),), (), (), target)
+    with closing(Copying(job.store, [], copy, job.context, job.epoch)) as copying:
+        key = keys.key("bind", f"{job.epoch} {copying.digest()}")
+        diff_id = results.find(job.store, key)
+        if diff_id is None:
+            diff_id = copying.write()
+            results.keep(job.store, key, diff_id)
+    return Bound((diff_id,), key)
+
+
+def image_for(store: Store, name: str, platform: str, progress: Progress) -> Image:
+    """An image that a Dockerfile names, for a platform ("" for this machine's). Raises what pulling raises."""
+    image = ensure.ensure(store, name, progress=progress, platform=platform, implicit=True)
+    wanted = platforms.parse(platform) if platform else platforms.host()
+    here = (image.config.get("os"), image.config.get("architecture"))
+    if platform and here != (wanted.os, wanted.architecture) and here[1]:
+        return ensure.bring(store, name, progress=progress, platform=platform)
+    return image

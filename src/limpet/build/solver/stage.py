@@ -1,0 +1,127 @@
+"""One stage: its steps, in order, each found by its key or done, and told to the report."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+from limpet.build import plan, report
+from limpet.build.copy import Copying
+from limpet.build.place import write_directory
+from limpet.build.solver import keys, origins, results
+from limpet.build.solver.job import State
+from limpet.build.stepmounts import StepMounts
+from limpet.errors import LimpetError
+from limpet.images import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.build.plan import Copy, Directory, Run, Stage, Step
+    from limpet.build.solver.job import Job
+    from limpet.build.stepmounts import Bound
+
+_HISTORY = "limpet.build.v1"
+
+
+def run(job: Job, stage: Stage) -> None:
+    """Leaves what the stage came to in `job.states`. Raises LimpetError, with the place in the Dockerfile."""
+    state = job.states[stage.number] = _begin(job, stage)
+    for place, step in enumerate(stage.steps):
+        try:
+            _step(job, stage, state, step, job.numbers.get((stage.number, place), 0))
+        except LimpetError as e:
+            message = step.place.located(job.plan.path, e.message)
+            raise type(e)(message, e.hint, exit_code=e.exit_code) from e
+
+
+def _begin(job: Job, stage: Stage) -> State:
+    base = stage.base
+    if base.kind == "stage":
+        before = job.states[base.stage]
+        return State(list(before.layers), before.key, before.document, list(before.history))
+    if base.kind == "scratch":
+        return State([], keys.key("scratch", str(job.epoch)), {})
+    image = catalog.find(job.store, base.id)
+    layers = catalog.layers(job.store, image.id)
+    history = list(image.config.get("history") or [])
+    return State(layers, keys.key(image.id, str(job.epoch)), image.config, history)
+
+
+def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None:
+    """One step, told from its begin to its end. `number`: as it is shown, 0 if it isn't."""
+    entry: dict[str, Any] = {"created": timestamp(job.epoch), "created_by": step.created_by, "comment": _HISTORY}
+    state.history.append(entry)
+    if isinstance(step, plan.Note):
+        entry["empty_layer"] = True
+        return
+    emit = job.report.emit
+    emit(report.Began(report.now(), number))
+    try:
+        result, diff_id = _result(job, stage, state, step, number)
+    except LimpetError as e:
+        emit(report.Ended(report.now(), number, report.FAILED, e.message))
+        raise
+    except BaseException as e:
+        kind = report.CANCELLED if isinstance(e, KeyboardInterrupt) else report.FAILED
+        emit(report.Ended(report.now(), number, kind, str(e)))
+        raise
+    if diff_id is None:
+        entry["empty_layer"] = True
+        emit(report.Ended(report.now(), number, result))
+        return
+    state.layers.append(diff_id)
+    row = job.store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
+    emit(report.Ended(report.now(), number, result, layer=diff_id, size=row[0] if row is not None else 0))
+
+
+def _result(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, number: int) -> tuple[str, str | None]:
+    """(how it ended, its layer); the state has its key."""
+    with ExitStack() as open_until_done:
+        inputs, make = _prepared(job, stage, state, step, number, open_until_done)
+        state.key = keys.key(state.key, inputs)
+        found = None if job.no_cache else results.find(job.store, state.key)
+        if found is not None:
+            return report.CACHED, found
+        job.report.emit(report.Making(report.now(), number))
+        diff_id = make()
+    if diff_id is None:
+        return report.EMPTY, None
+    results.keep(job.store, state.key, diff_id)
+    return report.RAN, diff_id
+
+
+def _prepared(
+    job: Job, stage: Stage, state: State, step: Copy | Run | Directory, number: int, stack: ExitStack
+) -> tuple[str, Callable[[], str | None]]:
+    """A step's inputs for its key, and what makes its layer: the diff ID, None if there is nothing to do."""
+    if isinstance(step, plan.Copy):
+        tree = job.context
+        if step.origin.kind != "context":
+            tree = stack.enter_context(closing(origins.open_tree(job, step.origin)))
+        copying = stack.enter_context(closing(Copying(job.store, state.layers, step, tree, job.epoch)))
+        return keys.copy_inputs(copying.digest()), copying.write
+    if isinstance(step, plan.Directory):
+        path, user = step.path, step.user
+        return keys.directory_inputs(step), lambda: write_directory(job.store, state.layers, path, user, job.epoch)
+    run_it, bound = step, origins.bounds(job, step)
+    inputs = keys.run_inputs(step, state.document.get("architecture"), bound)
+    return inputs, lambda: _run(job, stage, state, run_it, bound, number)
+
+
+def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound], number: int) -> str:
+    from limpet.build.run import run_step  # a build that finds all in the cache needs no containers
+
+    image_id = stage.base.id if stage.base.kind == "image" else ""
+
+    def output(stream: int, data: bytes) -> None:
+        job.report.emit(report.Output(report.now(), number, stream, data))
+
+    with StepMounts(job.store, step, bound, job.given, job.report.say) as ready:
+        return run_step(job.store, state.layers, step, state.document, image_id, job.epoch, ready, output)
+
+
+def timestamp(epoch: int) -> str:
+    """As image configs have it (RFC 3339)."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
