@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from limpet.build.language.ignore import Ignore
     from limpet.build.plan import Plan
     from limpet.build.report import Report
+    from limpet.build.reproducible.twice import Second
     from limpet.images.catalog import Image
     from limpet.progress import Progress
     from limpet.store.store import Store
@@ -73,13 +74,14 @@ def build(
     no_cache: bool = False,
     given: Given | None = None,
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
+    second: Second | None = None,
     report: Report,
 ) -> Image:
     """Builds, and gives the image the `names`. Raises LimpetError. What happens is told to `report`, findings of
     the checks too.
 
     `check_ports` gets what the image will expose before the first step runs, and may raise: nobody has to wait for a
-    build of which the result can't be started.
+    build of which the result can't be started. `second` does all again and compares.
     """
     targets = [reference.parse(name) for name in names]
     epoch = _epoch(asked.arguments)
@@ -104,6 +106,7 @@ def build(
             shown = tuple(steps(made).values())
             planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
             report.emit(planned)
+            given = given or Given()
             result = executor.execute(
                 store,
                 made,
@@ -111,10 +114,23 @@ def build(
                 labels=labels or {},
                 epoch=epoch,
                 no_cache=no_cache,
-                given=given or Given(),
+                given=given,
                 to=report,
             )
-            return importer.add_image(store, result.config, result.layers, targets)
+            image = importer.add_image(store, result.config, result.layers, targets)
+            if second is not None:
+                second.run(
+                    store,
+                    made,
+                    asked.directory,
+                    read.ignored,
+                    result,
+                    labels=labels or {},
+                    epoch=epoch,
+                    given=given,
+                    to=report,
+                )
+            return image
     finally:
         context.close()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import refusals, report
+from limpet.build.inspector import Inspector
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job
 from limpet.build.solver.origins import image_for as image_for
@@ -43,15 +44,16 @@ def execute(
     no_cache: bool,
     given: Given,
     to: Report,
+    inspector: Inspector | None = None,
 ) -> Made:
     """Runs the plan. The caller holds a lease. Raises LimpetError.
 
-    What happens is told `to` the report. `epoch`, in Unix seconds, is the time of every file and of the image itself,
-    unless a RUN step sets an earlier one.
+    What happens is told `to` the report; the `inspector` may have a say. `epoch`, in Unix seconds, is the time of every
+    file and of the image itself, unless a RUN step sets an earlier one.
     """
     refusals.check(made)
     numbers = {key: step.number for key, step in report.steps(made).items()}
-    job = Job(store, made, context, epoch, no_cache, given, to, numbers)
+    job = Job(store, made, context, epoch, no_cache, given, to, numbers, inspector or Inspector())
     for stage in made.stages:
         stages.run(job, stage)
     state = job.states[made.target.number]

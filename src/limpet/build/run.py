@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from limpet.build.stepmounts import StepMounts
     from limpet.store.store import Store
 
+HOSTNAME = "limpet-build"
+"""The same on every machine: what steps write would differ otherwise."""
+
 
 def run_step(
     store: Store,
@@ -70,6 +73,7 @@ def _run(
         user=step.user,
         labels={"limpet.build": "step"},
         network="none" if step.network == "none" else "host",
+        hostname=HOSTNAME,
         tmpfs=ready.tmpfs,
         mounts=[*ready.mounts, *([f"type=bind,source={scripts},target={SCRIPTS},readonly"] if scripts else [])],
         init=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build.cachemounts import CacheMount
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the command line gives to steps. `secrets`: id → content; `agents`: id → path of an ssh agent's socket."""
+    """What the command line gives to steps. `secrets`: id → content; `agents`: id → path of an ssh agent's socket.
+
+    `caches` is put before the id of each cache: with another one than "" a build has caches of its own.
+    """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     agents: Mapping[str, str] = field(default_factory=dict)
+    caches: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class StepMounts:
             self._bind(self._inside(self._tree(bound, writable=not mount.read_only), mount), mount.target)
         elif mount.type == "cache":
             origin = self._inside(self._tree(bound, writable=False), mount) if bound is not None else ""
-            path = self._stack.enter_context(CacheMount(self._store, mount, origin, self._say))
+            own = replace(mount, id=self._given.caches + mount.id)
+            path = self._stack.enter_context(CacheMount(self._store, own, origin, self._say))
             self._bind(path, mount.target, read_only=mount.read_only)
         elif mount.type == "secret":
             self._secret(mount)

@@ -12,6 +12,7 @@ from limpet.errors import Exit, Invalid
 
 if TYPE_CHECKING:
     from limpet.build.build import Asked
+    from limpet.build.reproducible.twice import Second
     from limpet.cli.table import Call
 
 
@@ -42,6 +43,11 @@ def build(call: Call) -> int:
             made = builds.make_plan(call.store, asked, progress=shown)
             print(plan.to_json(made) if call["print"] == "plan" else graph.to_svg(made))
             return 0
+        second = None
+        if call["check-reproducible"]:
+            from limpet.build.reproducible.twice import Second
+
+            second = Second()
         image = builds.build(
             call.store,
             asked,
@@ -49,6 +55,7 @@ def build(call: Call) -> int:
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             given=given(call["secret"], call["ssh"]),
+            second=second,
             report=Lines(shown, quiet=quiet),
         )
     if call["iidfile"]:
@@ -56,7 +63,17 @@ def build(call: Call) -> int:
     for name in call["tag"]:
         say(f"Built {name}")
     print(image.id)
-    return 0
+    return _compared(call, second) if second is not None else 0
+
+
+def _compared(call: Call, second: Second) -> int:
+    """What the second build found, to standard error; exit code 1 if it is not the same."""
+    from limpet.build.reproducible import report
+
+    second.tidy(call.store)
+    for line in report.lines(second):
+        print(line, file=sys.stderr)
+    return 0 if second.ok else 1
 
 
 def _check(call: Call, asked: Asked) -> int:
@@ -108,6 +125,7 @@ COMMANDS = {
         options=(
             Option("build-arg", kind="list", metavar="KEY=VALUE", help="Value of an ARG"),
             Option("check", help="Only check how the Dockerfile is written"),
+            Option("check-reproducible", help="Build twice and show what differs"),
             Option(
                 "file",
                 "f",
@@ -138,6 +156,7 @@ COMMANDS = {
             "limpet build -t web .",
             "limpet build -f docker/Dockerfile -t web:1 --build-arg VERSION=2 .",
             "limpet build --check .",
+            "limpet build --check-reproducible -t web .",
         ),
         min_args=1,
         max_args=1,

@@ -41,6 +41,8 @@ def write(directory: str, options: Options, container_id: str) -> None:
     files.put(f"{directory}/hostname", f"{name}\n".encode(), 0o644)
     if options.network == "host" and not options.add_host:
         hosts = _read("/etc/hosts") or _LOCAL.encode()
+        if options.hostname:  # the host's file knows its own name only, and sudo, for one, wants to find what it has
+            hosts = hosts.rstrip(b"\n") + f"\n127.0.1.1\t{name}\n".encode()
     else:
         extra = "".join(f"{address}\t{name}\n" for name, address in map(host_entry, options.add_host))
         own = ""

@@ -106,6 +106,25 @@ def _drop_rows(store: Store, freed: Freed) -> tuple[list[str], list[tuple[str, s
     return blobs, layers
 
 
+def drop_layers(store: Store, diff_ids: list[str]) -> None:
+    """Takes some layers, cached build steps with them, as far as nothing needs them. Nothing if a lease is out."""
+    if not diff_ids:
+        return
+    with store.exclusive() as held:
+        if not held:
+            return
+        db = store.db
+        with db.transaction():
+            live = needed_layers(store)
+            rows = [row for row in db.rows("SELECT diff_id, driver FROM layer") if row[0] in diff_ids]
+            gone = [row for row in rows if row[0] not in live]
+            for diff_id, _ in gone:
+                db.run("DELETE FROM layer WHERE diff_id = ?", diff_id)
+        for diff_id, kind in gone:
+            driver(store, kind).remove(diff_id)
+            faults.reach("layer-gone")
+
+
 def needed_layers(store: Store) -> set[str]:
     """The diff IDs that an image or a container stands on."""
     live = {diff_id for (diff_id,) in store.db.rows("SELECT DISTINCT diff_id FROM image_layer")}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limpet.build.context import Tree
+    from limpet.build.inspector import Inspector
     from limpet.build.plan import Plan
     from limpet.build.report import Report
     from limpet.build.stepmounts import Given
@@ -38,4 +39,5 @@ class Job:
     given: Given
     report: Report
     numbers: dict[tuple[int, int], int]
+    inspector: Inspector
     states: dict[int, State] = field(default_factory=dict)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limpet.build import plan, report
 from limpet.build.copy import Copying
+from limpet.build.inspector import Looked
 from limpet.build.place import write_directory
 from limpet.build.solver import keys, origins, results
 from limpet.build.solver.job import State
@@ -16,7 +17,7 @@ from limpet.errors import LimpetError
 from limpet.images import catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from limpet.build.plan import Copy, Directory, Run, Stage, Step
     from limpet.build.solver.job import Job
@@ -79,35 +80,48 @@ def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None
 def _result(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, number: int) -> tuple[str, str | None]:
     """(how it ended, its layer); the state has its key."""
     with ExitStack() as open_until_done:
-        inputs, make = _prepared(job, stage, state, step, number, open_until_done)
-        state.key = keys.key(state.key, inputs)
-        found = None if job.no_cache else results.find(job.store, state.key)
-        if found is not None:
+        ready = _prepared(job, stage, state, step, number, open_until_done)
+        parent, state.key = state.key, keys.key(state.key, ready.inputs)
+        found = results.find(job.store, state.key)
+        used = found is not None and not job.no_cache
+        looked = Looked(stage, step, number, parent, state.key, found or "", used, ready.copying, ready.bound)
+        why = job.inspector.looked_up(looked)
+        if found is not None and used:
             return report.CACHED, found
-        job.report.emit(report.Making(report.now(), number))
-        diff_id = make()
+        job.report.emit(report.Making(report.now(), number, why))
+        diff_id = ready.make()
     if diff_id is None:
         return report.EMPTY, None
+    diff_id = job.inspector.made(looked, diff_id)
     results.keep(job.store, state.key, diff_id)
     return report.RAN, diff_id
 
 
+class _Ready(NamedTuple):
+    """A step's inputs for its key, and what makes its layer: the diff ID, None if there is nothing to do."""
+
+    inputs: str
+    make: Callable[[], str | None]
+    copying: Copying | None = None
+    bound: Mapping[int, Bound] = {}
+
+
 def _prepared(
     job: Job, stage: Stage, state: State, step: Copy | Run | Directory, number: int, stack: ExitStack
-) -> tuple[str, Callable[[], str | None]]:
-    """A step's inputs for its key, and what makes its layer: the diff ID, None if there is nothing to do."""
+) -> _Ready:
     if isinstance(step, plan.Copy):
         tree = job.context
         if step.origin.kind != "context":
             tree = stack.enter_context(closing(origins.open_tree(job, step.origin)))
         copying = stack.enter_context(closing(Copying(job.store, state.layers, step, tree, job.epoch)))
-        return keys.copy_inputs(copying.digest()), copying.write
+        return _Ready(keys.copy_inputs(copying.digest()), copying.write, copying)
     if isinstance(step, plan.Directory):
         path, user = step.path, step.user
-        return keys.directory_inputs(step), lambda: write_directory(job.store, state.layers, path, user, job.epoch)
+        inputs = keys.directory_inputs(step)
+        return _Ready(inputs, lambda: write_directory(job.store, state.layers, path, user, job.epoch))
     run_it, bound = step, origins.bounds(job, step)
     inputs = keys.run_inputs(step, state.document.get("architecture"), bound)
-    return inputs, lambda: _run(job, stage, state, run_it, bound, number)
+    return _Ready(inputs, lambda: _run(job, stage, state, run_it, bound, number), bound=bound)
 
 
 def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound], number: int) -> str:
