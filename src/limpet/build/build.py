@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from limpet.build import execute as executor
 from limpet.build import planner
+from limpet.build.caching.caches import Caches
 from limpet.build.context import context as open_context
 from limpet.build.digests import Digests
 from limpet.build.language import dockerfile, ignore, notes, program, variables
@@ -24,6 +25,7 @@ from limpet.oci import reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from limpet.build.caching.specs import Caching
     from limpet.build.language.dockerfile import Dockerfile
     from limpet.build.language.ignore import Ignore
     from limpet.build.plan import Plan
@@ -72,6 +74,7 @@ def build(
     *,
     labels: Mapping[str, str] | None = None,
     no_cache: bool = False,
+    caching: Caching | None = None,
     given: Given | None = None,
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
     second: Second | None = None,
@@ -80,8 +83,9 @@ def build(
     """Builds, and gives the image the `names`. Raises LimpetError. What happens is told to `report`, findings of
     the checks too.
 
-    `check_ports` gets what the image will expose before the first step runs, and may raise: nobody has to wait for a
-    build of which the result can't be started. `second` does all again and compares.
+    `caching`: which caches to read and to write. `check_ports` gets what the image will expose before the first step
+    runs, and may raise: nobody has to wait for a build of which the result can't be started. `second` does all again
+    and compares.
     """
     targets = [reference.parse(name) for name in names]
     epoch = _epoch(asked.arguments)
@@ -107,17 +111,20 @@ def build(
             planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
             report.emit(planned)
             given = given or Given()
-            result = executor.execute(
-                store,
-                made,
-                context,
-                labels=labels or {},
-                epoch=epoch,
-                no_cache=no_cache,
-                given=given,
-                to=report,
-            )
-            image = importer.add_image(store, result.config, result.layers, targets)
+            with Caches(store, caching, epoch, no_cache=no_cache, platform=asked.platform, report=report) as cache:
+                result = executor.execute(
+                    store,
+                    made,
+                    context,
+                    labels=labels or {},
+                    epoch=epoch,
+                    cache=cache.steps,
+                    given=given,
+                    to=report,
+                )
+                config = cache.carried(result.config, result.layers)
+                image = importer.add_image(store, config, result.layers, targets)
+                cache.built(result.layers, image.id)
             if second is not None:
                 second.run(
                     store,

@@ -17,6 +17,7 @@ from limpet.oci import platform as platforms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from limpet.build.caching.steps import StepCache
     from limpet.build.context import Tree
     from limpet.build.plan import Plan, Stage
     from limpet.build.report import Report
@@ -41,19 +42,20 @@ def execute(
     *,
     labels: Mapping[str, str],
     epoch: int,
-    no_cache: bool,
+    cache: StepCache,
     given: Given,
     to: Report,
     inspector: Inspector | None = None,
 ) -> Made:
     """Runs the plan. The caller holds a lease. Raises LimpetError.
 
-    What happens is told `to` the report; the `inspector` may have a say. `epoch`, in Unix seconds, is the time of every
-    file and of the image itself, unless a RUN step sets an earlier one.
+    What happens is told `to` the report; `cache` is asked for each step and told of each; the `inspector` may have a
+    say. `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier
+    one.
     """
     refusals.check(made)
     numbers = {key: step.number for key, step in report.steps(made).items()}
-    job = Job(store, made, context, epoch, no_cache, given, to, numbers, inspector or Inspector())
+    job = Job(store, made, context, epoch, cache, given, to, numbers, inspector or Inspector())
     for stage in made.stages:
         stages.run(job, stage)
     state = job.states[made.target.number]

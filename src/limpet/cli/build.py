@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def build(call: Call) -> int:
     from limpet.build import build as builds
+    from limpet.build.caching import specs
     from limpet.cli.build_given import given
     from limpet.cli.build_progress import Lines
 
@@ -54,6 +55,7 @@ def build(call: Call) -> int:
             call["tag"],
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
+            caching=specs.caching(call["cache-from"], call["cache-to"], call["no-cache-filter"]),
             given=given(call["secret"], call["ssh"]),
             second=second,
             report=Lines(shown, quiet=quiet),
@@ -124,6 +126,18 @@ COMMANDS = {
         summary="Build an image from a Dockerfile",
         options=(
             Option("build-arg", kind="list", metavar="KEY=VALUE", help="Value of an ARG"),
+            Option(
+                "cache-from",
+                kind="list",
+                metavar="REF|type=…",
+                help="Take steps from a cache, as in type=local,src=DIR",
+            ),
+            Option(
+                "cache-to",
+                kind="list",
+                metavar="REF|type=…",
+                help="Write a cache, as in type=registry,ref=REF,mode=max",
+            ),
             Option("check", help="Only check how the Dockerfile is written"),
             Option("check-reproducible", help="Build twice and show what differs"),
             Option(
@@ -137,6 +151,7 @@ COMMANDS = {
             Option("iidfile", kind="string", default="", metavar="FILE", help="Write the image's id to a file"),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
             Option("no-cache", help="Run every step again"),
+            Option("no-cache-filter", kind="list", metavar="STAGE", help="Run the steps of these stages again"),
             Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of the image"),
             Option(
                 "print",
@@ -157,6 +172,7 @@ COMMANDS = {
             "limpet build -f docker/Dockerfile -t web:1 --build-arg VERSION=2 .",
             "limpet build --check .",
             "limpet build --check-reproducible -t web .",
+            "limpet build --cache-from HOST/app:cache --cache-to type=registry,ref=HOST/app:cache,mode=max .",
         ),
         min_args=1,
         max_args=1,

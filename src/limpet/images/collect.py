@@ -1,9 +1,10 @@
 """Garbage collection: what no name, container or image needs any more goes, rows first, then files.
 
 Mark and sweep over the rows, in one transaction; there are no counts that could be wrong. A layer is needed by an image
-or by a container (which keeps its own list: its image may go before it); a blob by an image or its manifests. A cached
-build step needs nothing: it goes with its layer. An image whose names all came implicitly (the base of a build) is
-needed while a container or another image stands on it.
+or by a container (which keeps its own list: its image may go before it); a blob by an image or its manifests. A layer
+that only builds use (a step of another stage) stays with the image that was built with it; one that no image came of,
+until the build cache is pruned. A cached build step needs nothing: it goes with its layer. An image whose names all
+came implicitly (the base of a build) is needed while a container or another image stands on it.
 
 Nothing is taken while a lease is out (`Store.lease`): files that are being added have no rows yet. Whoever comes next
 takes it. A kill at any step leaves files without rows, which `sweep` finds.
@@ -83,7 +84,9 @@ def _drop_rows(store: Store, freed: Freed) -> tuple[list[str], list[tuple[str, s
         for image_id in _unneeded_bases(store):
             db.run("DELETE FROM image WHERE id = ?", image_id)
             freed.images.append(image_id)
-        live = needed_layers(store)
+        if has_table(store, "build_layer"):
+            db.run("DELETE FROM build_layer WHERE owner != '' AND owner NOT IN (SELECT id FROM image)")
+        live = needed_layers(store) | cached_layers(store)
         layers = [row for row in db.rows("SELECT diff_id, driver FROM layer") if row[0] not in live]
         for diff_id, _ in layers:
             db.run("DELETE FROM layer WHERE diff_id = ?", diff_id)
@@ -131,6 +134,17 @@ def needed_layers(store: Store) -> set[str]:
     for (text,) in store.db.rows("SELECT DISTINCT layers FROM container"):
         live.update(jsontext.loads(text))
     return live
+
+
+def cached_layers(store: Store) -> set[str]:
+    """The diff IDs of layers that the build cache holds (`build.caching.steps` has the table)."""
+    if not has_table(store, "build_layer"):
+        return set()
+    return {diff_id for (diff_id,) in store.db.rows("SELECT DISTINCT diff_id FROM build_layer")}
+
+
+def has_table(store: Store, name: str) -> bool:
+    return store.db.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name) is not None
 
 
 def _unneeded_bases(store: Store) -> list[str]:

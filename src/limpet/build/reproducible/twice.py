@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build import cachemounts, execute
+from limpet.build.caching.steps import StepCache
 from limpet.build.context import context as open_context
 from limpet.build.inspector import Inspector
 from limpet.build.report import Making, Report, steps
@@ -111,7 +112,7 @@ class Second:
                     tree,
                     labels=labels,
                     epoch=epoch,
-                    no_cache=True,
+                    cache=StepCache(store, no_cache=True),
                     given=replace(given, caches=caches),
                     to=_Again(to, made),
                     inspector=_Comparing(store, self),

@@ -2,7 +2,6 @@
 
 job          what all stages of one build share, and what each has come to
 stage        the steps of one stage, in order
-keys         by what a step's result is found again
-results      where it is found: the table `build_step`
+keys         by what a step's result is found again, in the cache (`build.caching.steps`)
 origins      where COPY and the mounts of RUN take their files
 """

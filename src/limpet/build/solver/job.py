@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from limpet.build.caching.steps import StepCache
     from limpet.build.context import Tree
     from limpet.build.inspector import Inspector
     from limpet.build.plan import Plan
@@ -35,7 +36,7 @@ class Job:
     plan: Plan
     context: Tree
     epoch: int
-    no_cache: bool
+    cache: StepCache
     given: Given
     report: Report
     numbers: dict[tuple[int, int], int]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from limpet.build import plan
 from limpet.build.context import Tree, escaped
 from limpet.build.copy import Copying
-from limpet.build.solver import keys, results
+from limpet.build.solver import keys
 from limpet.build.stepmounts import Bound
 from limpet.images import catalog, ensure
 from limpet.layers.driver import driver
@@ -61,10 +61,10 @@ def _of_context(job: Job, step: Run, source: str) -> Bound:
     copy = plan.Copy(step.place, plan.Origin("context"), (escaped(path),), (), (), target)
     with closing(Copying(job.store, [], copy, job.context, job.epoch)) as copying:
         key = keys.key("bind", f"{job.epoch} {copying.digest()}")
-        diff_id = results.find(job.store, key)
+        diff_id = job.cache.content(key)
         if diff_id is None:
             diff_id = copying.write()
-            results.keep(job.store, key, diff_id)
+            job.cache.keep_content(key, diff_id, f"--mount=type=bind,source={path or '.'}")
     return Bound((diff_id,), key)
 
 

@@ -10,7 +10,7 @@ from limpet.build import plan, report
 from limpet.build.copy import Copying
 from limpet.build.inspector import Looked
 from limpet.build.place import write_directory
-from limpet.build.solver import keys, origins, results
+from limpet.build.solver import keys, origins
 from limpet.build.solver.job import State
 from limpet.build.stepmounts import StepMounts
 from limpet.errors import LimpetError
@@ -82,18 +82,18 @@ def _result(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, 
     with ExitStack() as open_until_done:
         ready = _prepared(job, stage, state, step, number, open_until_done)
         parent, state.key = state.key, keys.key(state.key, ready.inputs)
-        found = results.find(job.store, state.key)
-        used = found is not None and not job.no_cache
-        looked = Looked(stage, step, number, parent, state.key, found or "", used, ready.copying, ready.bound)
+        what = step.created_by or step.place.text
+        found, used = job.cache.find(stage.number, stage.name, state.key, state.layers, what)
+        looked = Looked(stage, step, number, parent, state.key, found, used, ready.copying, ready.bound)
         why = job.inspector.looked_up(looked)
-        if found is not None and used:
+        if used:
             return report.CACHED, found
         job.report.emit(report.Making(report.now(), number, why))
         diff_id = ready.make()
     if diff_id is None:
         return report.EMPTY, None
     diff_id = job.inspector.made(looked, diff_id)
-    results.keep(job.store, state.key, diff_id)
+    job.cache.keep(stage.number, state.key, state.layers, diff_id, what)
     return report.RAN, diff_id
 
 
