@@ -131,3 +131,18 @@ def test_digests_are_kept_between_builds(store: Store, tmp_path: Path) -> None:
     assert kept.get("new", (*stamp[:-1], 0)) is None
     cache.write_bytes(b"no such thing")
     assert look()[0] == second
+
+
+def test_exceptions_below_an_ignored_directory(tree: Tree, tmp_path: Path) -> None:
+    """An ignored file is not there even if an exception's pattern could reach below its name, were it a directory."""
+    tree.close()
+    (tmp_path / "by-link").symlink_to("d")
+    tree = context(str(tmp_path), ignore.parse("*\n!d*/e*\n!a*\na\n!ignored/none*\n"))
+    for source in ("a", "ignored", "d/b"):
+        with pytest.raises(NotFound, match=f"{source}: excluded by"):
+            tree.copies((source,), "/t", target_is_directory=False)
+    for source in ("d", "by-link"):
+        found = tree.copies((source,), "/t", target_is_directory=False)
+        assert [(each.path, each.target) for each in found] == [("", "/t"), ("d/e", "/t/e"), ("d/e/c", "/t/e/c")]
+    assert tree.copies(("i*", "a*"), "/t", target_is_directory=False) == []
+    tree.close()

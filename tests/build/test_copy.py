@@ -234,3 +234,21 @@ def test_names_with_wildcards_and_spaces(limpet: Any, busybox: str, context: Pat
     assert [line.split(" ", 2)[2] for line in listing(limpet, "/d")] == [
         ".", "./one", "./t w", "./three", "./three/a[1]*"
     ]  # fmt: skip
+
+
+def test_an_archive_replaces_what_a_copy_does_not(limpet: Any, busybox: str, context: Path) -> None:
+    with tarfile.open(context / "a.tar", "w") as tar:
+        for name, kind in (("d", tarfile.REGTYPE), ("f", tarfile.DIRTYPE), ("f/x", tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.uid = kind, 0o750, 7
+            tar.addfile(member)
+    base = f"FROM {busybox}\nRUN mkdir -p /t/d/below && echo file >/t/f\n"
+    build(limpet, context, f"{base}ADD a.tar /t/\n")
+    assert listing(limpet, "/t") == ["755 0:0 .", "750 7:0 ./d", "750 7:0 ./f", "750 7:0 ./f/x"]
+    files(context, tree__d="", other__f__x="")
+    for source, message in (
+        ("tree", "cannot copy the file tree/d to /t/d: it is a directory"),
+        ("other", "cannot copy the directory other/f to /t/f: it is something else"),
+    ):
+        result = build(limpet, context, f"{base}ADD {source} /t/\n", check=False)
+        assert message in result.stderr

@@ -128,6 +128,14 @@ def test_a_step_that_fails_ends_the_build_and_leaves_nothing(limpet: Any, busybo
     assert "made" not in limpet("images").stdout
 
 
+def test_a_shell_that_is_not_there(limpet: Any, busybox: str, context: Path) -> None:
+    result = build(limpet, context, f'FROM {busybox}\nSHELL ["/bin/none", "-c"]\nRUN env\n', check=False)
+    path = os.path.relpath(context / "Dockerfile")
+    message = f'limpet: {path}:3:1: exec: "/bin/none": no such file or directory >>> RUN env'
+    assert result.stderr.splitlines()[-1] == message
+    assert result.returncode == 127
+
+
 def test_files_that_are_not_there_or_lead_out(limpet: Any, busybox: str, context: Path) -> None:
     (context / "docker").mkdir()
     (context / "docker/entry.sh").write_text("")

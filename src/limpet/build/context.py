@@ -136,6 +136,8 @@ class Tree:
                 info = self._stat(match)
                 if stat.S_ISDIR(info.st_mode):
                     found.append(_implied(top))
+                    if self.ignored.patterns:  # they mean files by the names that they have, not by a link to them
+                        match = self._real(match)
                     states = _States(self.ignored.state(match)[1], exclude.state("")[1], ())
                     found.extend(self._walk(match, "", top, states, exclude, None, 0))
                 elif not exclude.ignores(posixpath.basename(match)):
@@ -182,9 +184,16 @@ class Tree:
             os.close(fd)
 
     def _counts(self, path: str) -> bool:
-        """Whether a path, or something below it, is not ignored."""
-        real = self._real(path) if self.ignored.patterns else ""
-        return not self.ignored.patterns or not self.ignored.ignores(real) or self.ignored.reaches(real)
+        """Whether a path is not ignored, or is a directory with something in it that is not."""
+        if not self.ignored.patterns:
+            return True
+        real = self._real(path)
+        ignored, state = self.ignored.state(real)
+        if not ignored:
+            return True
+        if not self.ignored.reaches(real) or not stat.S_ISDIR(self._stat(real).st_mode):
+            return False
+        return next(self._walk(real, "", "/", _States(state, (), ()), Ignore(), None, 0), None) is not None
 
     def _real(self, path: str) -> str:
         """The path without links: an ignored file doesn't come in by another name."""

@@ -173,7 +173,8 @@ class Copying:
             place.directory(name)
             return
         there = look(self._root, name)
-        if there is not None and stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(entry.mode):
+        replaces = isinstance(source, Archive)  # unpacking does, as tar(1); a copy does not
+        if there is not None and stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(entry.mode) and not replaces:
             kind, other = ("directory", "something else") if stat.S_ISDIR(entry.mode) else ("file", "a directory")
             hint = "name another destination, or RUN rm first"
             raise Invalid(f"cannot copy the {kind} {entry.path or name} to /{name}: it is {other}", hint)

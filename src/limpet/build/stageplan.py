@@ -82,7 +82,7 @@ class StagePlanner:
             self.base = (
                 plan.Origin("scratch") if known else plan.Origin("image", image=image, id=found.id if found else "")
             )
-            self.config = copy.deepcopy(whole.get("config") or {})
+            self.config = copy.deepcopy(whole.get("config") or ({"WorkingDir": "/"} if known else {}))
             self.author = str(whole.get("author") or "")
             self.workdir_set = False
         self.config.pop("OnBuild", None)

@@ -11,7 +11,9 @@ LIMIT = 60000
 class StartFailed(LimpetError):
     """`code` is what the container's status keeps (126, 127 or 128); the command exits with 125 in place of 128."""
 
-    def __init__(self, message: str, hint: str, code: int) -> None:
+    def __init__(self, message: str, hint: str = "", code: int = 128, *, exit_code: int | None = None) -> None:
+        """`exit_code` alone, as of any `LimpetError`: who says in addition where it happened makes another one."""
+        code = exit_code if exit_code in (126, 127) else code
         super().__init__(message, hint, exit_code=code if code in (126, 127) else 125)
         self.code = code
 
