@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 
 from limpet.kernel import bpf, cgroup, mounts
 from tests import host
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 SLEEPER = [sys.executable, "-S", "-I", "-c", "import sys; sys.stdin.read()"]
@@ -35,7 +38,10 @@ def found(session: host.Session, kind: str, name: str) -> host.Thing | None:
 
 
 def sleeper(**options: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(SLEEPER, stdin=subprocess.PIPE, start_new_session=True, **options)
+    child = subprocess.Popen(SLEEPER, stdin=subprocess.PIPE, start_new_session=True, **options)
+    while not Path(f"/proc/{child.pid}/cmdline").read_bytes():  # it has none for a moment within execve
+        time.sleep(0.001)
+    return child
 
 
 @pytest.mark.parametrize("trace", ["mark", "path in the environment", "directory"])

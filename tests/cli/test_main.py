@@ -152,6 +152,7 @@ def test_an_internal_error_is_one_line_and_says_what_to_do(limpet: Any) -> None:
 LOST = ("it is closed", ">&-"), ("No space left on device", "> /dev/full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("why", "where"), LOST)
 @pytest.mark.parametrize(
     ("words", "code"),
@@ -173,6 +174,7 @@ def test_output_that_is_lost_is_said(
     assert (result.returncode, result.stderr) == (code, f"limpet: standard output: {why}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("why", "where"), LOST)
 def test_an_id_that_is_lost_is_shown_elsewhere(limpet: Any, busybox: str, why: str, where: str) -> None:
     for words, what in ((["run", "-d"], "runs"), (["create"], "was created")):

@@ -102,6 +102,7 @@ def test_up_answers_and_down_leaves_the_host_as_it_was(limpet: Any, hello: tuple
     assert gone.stderr.splitlines()[0] == "limpet: nothing of project hello is here"
 
 
+@pytest.mark.slow
 def test_a_changed_file_makes_a_new_container_and_down_finds_it(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, address = hello
     limpet("up", "-d", directory)
@@ -117,6 +118,7 @@ def test_a_changed_file_makes_a_new_container_and_down_finds_it(limpet: Any, hel
     assert limpet("images", "-aq").stdout == ""
 
 
+@pytest.mark.slow
 def test_down_keeps_a_base_that_somebody_else_needs(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, _ = hello
     limpet("up", "-d", directory)
@@ -126,6 +128,7 @@ def test_down_keeps_a_base_that_somebody_else_needs(limpet: Any, hello: tuple[Pa
     limpet("start", "-a", "other")
 
 
+@pytest.mark.slow
 def test_up_in_the_foreground_streams_and_cleans_up_at_ctrl_c(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, address = hello
     process = subprocess.Popen(
@@ -153,6 +156,7 @@ def test_up_in_the_foreground_streams_and_cleans_up_at_ctrl_c(limpet: Any, hello
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "command", "code"),
     [
@@ -181,6 +185,7 @@ def test_up_in_the_foreground_undoes_itself_however_it_ends(
     assert limpet("ps", "-aq").stdout == limpet("images", "-aq").stdout == ""
 
 
+@pytest.mark.slow
 def test_up_in_the_foreground_keeps_an_image_that_was_there(limpet: Any, tmp_path: Path) -> None:
     directory = tmp_path / "job"
     directory.mkdir()
@@ -194,6 +199,7 @@ def test_up_in_the_foreground_keeps_an_image_that_was_there(limpet: Any, tmp_pat
     assert limpet("images", "-aq").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_service_that_dies_says_its_last_words(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, _ = hello
     (directory / "server.py").write_text("raise SystemExit('no database')\n")
@@ -204,6 +210,7 @@ def test_a_service_that_dies_says_its_last_words(limpet: Any, hello: tuple[Path,
     limpet("down", directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [3, 0])
 def test_a_service_without_a_port_that_ends_at_once(limpet: Any, tmp_path: Path, code: int) -> None:
     directory = tmp_path / "job"
@@ -221,6 +228,7 @@ def test_a_service_without_a_port_that_ends_at_once(limpet: Any, tmp_path: Path,
     limpet("down", directory)
 
 
+@pytest.mark.slow
 def test_a_service_without_a_port_that_stays_up(limpet: Any, tmp_path: Path) -> None:
     directory = tmp_path / "job"
     directory.mkdir()
@@ -258,6 +266,7 @@ def test_directories_that_cannot_be_projects(limpet: Any, tmp_path: Path) -> Non
     assert "can't be a project's name" in bad.stderr
 
 
+@pytest.mark.slow
 def test_a_project_whose_directory_is_gone_is_found_by_its_name(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, _ = hello
     limpet("up", "-d", directory)
@@ -267,6 +276,7 @@ def test_a_project_whose_directory_is_gone_is_found_by_its_name(limpet: Any, hel
     assert limpet("images", "-aq").stdout == ""
 
 
+@pytest.mark.slow
 def test_two_directories_of_one_name_do_not_take_each_other_s(
     limpet: Any, hello: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -295,6 +305,7 @@ def together(limpet: Any, *commands: list[str]) -> list[tuple[int, str, str]]:
     return [(process.returncode, *texts) for process in running for texts in [process.communicate(timeout=120)]]
 
 
+@pytest.mark.slow
 def test_several_at_once_wait_for_each_other(limpet: Any, hello: tuple[Path, str]) -> None:
     directory, address = hello
     for _ in range(3):
@@ -309,6 +320,7 @@ def test_several_at_once_wait_for_each_other(limpet: Any, hello: tuple[Path, str
         assert list((limpet.root / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_project_says_so_and_a_killed_one_lets_go(limpet: Any, tmp_path: Path) -> None:
     directory = tmp_path / "slow"
     directory.mkdir()
@@ -332,6 +344,7 @@ def test_who_waits_for_a_project_says_so_and_a_killed_one_lets_go(limpet: Any, t
     limpet("down", directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listens", [True, False])
 def test_a_port_that_never_answers(limpet: Any, tmp_path: Path, listens: bool) -> None:
     directory = tmp_path / "deaf"

@@ -21,6 +21,8 @@ from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.store.files import remove_tree
 from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 MTIME = 1_234_567_890_123_456_789
 
 

@@ -19,6 +19,8 @@ from limpet.errors import Invalid
 if TYPE_CHECKING:
     from tests.conftest import Runner
 
+pytestmark = pytest.mark.slow
+
 
 def test_expose(limpet: Runner, busybox: str) -> None:
     limpet("run", "-d", "--name", "web", "--expose", "80", "--expose", "8000-8002/udp", busybox, "sleep", "1000")

@@ -17,6 +17,8 @@ from limpet.errors import Invalid
 from limpet.store import eventlog
 from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def told(limpet: Any, *args: str) -> list[dict[str, Any]]:
     text = limpet("events", "--since", "1h", "--until", "0s", "--format", "json", *args).stdout

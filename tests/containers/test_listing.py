@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from limpet.containers.mountplan import Mount, save
 from limpet.containers.options import Options
 from limpet.containers.state import Container, Status
 from limpet.errors import Invalid, NotFound
+from limpet.store.db import Database
 from limpet.store.store import Store
 
 
@@ -167,10 +169,23 @@ def test_what_it_wrote(store: Store) -> None:
     assert listing.written(store, container) == 1010
 
 
-def test_a_hundred_are_listed_quickly(store: Store) -> None:
-    for i in range(100):
-        add(store, f"c{i}", status={"state": "exited", "finished_at": ago(5)})
-    began = time.process_time()
-    found = [listing.fields(row, full=False) for row in listing.rows(store, all=True)]
-    assert time.process_time() - began < 0.1
-    assert len(found) == 100
+def test_more_containers_are_no_more_queries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries: list[str] = []
+
+    def traced(run: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(self: Database, query: str, *values: object) -> Any:
+            queries.append(query)
+            return run(self, query, *values)
+
+        return traced
+
+    monkeypatch.setattr(Database, "rows", traced(Database.rows))
+    monkeypatch.setattr(Database, "row", traced(Database.row))
+    counts = []
+    for number in (1, 20):
+        for i in range(number):
+            add(store, f"c{number}-{i}", status={"state": "exited", "finished_at": ago(5)})
+        queries.clear()
+        assert [listing.fields(row, full=False) for row in listing.rows(store, all=True)]
+        counts.append(len(queries))
+    assert 0 < counts[0] == counts[1]

@@ -18,7 +18,7 @@ from limpet.errors import Conflict
 from limpet.kernel import cgroup
 from limpet.store.store import Store
 
-pytestmark = pytest.mark.skipif(cgroup.root() is None, reason="needs cgroup2")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(cgroup.root() is None, reason="needs cgroup2")]
 COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; done"
 
 

@@ -32,6 +32,7 @@ def test_every_byte_arrives(limpet: Limpet, busybox: str) -> None:
     assert len(count) == 20 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
@@ -215,6 +216,7 @@ def test_entry_point_and_labels_and_cidfile(limpet: Limpet, busybox: str, tmp_pa
     assert (again.returncode, "container ID file" in again.stderr) == (125, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -268,6 +270,7 @@ def test_the_writable_layer_stays_until_removed(limpet: Limpet, busybox: str) ->
     assert limpet("start", "-a", "box").stdout == "line\nline\n"
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_meet(limpet: Limpet, busybox: str) -> None:
     command = [*limpet.command, "run", "--rm", busybox, "sh", "-c", "sleep 0.1; hostname"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, env=limpet.environment) for _ in range(8)]
@@ -318,6 +321,7 @@ def test_pid_1_has_no_more_rights_than_the_program(limpet: Any, busybox: str, tm
     assert shown == ["CapPrm:", f"{1 << 5:016x}", "closed"]
 
 
+@pytest.mark.slow
 def test_mtab_shows_the_mounts_and_is_no_change(limpet: Any, busybox: str) -> None:
     """Docker makes the link where an image has none; one that is there stays as it is."""
     limpet("run", "--name", "box", busybox, "sh", "-c", "readlink /etc/mtab; grep -c ' / ' /etc/mtab; df / | tail -1")

@@ -9,7 +9,10 @@ import pytest
 
 Limpet = Any
 
-pytestmark = pytest.mark.skipif(shutil.which("runc", path="/usr/sbin:/usr/bin") is None, reason="needs runc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("runc", path="/usr/sbin:/usr/bin") is None, reason="needs runc"),
+]
 
 BOTH = ("limpet", "runc")
 OPTIONS = [

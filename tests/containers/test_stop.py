@@ -52,6 +52,7 @@ def test_stop_takes_the_signal_of_the_user_and_of_the_image(limpet: Any, mine: S
         assert state.status(mine, state.find(mine, name)).exit_code == code
 
 
+@pytest.mark.slow
 def test_a_deaf_program_is_killed_and_the_reason_is_said(limpet: Any, mine: Store, busybox: str) -> None:
     """PID 1 without a handler does not get SIGTERM at all (row 35 of the notes)."""
     started(limpet, "web", "--no-init", busybox, "sleep", "1000")
@@ -64,6 +65,7 @@ def test_a_deaf_program_is_killed_and_the_reason_is_said(limpet: Any, mine: Stor
     assert state.status(mine, container).exit_code == 137
 
 
+@pytest.mark.slow
 def test_a_slow_program_is_explained_while_it_is_waited_for(limpet: Any, mine: Store, busybox: str) -> None:
     started(limpet, "web", busybox, "sh", "-c", f"trap 'sleep 1.2; exit 4' TERM; echo up; {LOOP}")
     wait_for_log(limpet, "web", "up")
@@ -81,6 +83,7 @@ def test_with_an_init_nothing_is_slow(limpet: Any, mine: Store, busybox: str) ->
     assert state.status(mine, state.find(mine, "web")).exit_code == 143
 
 
+@pytest.mark.slow
 def test_our_init_is_never_called_deaf(limpet: Any, mine: Store, busybox: str) -> None:
     """It waits, reaps and passes on in turn: what is seen of it at one moment says nothing. Here it is stopped."""
     started(limpet, "web", busybox, "sleep", "1000")
@@ -101,6 +104,7 @@ def test_no_patience_needs_no_explanation(limpet: Any, mine: Store, busybox: str
     assert limpet("stop", "-t", "0", "two").stderr == ""
 
 
+@pytest.mark.slow
 def test_several_stop_at_the_same_time(limpet: Any, busybox: str) -> None:
     names = [f"c{i}" for i in range(4)]
     for name in names:
@@ -160,6 +164,7 @@ def test_remove_of_a_running_one(limpet: Any, mine: Store, busybox: str) -> None
     assert state.all_containers(mine) == []
 
 
+@pytest.mark.slow
 def test_remove_ends_though_the_monitor_hangs(limpet: Any, mine: Store, busybox: str) -> None:
     started(limpet, "web", busybox, "sleep", "1000")
     container = state.find(mine, "web")

@@ -13,6 +13,8 @@ from limpet.containers import volumefill, volumes
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 Limpet = Any
 
 

@@ -14,6 +14,8 @@ import pytest
 from limpet.containers import state, watch
 from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 Limpet = Any
 DIES = ("sh", "-c", "echo one; echo 'two\x1b[31m' >&2; exit 3")
 

@@ -15,6 +15,8 @@ from limpet.errors import NotFound, Refused
 from limpet.images.pull import pull
 from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def image(busybox_tar: Path) -> server.Image:

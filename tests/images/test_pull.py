@@ -340,6 +340,7 @@ def test_layers_of_a_failed_pull_are_found_by_the_next(store: Store, fake: serve
     assert "Already exists" in seen.ended
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(limpet: Any, store: Store, fake: server.Scripted) -> None:
     """The registry hangs in the middle of a layer."""
     image = server.make_image(TARS[:2])
@@ -373,6 +374,7 @@ def test_ctrl_c_leaves_nothing(limpet: Any, store: Store, fake: server.Scripted)
     assert os.listdir(limpet.root / "tmp") == []
 
 
+@pytest.mark.slow
 def test_memory_stays_small(limpet: Any, registry: server.Registry) -> None:
     """300 MB of layers, three at a time."""
     tars = [server.tar_of({"big": bytes([number]) * 100_000_000}) for number in range(3)]

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from limpet.images.push import Pushed
     from limpet.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 TARS = [server.tar_of({f"file{number}": os.urandom(50_000) * 2}) for number in range(4)]
 
 

@@ -116,6 +116,7 @@ def test_everything_that_a_tar_can_hold(home: Any, ingest: Any, tmp_path: Path, 
     assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["0.0", "0.1", "1.0", "old"])
 def test_sparse_files_of_every_form(home: Any, ingest: Any, tmp_path: Path, version: str) -> None:
     source = tmp_path / "source"
@@ -301,6 +302,7 @@ def named(tar: bytes) -> set[bytes]:
         return {os.fsencode(name) for name in members.getnames()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["erofs", "dir"])
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(members=st.lists(entries, max_size=20))

@@ -206,6 +206,7 @@ BOMBS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BOMBS)
 def test_costs_what_its_length_costs(home: Any, store: Store, case: str) -> None:
     start = time.process_time()

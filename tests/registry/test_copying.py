@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from limpet.registry.copying import Copied
 
+pytestmark = pytest.mark.slow
+
 TARS = [server.tar_of({f"file{number}": os.urandom(200_000)}) for number in range(4)]
 EMPTY = b"{}"
 

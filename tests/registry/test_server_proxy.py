@@ -23,6 +23,8 @@ from limpet.oci import media
 from limpet.registry.server import gc
 from limpet.registry.server.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 
 class Upstream:
     """A registry of which a test says what it answers to GET; HEAD is answered as it should be."""

@@ -67,21 +67,24 @@ class Disk:
 
 
 @pytest.fixture
-def disk(limpet: Any, tmp_path: Path) -> Iterator[Disk]:
-    """Of a loop device, or of tmpfs where there are none (an overlay and an index can't be there)."""
+def disk(limpet: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Of a loop device, with blocks of 4 KiB, or of as many bytes as the parameter says."""
+    block = getattr(request, "param", 4096)
     image, place = tmp_path / "disk.img", tmp_path / "small"
     place.mkdir()
     with open(image, "wb") as file:
         file.truncate(16 << 20)
-    made = shutil.which("mkfs.ext4") and subprocess.run(["mkfs.ext4", "-q", image]).returncode == 0
+    made = shutil.which("mkfs.ext4") and subprocess.run(["mkfs.ext4", "-q", "-b", str(block), image]).returncode == 0
     if not made or subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode != 0:
         pytest.skip("needs mkfs.ext4 and a loop device")
     limpet.environment |= {"LIMPET_ROOT": str(place / "store"), "LIMPET_RUN": str(tmp_path / "run")}
-    yield Disk(limpet, place)
-    ids = limpet("ps", "-aq").stdout.split()
-    if ids:
-        limpet("rm", "-fv", *ids)
-    subprocess.run(["umount", "-R", place], check=True)
+    try:
+        yield Disk(limpet, place)
+        ids = limpet("ps", "-aq").stdout.split()
+        if ids:
+            limpet("rm", "-fv", *ids)
+    finally:
+        subprocess.run(["umount", "-R", place], check=True)
 
 
 @pytest.fixture
@@ -155,6 +158,7 @@ def test_pull(disk: Disk, busybox_tar: Path, big: Path, tmp_path: Path) -> None:
         assert disk.limpet("run", "--rm", small, "echo", "hi").stdout == "hi\n"
 
 
+@pytest.mark.parametrize("disk", [1024, 4096], indirect=True)
 def test_a_container_that_fills_the_disk(disk: Disk, busybox_tar: Path) -> None:
     """Its end is recorded, its exit code kept; another can not begin, and removing this one makes room."""
     limpet = disk.limpet

@@ -3,6 +3,9 @@
 Why not `import sqlite3`: it is a thin module over `_sqlite3` that imports `datetime` and `collections` (2 ms on the
 path of `limpet run`).
 
+On a file system with blocks smaller than a page (ext4 of less than 512 MB) the mode is a rollback journal, kept: the
+index of a WAL is a mapped file with holes there, and a full disk ends who writes to it by SIGBUS.
+
 A process ends without closing its connection (`os._exit`, see `cli.main`): the last close would checkpoint the log and
 sync it, some milliseconds for nothing. The log stays small by `wal_autocheckpoint`, and the next opener reads it.
 """
@@ -35,6 +38,7 @@ else:
         del sys.modules["functools"]
 
 VERSION = 1
+PAGE = 4096  # bytes
 RESERVE = 1_000_000  # bytes, of the database and of its log each: an autocheckpoint comes after 200 pages of 4 KiB
 
 SCHEMA = """
@@ -127,6 +131,7 @@ class Database:
     def __init__(self, path: str) -> None:
         """`path` "": an empty one in memory."""
         self._path = path
+        self._log = f"{path}-wal"
         try:
             # Once: a close of any descriptor of the file drops SQLite's locks on it (fcntl(2), F_SETLK).
             _reserve(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -142,6 +147,10 @@ class Database:
 
     def _open(self) -> None:
         run = self._connection.execute
+        small = os.statvfs(self._path or "/").f_bsize < PAGE
+        if small:
+            run("PRAGMA journal_mode=PERSIST")
+            self._log = f"{self._path}-journal"
         (version,) = run("PRAGMA user_version").fetchone()
         run("PRAGMA foreign_keys=ON")
         if version == VERSION:
@@ -149,7 +158,8 @@ class Database:
             return
         if version > VERSION:
             raise LimpetError(f"the store was written by a newer limpet (schema {version}, this one knows {VERSION})")
-        run("PRAGMA journal_mode=WAL")
+        if not small:
+            run("PRAGMA journal_mode=WAL")
         with self.transaction():
             if run("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been first
                 for statement in SCHEMA.split(";\n"):
@@ -159,10 +169,9 @@ class Database:
 
     def _reserve_log(self) -> None:
         """A log's frames overwrite those that were checkpointed, so this is done once, until a last close."""
-        path = f"{self._path}-wal"
         try:
-            if os.stat(path).st_blocks * 512 < RESERVE:
-                _reserve(path, os.O_WRONLY)
+            if os.stat(self._log).st_blocks * 512 < RESERVE:
+                _reserve(self._log, os.O_WRONLY)
         except OSError:
             pass  # gone again, or full already: what needs space will say so
 
