@@ -242,6 +242,63 @@ def test_requests_under_way_end_before_the_server_does() -> None:
     assert answers == [b"whole"]
 
 
+@pytest.mark.parametrize("request_of", ["download", "upload"])
+def test_a_client_that_went_silent_does_not_hold_up_the_end(
+    request_of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour would be allowed to it; the end of the block waits for the server's."""
+    monkeypatch.setattr(worker, "_MOTIONLESS", 0.2)
+    (tmp_path / "file").write_bytes(bytes(50 << 20))
+
+    async def handler(request: BaseRequest) -> StreamResponse:
+        if request.method == "GET":
+            fd = os.open(tmp_path / "file", os.O_RDONLY)
+            return files.send(request, fd, "x", {})
+        try:
+            await bodies.whole(request, 1 << 20, 3600)
+        except bodies.BodyError as e:
+            return Response(status=400, text=str(e))
+        return Response()
+
+    with server(handler, grace=3600) as port:
+        raw = socket.create_connection(("127.0.0.1", port))
+        if request_of == "download":
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert raw.recv(12) == b"HTTP/1.1 200"
+        else:
+            raw.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10000\r\n\r\n")
+            assert raw.recv(12) == b"HTTP/1.1 100"
+            raw.sendall(b"part")
+    assert len(until_closed(raw)) < 50 << 20
+    raw.close()
+
+
+def test_a_client_that_goes_on_gets_all_of_it_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_MOTIONLESS", 3.0)
+    (tmp_path / "file").write_bytes(bytes(50 << 20))
+    got: list[int] = []
+
+    async def handler(request: BaseRequest) -> StreamResponse:
+        return files.send(request, os.open(tmp_path / "file", os.O_RDONLY), "x", {})
+
+    def go_on(connection: http.client.HTTPConnection) -> None:
+        response = connection.getresponse()
+        while piece := response.read(1 << 18):
+            got.append(len(piece))
+            time.sleep(0.005)
+        connection.close()
+
+    with server(handler, grace=3600) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/")
+        thread = threading.Thread(target=go_on, args=(connection,))
+        thread.start()
+        while not got:
+            time.sleep(0.001)
+    thread.join()
+    assert sum(got) == 50 << 20
+
+
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(data := os.urandom(5 << 20))
@@ -275,6 +332,10 @@ def test_rates() -> None:
     assert bucket.wait("b", 0) == 0
     assert bucket.wait("a", 0.5) == 0
     assert bucket.wait("a", 0.5) > 0
+    bucket.give_back("a", 1, 0.5)
+    assert bucket.wait("a", 0.5) == 0
+    bucket.give_back("a", 100, 0.5)
+    assert [bucket.wait("a", 0.5) for _ in range(5)] == [0, 0, 0, 0, 0.5]
     for number in range(200_000):
         bucket.wait(str(number), 1000)
     assert len(bucket._levels) <= Bucket._MOST
@@ -288,7 +349,8 @@ def test_addresses() -> None:
         True
     ] * 4
     assert [listen.parse(text).loopback for text in (":1", "10.0.0.1:1", "[::]:1", "example.org:1")] == [False] * 4
-    for text in ("5000", "host:", "host:70000", "host:-1", "unix://relative", ""):
+    assert listen.parse("::1:80") == listen.Address("::1", 80)
+    for text in ("5000", "host:", "host:70000", "host:-1", "unix://relative", "", "127.0.0.1:5000:5001", "[x]:1:2"):
         with pytest.raises(Invalid):
             listen.parse(text)
 

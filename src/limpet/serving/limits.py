@@ -50,6 +50,11 @@ class Bucket:
         self._levels[client] = (tokens - 1, now)
         return 0
 
+    def give_back(self, client: str, count: int, now: float | None = None) -> None:
+        """As if so many requests had not been."""
+        now = time.monotonic() if now is None else now
+        self._levels[client] = (min(self._burst, self._tokens(client, now) + count), now)
+
     def _forget(self, now: float) -> None:
         full = self._burst / self._rate
         self._levels = {key: value for key, value in self._levels.items() if now - value[1] < full}

@@ -50,7 +50,17 @@ def parse(text: str) -> Address:
         raise Invalid(f"{text!r} is not an address to listen on", "for example 127.0.0.1:5000, or unix:///run/x.sock")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+    if ":" in host and not _is_address(host):
+        raise Invalid(f"{text!r} is not an address to listen on", "one host and one port, for example 127.0.0.1:5000")
     return Address(host=host or "0.0.0.0", port=int(number))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def sockets(address: Address, count: int) -> tuple[Address, list[socket.socket]]:

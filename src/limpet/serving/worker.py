@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import ipaddress
 import logging
 import os
 import signal
 import socket
+import struct
 import sys
+import termios
 from typing import TYPE_CHECKING, Any
 
 from aiohttp.abc import AbstractAccessLogger
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 TCP_USER_TIMEOUT = 18
 READ = 1 << 18
+_MOTIONLESS = 5.0
+"""Seconds in which a client does nothing, after which a server that stops no longer waits for it."""
 
 
 async def serve(
@@ -38,7 +44,8 @@ async def serve(
     done: Done | None = None,
     context: ssl.SSLContext | None = None,
 ) -> None:
-    """Answers on `listener` until `stop` is set; then lets requests end, for at most `limits.grace` seconds.
+    """Answers on `listener` until `stop` is set; then lets requests end, for at most `limits.grace` seconds, and for
+    a few where a client takes and sends nothing any more.
 
     `handler` turns a request into a response and raises nothing. `done` is called after each response with the
     seconds that it took.
@@ -47,8 +54,12 @@ async def serve(
     logger.addHandler(_Stderr())
     logger.propagate = False
 
+    async def noted(request: BaseRequest) -> StreamResponse:
+        server.requests[request.protocol] = request
+        return await handler(request)
+
     server = _Server(
-        handler,
+        noted,
         limits.per_client,
         keepalive_timeout=limits.idle,
         lingering_time=5,
@@ -75,7 +86,9 @@ async def serve(
     await stop.wait()
     listening.close()
     server.pre_shutdown()
+    watching = asyncio.create_task(server.hang_up(limits.grace))
     await server.shutdown(limits.grace)
+    watching.cancel()
 
 
 def run(main: Callable[[asyncio.Event], Awaitable[None]], parent: int | None = None) -> None:
@@ -103,6 +116,8 @@ class _Server(Server):
 
     def __init__(self, handler: Handler, per_client: int, **options: Any) -> None:
         super().__init__(handler, **options)
+        self.requests: dict[RequestHandler, BaseRequest] = {}
+        """The last one of each connection."""
         self._per_client = per_client
         self._counts: dict[str, int] = {}
         self._addresses: dict[RequestHandler, str] = {}
@@ -119,11 +134,50 @@ class _Server(Server):
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
+        self.requests.pop(handler, None)
         address = self._addresses.pop(handler, None)
         if address is not None:
             self._counts[address] -= 1
             if not self._counts[address]:
                 del self._counts[address]
+
+    async def hang_up(self, grace: float) -> None:
+        """Ends the connections of clients that are waited for in vain: after `grace` seconds all of them."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        seen: dict[RequestHandler, tuple[tuple[int, int], float]] = {}
+        while True:
+            now = loop.time()
+            for handler in self.connections:
+                request = self.requests.get(handler)
+                connection = handler.transport.get_extra_info("socket") if handler.transport is not None else None
+                if request is None or connection is None:
+                    continue
+                moved, waits = _progress(connection)
+                last = seen.get(handler)
+                if last is None or last[0] != moved or not (waits or not request.content.is_eof()):
+                    last = seen[handler] = (moved, now)
+                if now >= min(end, last[1] + _MOTIONLESS):
+                    # Not closed: what waits for this socket, sendfile say, must see the end of it.
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
+            await asyncio.sleep(0.5)
+
+
+def _progress(connection: socket.socket) -> tuple[tuple[int, int], bool]:
+    """Bytes that a TCP client has acknowledged and sent so far, and whether some are left for it to acknowledge.
+
+    `struct tcp_info` of linux/tcp.h: tcpi_bytes_acked and tcpi_bytes_received, at 120. A unix socket tells nothing.
+    """
+    if connection.family == socket.AF_UNIX:
+        return (0, 0), False
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+        waiting = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    except OSError:
+        return (0, 0), False
+    acknowledged, received = struct.unpack_from("QQ", info, 120)
+    return (acknowledged, received), waiting > 0
 
 
 class _Full(asyncio.Protocol):
