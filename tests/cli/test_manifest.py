@@ -50,6 +50,14 @@ def test_a_list_is_made_and_pushed(limpet: Any, registry: server.Registry) -> No
     assert shown["manifests"][1]["platform"] == {
         "os": "linux", "architecture": "arm64", "variant": "v9", "os.features": ["a", "b"],
     }  # fmt: skip
+    # A variant is passed on as it was written, though v8 is what arm64 means without one.
+    limpet("manifest", "annotate", "--variant", "v8", name, names[1])
+    shown = json.loads(limpet("manifest", "inspect", name).stdout)
+    assert shown["manifests"][1]["platform"]["variant"] == "v8"
+    limpet("manifest", "annotate", "--arch", "riscv64", name, names[1])
+    assert "variant" not in json.loads(limpet("manifest", "inspect", name).stdout)["manifests"][1]["platform"]
+    limpet("manifest", "annotate", "--arch", "arm64", "--variant", "v8", name, names[1])
+    shown = json.loads(limpet("manifest", "inspect", name).stdout)
     digest = limpet("manifest", "push", "-p", name).stdout.strip()
     data, media_type, found = Registry(registry.domain).manifest("list", "1")
     assert (found, media_type) == (digest, "application/vnd.oci.image.index.v1+json")
@@ -85,5 +93,13 @@ def test_what_is_refused(limpet: Any, registry: server.Registry, busybox: str) -
     assert f"in it are: {registry.domain}/refused:1-amd64" in other.stderr
     nothing = limpet("manifest", "annotate", name, f"{registry.domain}/refused:1-amd64", check=False)
     assert "nothing to change" in nothing.stderr
+    for option, word, said in (
+        ("--arch", "arm65", "'arm65' is not an architecture; did you mean arm64?"),
+        ("--arch", "quantum", "'quantum' is not an architecture; there are: 386, "),
+        ("--os", "linus", "'linus' is not an operating system; did you mean linux?"),
+    ):
+        wrong = limpet("manifest", "annotate", option, word, name, f"{registry.domain}/refused:1-amd64", check=False)
+        assert wrong.returncode == 1
+        assert said in wrong.stderr.replace("\n        ", "; ").replace("\n", "; ")
     digest = limpet("manifest", "create", f"{registry.domain}/x@{image.digest}", name, check=False)
     assert "a list has a name and a tag" in digest.stderr

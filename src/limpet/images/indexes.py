@@ -19,7 +19,7 @@ from limpet.oci import config as configs
 from limpet.oci import manifest as manifests
 from limpet.oci import media, reference
 from limpet.oci.manifest import Descriptor, Index
-from limpet.oci.platform import normalise
+from limpet.oci.platform import Platform, check, normalise
 from limpet.registry.client import Registry, digest_of
 from limpet.registry.copying import Copier
 from limpet.store.files import write_file
@@ -102,7 +102,7 @@ def _descriptors(image: Reference) -> list[Descriptor]:
 def annotate(store: Store, name: Reference, image: Reference, changes: dict[str, Any]) -> Draft:
     """Changes what the list says of an image's platform: os, architecture, variant, os_version, os_features.
 
-    Raises NotFound if there is no such list, or no such image in it.
+    Raises NotFound if there is no such list, or no such image in it; Invalid for a platform that is none.
     """
     draft = find(store, name)
     if not any(entry.name == image for entry in draft.entries):
@@ -111,20 +111,29 @@ def annotate(store: Store, name: Reference, image: Reference, changes: dict[str,
     entries = []
     for entry in draft.entries:
         if entry.name == image:
-            old = entry.descriptor.platform
-            fields = {
-                "system": old.os if old else "linux",
-                "architecture": old.architecture if old else "",
-                "variant": old.variant if old else "",
-                "os_version": old.os_version if old else "",
-                "os_features": old.os_features if old else (),
-                **changes,
-            }
-            entry = replace(entry, descriptor=replace(entry.descriptor, platform=normalise(**fields)))
+            platform = _changed(entry.descriptor.platform or Platform("linux", ""), changes)
+            entry = replace(entry, descriptor=replace(entry.descriptor, platform=platform))
         entries.append(entry)
     draft = replace(draft, entries=tuple(entries))
     _write(store, draft)
     return draft
+
+
+def _changed(old: Platform, changes: dict[str, Any]) -> Platform:
+    """The variant stays as it was written, v8 of arm64 too; but it is another architecture's no more."""
+    same = changes.get("architecture", old.architecture) == old.architecture
+    fields = {
+        "system": old.os,
+        "architecture": old.architecture,
+        "variant": (old.written or old.variant) if same else "",
+        "os_version": old.os_version,
+        "os_features": old.os_features,
+        **changes,
+    }
+    if changes.get("system") or changes.get("architecture"):
+        check(fields["system"], fields["architecture"])
+    found = normalise(**fields)
+    return replace(found, written="" if found.variant == fields["variant"] else fields["variant"])
 
 
 def find(store: Store, name: Reference) -> Draft:

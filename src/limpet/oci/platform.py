@@ -7,7 +7,7 @@ platform can run, the best first, as containerd's `Only` does; `select` takes th
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid, NotFound
@@ -36,6 +36,8 @@ _SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd", "netbsd", "openbs
 _KNOWN = frozenset(
     "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x sparc64 wasm".split()
 )
+_GOOS = _SYSTEMS | set("aix dragonfly hurd illumos ios js nacl plan9 wasip1 zos macos".split())
+_GOARCH = _KNOWN | set("amd64p32 arm64be armbe mips64p32 mips64p32le ppc riscv s390 sparc".split())
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Platform:
     variant: str = ""
     os_version: str = ""
     os_features: tuple[str, ...] = ()
+    written: str = field(default="", compare=False)
+    """The variant as a document has it, where that is another: what is passed on says it as it came."""
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
@@ -57,8 +61,8 @@ class Platform:
             found["os.version"] = self.os_version
         if self.os_features:
             found["os.features"] = list(self.os_features)
-        if self.variant:
-            found["variant"] = self.variant
+        if self.written or self.variant:
+            found["variant"] = self.written or self.variant
         return found
 
     @staticmethod
@@ -69,7 +73,8 @@ class Platform:
         if not all(isinstance(text, str) for text in texts) or not isinstance(features, list):
             raise Invalid("platform: os, architecture, variant and os.version are texts, os.features is a list")
         system, architecture, variant, version = texts
-        return normalise(system, architecture, variant, version, tuple(str(feature) for feature in features))
+        found = normalise(system, architecture, variant, version, tuple(str(feature) for feature in features))
+        return found if found.variant == variant else replace(found, written=variant)
 
 
 def normalise(
@@ -112,6 +117,21 @@ def parse(text: str) -> Platform:
         raise Invalid(f"{text!r} is not a platform", "write it as os/architecture[/variant], such as linux/arm64")
     system, architecture, *variant = parts
     return normalise(system, architecture, variant[0] if variant else "")
+
+
+def check(system: str, architecture: str) -> None:
+    """Raises Invalid for what no image can be for: values of GOOS and GOARCH are known (OCI image spec, "Image Index"),
+    and the names for them that `normalise` knows."""
+    for what, value, known in (
+        ("an operating system", system, _GOOS),
+        ("an architecture", architecture, _GOARCH | set(_ARCHITECTURES)),
+    ):
+        if value and value.lower() not in known:
+            from limpet.nearest import nearest
+
+            near = nearest(value, sorted(known))
+            hint = f"did you mean {near}?" if near else f"there are: {', '.join(sorted(known))}"
+            raise Invalid(f"{value[:60]!r} is not {what}", hint)
 
 
 def host() -> Platform:
