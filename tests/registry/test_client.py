@@ -60,19 +60,21 @@ def test_a_real_registry(tmp_path: Path) -> None:
         assert b"".join(client.blob("dir/app", LAYER, offset=10)) == IMAGE.layers[0][10:]
         with pytest.raises(NotFound, match=f"manifest for {real.domain}/dir/app:2 not found: manifest unknown"):
             client.manifest("dir/app", "2")
-        with pytest.raises(NotFound, match="not found: manifest unknown"):
+        with pytest.raises(NotFound, match="not found: manifest unknown; check the tag"):
             client.manifest("dir/other", "1")
+        with pytest.raises(NotFound, match="not found: manifest unknown; check the digest"):
+            client.manifest("dir/app", server.digest_of(b"nothing"))
 
 
 def test_a_real_registry_with_a_login(tmp_path: Path, no_login: Path) -> None:
     with server.docker_registry(tmp_path / "registry", login=True) as real:
-        with pytest.raises(NotFound, match=r"pull access denied .* limpet login"):
+        with pytest.raises(NotFound, match=r"not found or no access: not logged in; .* limpet login"):
             Registry(real.domain).manifest("app", "1")
         _login(no_login, real.domain)
         with pytest.raises(NotFound, match=r"unknown|denied"):  # let in, but there is no such image
             Registry(real.domain).manifest("app", "1")
         _login(no_login, real.domain, username=server.USER, password="wrong")
-        with pytest.raises(NotFound, match="pull access denied"):
+        with pytest.raises(NotFound, match=r"pull refused: the login as .* was not accepted; log in again"):
             Registry(real.domain).manifest("app", "1")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.registry import ours, server
 from tests.registry.server import send
+from tests.registry.test_server_protocol import push
 
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound, Refused
 from limpet.oci import media, reference
@@ -265,6 +266,19 @@ def test_deletion(limpet: Any, left: server.Registry, right: server.Registry) ->
     assert "the registry does not delete" in forbidden.stderr
     assert "REGISTRY_STORAGE_DELETE_ENABLED" in forbidden.stderr
     assert "is a repository" in limpet("registry", "delete", f"{right.domain}/going", check=False).stderr
+
+
+@pytest.mark.parametrize("option", ["--read-only", "--no-delete"])
+def test_deletion_where_nothing_is_deleted(option: str, tmp_path: Path, limpet: Any) -> None:
+    image = server.make_image(TARS[2:3])
+    with ours.serving(tmp_path / "data") as open_one:
+        push(open_one, "app", "1", image)
+    with ours.serving(tmp_path / "data", option) as there:
+        for name in (f"{there.domain}/app:1", f"{there.domain}/app@{image.digest}"):
+            result = limpet("registry", "delete", name, check=False)
+            assert result.returncode == 1
+            assert f"{there.domain}/app: nothing can be deleted there: HTTP 405" in result.stderr
+            assert "limpet registry delete" not in result.stderr
 
 
 def test_the_source_breaks_in_the_middle(fake: server.Scripted, right: server.Registry) -> None:

@@ -198,6 +198,14 @@ def test_what_is_blocked(settings: Path, limpet: Any) -> None:
     assert "docker.io is blocked" in limpet("search", "debian", check=False).stderr
 
 
+def test_a_registry_alone_means_all_of_it(limpet: Any) -> None:
+    with server.scripted() as fake:
+        catalogue(fake, ["a", "b/c"])
+        assert limpet("search", "--format", "{{.Name}}", fake.domain).stdout == f"{fake.domain}/a\n{fake.domain}/b/c\n"
+    assert search.registries("[::1]:5000") == [("[::1]:5000", "")]
+    assert search.registries("node.js") == [("docker.io", "node.js")]
+
+
 def test_mistakes(limpet: Any) -> None:
     for words, said in (
         (["--limit", "0", "x"], "is not between"),

@@ -216,7 +216,28 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--auth", str(passwords)) as ours:
         statuses = [ours("GET", "/v2/", headers=basic("anna", str(number))).status for number in range(8)]
         assert statuses == [401] * 5 + [429] * 3
-        assert ours("GET", "/v2/", headers=basic("anna")).status == 429  # the right one too, or it would be found
+        refused = ours("GET", "/v2/", headers=basic("anna"))  # the right one too, or it would be found
+        assert refused.status == 429
+        assert f"wait {refused.headers['Retry-After']} s" in refused.json()["errors"][0]["message"]
+
+
+def test_a_right_password_makes_up_for_ones_own_mistakes(tmp_path: Path) -> None:
+    passwords = password_file(tmp_path / "users", "anna", "bert")
+    with serving(tmp_path / "data", "--auth", str(passwords)) as ours:
+
+        def tried(name: str, *words: str) -> list[int]:
+            return [ours("GET", "/v2/", headers=basic(name, word)).status for word in words]
+
+        for _ in range(3):
+            assert tried("anna", "1", "2", "3") == [401] * 3
+            assert ours("GET", "/v2/", headers=basic("anna")).status == 200
+        # But a user of one's own gives no more tries at somebody else's.
+        found = []
+        for number in range(8):
+            found += tried("anna", str(number))
+            ours("GET", "/v2/", headers=basic("bert"))
+        assert found[:5] == [401] * 5
+        assert found[-1] == 429
 
 
 def test_users_without_rules_may_do_everything(tmp_path: Path) -> None:
@@ -291,13 +312,20 @@ def test_the_audit_log(ours: Ours, tmp_path: Path) -> None:
     digest = digest_of(b"{}")
     ours("GET", f"/v2/team/app/blobs/{digest}", headers=basic("anna"))
     ours("DELETE", f"/v2/team/app/blobs/{digest}", headers=basic("anna"))
+    push(ours, "team/app", {})
+    push(ours, "team/app", basic("anna", "wrong"))
+    push(ours, "team/app", bearer(ours, "repository:team/app:pull,push", "carl"))
     lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
-    said = [(line["user"], line["action"], line["kind"], line["repository"], line["status"]) for line in lines]
+    said = [(line["user"], line["action"], line["status"], line["outcome"]) for line in lines]
     assert said == [
-        ("anna", "push", "blob", "team/app", 201),
-        ("carl", "push", "blob", "team/app", 403),
-        ("anna", "delete", "blob", "team/app", 202),
+        ("anna", "push", 201, "done"),
+        ("carl", "push", 403, "refused"),
+        ("anna", "delete", 202, "done"),
+        ("", "push", 401, "refused"),
+        ("", "push", 401, "refused"),
+        ("carl", "push", 401, "refused"),
     ]
+    assert {(line["kind"], line["repository"]) for line in lines} == {("blob", "team/app")}
     assert lines[0]["digest"] == digest
     assert lines[2]["reference"] == digest
 

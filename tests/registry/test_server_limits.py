@@ -68,6 +68,7 @@ def test_read_only(tmp_path: Path) -> None:
         ):
             answer = ours(method, path)
             assert (answer.status, answer.code) == (405, "UNSUPPORTED")
+            assert answer.headers["Allow"] == "GET, HEAD"
     with serving(tmp_path / "data", "--no-delete") as ours:
         assert ours("DELETE", "/v2/a/manifests/x").status == 405
         assert put_manifest(ours, "a", "y", image.manifest).status == 201
@@ -182,7 +183,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         with serving(directory / "data") as ours:
             data = os.urandom(5 << 20)
             answer = ours("POST", f"/v2/a/blobs/uploads/?digest={digest_of(data)}", data)
-            assert answer.status == 507
+            assert (answer.status, answer.code) == (507, "UNAVAILABLE")
             assert "No space left on device" in answer.json()["errors"][0]["message"]
             assert list((ours.directory / "uploads").iterdir()) == []
             place = ours("POST", "/v2/a/blobs/uploads/").headers["Location"]

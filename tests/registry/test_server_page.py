@@ -247,13 +247,15 @@ def test_pages_of_those_who_may(tmp_path: Path) -> None:
         assert "public/app" in anybody.text
         assert "team/app" not in anybody.text
         assert anybody.to("Log in") == "/login"
+        assert "Without a login only what is open to everybody is shown." in anybody.text
         assert ours("GET", "/login").headers["Www-Authenticate"] == 'Basic realm="limpet"'
         assert ours("GET", "/login", headers=basic("bert")).headers["Location"] == "/"
         bert = read(ours, "/", headers=basic("bert"))
         assert "team/app" in bert.text
         assert "secret" not in bert.text
+        assert "Without a login" not in bert.text
         read(ours, "/web/secret", 404, basic("bert"))
-        read(ours, "/web/secret:x", 404)
+        assert "It may be there for those who have a login." in read(ours, "/web/secret:x", 404).text
         read(ours, "/web/secret:x", 200, basic("root"))
 
 

@@ -94,11 +94,13 @@ def test_a_day_of_a_team(ours: Ours, limpet: Any, busybox: str, home: Path) -> N
     refused = limpet("push", name, check=False)
     assert refused.returncode == 1
     assert "carl-word" not in refused.stderr
+    assert f"push access denied for {ours.domain}/" in refused.stderr
+    assert "logged in as carl (from " in refused.stderr
 
     assert limpet("logout", ours.domain).stdout == f"Removing login credentials for {ours.domain}\n"
     limpet("rmi", name)
     gone = limpet("pull", name, check=False)
-    assert f"pull access denied for {ours.domain}/team/app" in gone.stderr
+    assert f"{ours.domain}/team/app not found or no access: not logged in" in gone.stderr
     limpet("pull", f"{ours.domain}/public/app:1")  # as anybody may
     config = json.loads((home / ".docker/config.json").read_text())
     assert config == {"auths": {}}

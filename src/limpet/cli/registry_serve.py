@@ -100,7 +100,8 @@ def _certificate(call: Call, host: str) -> tuple[str, str]:
         names = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
         if host and host not in (*names, "0.0.0.0", "::"):
             names.append(host)
-        directory = f"{Storage(os.path.abspath(call['storage'])).root}/tls"
+        storage = Storage(os.path.abspath(call["storage"]), make=not call["from-store"])
+        directory = f"{storage.root}/tls"
         certificate, key, fingerprint = tls.self_made(directory, [*names, *call["tls-name"]])
         print(f"certificate {certificate}, SHA-256 {fingerprint}", file=sys.stderr)
         print("clients trust it as certs.d/HOST:PORT/ca.crt in /etc/docker or /etc/containers", file=sys.stderr)
@@ -126,7 +127,7 @@ def collect(call: Call) -> int:
         print(f"limpet: left alone: {one}", file=sys.stderr)
     did = "would remove" if call["dry-run"] else "removed"
     print(
-        f"{did} {report.manifests} manifests, {report.links} links, {report.blobs} blobs "
+        f"{path}: {did} {report.manifests} manifests, {report.links} links, {report.blobs} blobs "
         f"({units.size_decimal(report.freed)}), {report.uploads} uploads"
     )
     return 1 if report.damaged else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -58,6 +59,11 @@ def codes(data: bytes) -> set[str]:
         return {error["code"] for error in json.loads(data)["errors"]}
     except (ValueError, LookupError, TypeError, RecursionError):
         return set()
+
+
+def later(wait: float) -> str:
+    """What to do about an answer with a Retry-After of so many seconds."""
+    return f"try again in {math.ceil(wait)} s" if wait else ""
 
 
 def retry_after(value: str) -> float:

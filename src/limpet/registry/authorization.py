@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from limpet.errors import LimpetError, Refused
 from limpet.registry import challenge as challenges
 from limpet.registry import credentials, redact, scopes
-from limpet.registry.answers import MAX_DOCUMENT, document, finish, retry_after, words
+from limpet.registry.answers import MAX_DOCUMENT, document, finish, later, retry_after, words
 from limpet.registry.proxies import is_loopback
 from limpet.registry.transport import TransferError
 
@@ -53,12 +53,15 @@ class _Token:
 class Authorization:
     """Who we are to one registry. May be called by several threads at once.
 
-    `login`: instead of what the user's files say. `source` afterwards says where the login in use comes from.
+    `login`: instead of what the user's files say. Afterwards `source` says where the login in use comes from, `user`
+    whose it is ("" for an identity token), `rejected` whether it was not taken for a good one.
     """
 
     def __init__(self, domain: str, send: Send, login: Credentials | None = None) -> None:
         self.domain = domain
         self.source = ""
+        self.user = ""
+        self.rejected = False
         self.refresh_token = ""  # what the server gave in exchange for a password, if it was asked for one
         self._send = send
         self._login = login
@@ -98,6 +101,7 @@ class Authorization:
                         return value
                 elif challenge.scheme == "basic":
                     value = self._basic_value(scope)
+                    self.rejected = value is not None and value == sent
                     if value is not None and value != sent:
                         self._basic, self._bearer = True, None
                         return value
@@ -117,7 +121,7 @@ class Authorization:
         known = self.credentials(scope)
         if known is None or not known.username:
             return None
-        self.source = known.source
+        self.source, self.user = known.source, known.username
         return known.basic
 
     def _kept(self, scope: str) -> str | None:
@@ -140,7 +144,9 @@ class Authorization:
             raise Refused(f"{self.domain}: its token server {redact.clean(realm)[:200]!r} has no TLS")
         known = self.credentials(scope)
         self.source = known.source if known is not None else ""
+        self.user = known.username if known is not None else ""
         response = self._ask(realm, parameters.get("service", ""), scopes.words(wanted), known)
+        self.rejected = known is not None and response.status == 401
         if response.status in (401, 403):
             finish(response)
             return None
@@ -149,7 +155,7 @@ class Authorization:
             if response.status in range(400, 500) and response.status != 429:
                 raise LimpetError(f"{where}: {words(response)}")
             wait = retry_after(response.headers.get("Retry-After", ""))
-            raise TransferError(f"{where}: {words(response)}", wait=wait)
+            raise TransferError(f"{where}: {words(response)}", later(wait), wait=wait)
         date = response.headers.get("Date", "")
         try:
             answer = json.loads(document(response, MAX_DOCUMENT))

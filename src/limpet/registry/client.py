@@ -145,25 +145,46 @@ class Registry:
         said = connection.words(response)
         if status == 404 and action != "push" and "NAME_UNKNOWN" not in said:
             what = "blob" if "BLOB_UNKNOWN" in said else "manifest"
-            return NotFound(
-                f"{what} for {name} not found: {what} unknown", "check the tag; the registry has no such image"
-            )
+            hint = "check the digest; it is of something else, or was deleted"
+            if separator == ":":
+                hint = f"check the tag: limpet registry tags {self.domain}/{repository} lists what there is"
+            return NotFound(f"{what} for {name} not found: {what} unknown", hint)
         if status in (401, 403, 404):
-            source = self.connection.login_source(repository)
-            used = f" (used: {source})" if source else ""
-            if action == "pull":
-                return NotFound(
-                    f"pull access denied for {self.domain}/{repository}, repository does not exist or may require a"
-                    " login",
-                    f"check the name, or log in: limpet login {self.domain}{used}",
-                )
-            hint = f"log in as somebody who may: limpet login {self.domain}{used}"
-            if "quota" in said:
-                hint = f"remove something there: limpet registry delete {self.domain}/{repository}:TAG"
-            return Refused(f"{action} access denied for {self.domain}/{repository}: {said}", hint)
+            return self._no_access(repository, action, said, unknown=status == 404)
         if status == 400 and self.connection.plain and "HTTPS" in said:
             return Refused(f"{self.domain} speaks TLS", "registries on this machine are spoken to in plain HTTP")
         return Refused(f"{name}: {said}")
+
+    def _no_access(self, repository: str, action: str, said: str, *, unknown: bool) -> LimpetError:
+        """Whether a repository is not there or not for us, most registries don't say. `unknown`: this one does."""
+        where = f"{self.domain}/{repository}"
+        login = self.connection.login_shown(repository)
+        who = ""
+        if login.source:
+            who = f"{f'as {login.user}' if login.user else 'with an identity token'} (from {login.source})"
+        if login.rejected:
+            what = f"{where}: {action} refused: the login {who} was not accepted"
+            return (NotFound if action == "pull" else Refused)(what, f"log in again: limpet login {self.domain}")
+        if action == "pull":
+            if unknown:
+                hint = "check the name" if who else f"check the name, or log in: limpet login {self.domain}"
+                return NotFound(f"{where} not found: the registry has no such repository", hint)
+            if who:
+                return NotFound(
+                    f"{where} not found or no access: logged in {who}, without the right to pull it",
+                    "check the name, or ask for the right",
+                )
+            return NotFound(
+                f"{where} not found or no access: not logged in",
+                f"check the name, or log in: limpet login {self.domain}",
+            )
+        if "quota" in said:
+            hint = f"remove something there: limpet registry delete {where}:TAG"
+        elif who:
+            hint = f"logged in {who}: ask for the right to {action}, or log in as somebody who has it"
+        else:
+            hint = f"log in as somebody who may: limpet login {self.domain}"
+        return Refused(f"{action} access denied for {where}: {said}", hint)
 
 
 def tries(work: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from limpet.errors import LimpetError, Refused
 from limpet.registry import endpoints, scopes
-from limpet.registry.answers import codes, document, finish, retry_after, words
+from limpet.registry.answers import codes, document, finish, later, retry_after, words
 from limpet.registry.host import MAX_REDIRECTS, Host
 from limpet.registry.proxies import is_loopback
 from limpet.registry.settings import load
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from urllib3.response import BaseHTTPResponse
 
+    from limpet.registry.authorization import Authorization
     from limpet.registry.credentials import Credentials
     from limpet.registry.endpoints import Endpoint, Target
     from limpet.registry.registries import Registries
@@ -105,7 +106,11 @@ class Connection:
 
     def login_source(self, repository: str) -> str:
         """Where the login comes from that the registry was last shown; "" if there was none."""
-        return self._own(repository).authorization.source
+        return self.login_shown(repository).source
+
+    def login_shown(self, repository: str) -> Authorization:
+        """Who we were to the registry: `source`, `user`, `rejected`."""
+        return self._own(repository).authorization
 
     @property
     def refresh_token(self) -> str:
@@ -146,7 +151,7 @@ class Connection:
             response = self._ask(self._host(own), own, method, path, scope, headers, body)
             if response.status in _RETRIED:
                 wait = retry_after(response.headers.get("Retry-After", ""))
-                raise TransferError(f"{self.domain}: {words(response)}", wait=wait)
+                raise TransferError(f"{self.domain}: {words(response)}", later(wait), wait=wait)
         except LimpetError as e:
             if failed:
                 e.message = f"{e.message} (mirrors: {', '.join(failed)})"

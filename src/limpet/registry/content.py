@@ -113,6 +113,10 @@ def _not_deleted(registry: Registry, repository: str, reference: str, response: 
         return registry.refusal(response, repository, reference, "delete")
     said = connection.words(response)
     name = f"{registry.domain}/{repository}"
+    if response.status == 405 and (
+        "this registry" in said or _reads_only(response.headers.get("Allow", ""))
+    ):  # it is not about this tag
+        return Refused(f"{name}: nothing can be deleted there: {said}", "who runs the registry decides that")
     if ":" not in reference and response.status in (400, 404, 405):
         try:
             digest = registry.manifest(repository, reference)[2]
@@ -128,6 +132,12 @@ def _not_deleted(registry: Registry, repository: str, reference: str, response: 
             "who runs it may allow it (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true)",
         )
     return Refused(f"{name}: {said}")
+
+
+def _reads_only(allow: str) -> bool:
+    """By the Allow of a 405 (RFC 9110, section 10.2.1)."""
+    methods = {one.strip().upper() for one in allow.split(",")} - {""}
+    return bool(methods) and not methods & {"PUT", "POST", "PATCH", "DELETE"}
 
 
 class _NoApi(Exception):

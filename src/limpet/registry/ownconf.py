@@ -89,6 +89,7 @@ def _rule(registries: Table, name: str) -> Rule:
     match = _NAME.fullmatch(name)
     if match is None or (match[1] and match[3]):
         raise registries.wrong(name, "not a registry", "write HOST, HOST:PORT, HOST/PATH or *.DOMAIN, without https://")
+    _check_quotes(table, name)
     table.check(REGISTRY)
     location = table.string("location")
     certificate, key = table.string("cert"), table.string("key")
@@ -119,6 +120,20 @@ def _rule(registries: Table, name: str) -> Rule:
         certificate=_path(table, "cert"),
         key=_path(table, "key"),
     )
+
+
+def _check_quotes(table: Table, name: str) -> None:
+    """`[registry.x.example]` is a table `example` in a table `x`: TOML takes a name with dots for several."""
+    inner = next((key for key in table if key not in REGISTRY and table.is_table(key)), "")
+    if not inner:
+        return
+    at, parts = table.at(inner), [name]
+    while inner:
+        parts.append(inner)
+        table = table.table(inner)
+        inner = next((key for key in table if key not in REGISTRY and table.is_table(key)), "")
+    whole = ".".join(parts)
+    raise Invalid(f"{at}: registry.{whole}: a name with dots is written in quotes", f'write [registry."{whole}"]')
 
 
 def _requirement(table: Table) -> Requirement:

@@ -7,6 +7,7 @@ that contain the term are the answer, in the registry's order.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -29,6 +30,7 @@ _HUB_PAGE = 100
 _PAGE = 1000
 _MAX_PAGES = 10_000
 _MAX_BYTES = 16 << 20
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _CATALOGUE = "registry:catalog:*"
 
 
@@ -46,6 +48,8 @@ class Found:
 def registries(text: str) -> list[tuple[str, str]]:
     """(registry, term) of what people search for: of the registry in the text, or of those for short names."""
     first, slash, rest = text.partition("/")
+    if not slash and _HOST_AND_PORT.fullmatch(text):
+        slash = "/"  # no image has such a name: all of that registry is meant
     if slash and (any(c in first for c in ".:") or first == "localhost"):
         return [(DOCKER_HUB if first in (DOCKER_HUB, HUB_INDEX) else first, rest)]
     return [(place.partition("/")[0], text) for place in settings.load().search or (DOCKER_HUB,)]

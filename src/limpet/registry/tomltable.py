@@ -22,6 +22,7 @@ _KEY = r"(?:[A-Za-z0-9_-]+|\"(?:[^\"\\]|\\.)*\"|'[^']*')"
 _KEYS = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
 _HEADER = re.compile(rf"\s*(\[\[?)\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]")
 _ONE_KEY = re.compile(_KEY)
+_UNQUOTED = re.compile(r"\s*\[([A-Za-z0-9_-]+)\.([A-Za-z0-9._:/*-]*[:/*][A-Za-z0-9._:/*-]*)\]\s*(?:#.*)?$")
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -108,6 +109,9 @@ class Table:
             found.append(Table(self.file, self._lines, (*self._path, key, number), value))
         return found
 
+    def is_table(self, key: str) -> bool:
+        return isinstance(self._values.get(key), dict)
+
     def is_array(self, key: str) -> bool:
         """Whether it is written as `[[key]]`."""
         value = self._values.get(key)
@@ -142,10 +146,16 @@ def read(file: str) -> Table | None:
         said = str(e)
         place = _AT_LINE.search(said)
         line = int(place[1]) if place is not None else text.count("\n") + 1
-        raise Invalid(f"{file}:{line}: not TOML: {_AT_LINE.sub('', said)}") from None
+        raise Invalid(f"{file}:{line}: not TOML: {_AT_LINE.sub('', said)}", _quoted(text, line)) from None
     except RecursionError:
         raise Invalid(f"{file}: nested too deeply") from None
     return Table(file, _lines(text), (), values)
+
+
+def _quoted(text: str, number: int) -> str:
+    """The right spelling of a header whose last name has what only quotes allow: `[registry.localhost:5000]`."""
+    found = _UNQUOTED.match("".join(text.split("\n")[number - 1 : number]))
+    return f'write [{found[1]}."{found[2]}"]' if found is not None else ""
 
 
 def _lines(text: str) -> dict[Path, int]:

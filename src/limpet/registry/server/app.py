@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _MANIFESTS = 32
 """Manifests that may come in at a time: each can be 4 MiB of memory."""
+_REFUSED = (401, 403, 405)
 JSON = {"Content-Type": "application/json", **VERSION}
 
 
@@ -51,7 +53,7 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.storage = Storage(config.storage)
+        self.storage = Storage(config.storage, make=config.images is None)
         self.uploads = Uploads(self.storage)
         self.manifests = Manifests(self.storage)
         self.source: Source = Local(self.storage, self.manifests)
@@ -91,15 +93,13 @@ class App:
             raise
         except OSError as e:
             print(f"limpet: {request.method} {request.path[:300]}: {e}", file=sys.stderr, flush=True)
-            status = 507 if e.errno in (28, 122) else 500
-            return self._refusal(request, RegistryError(status, "UNSUPPORTED", f"storage: {e.strerror}"))
+            status, code = (507, "UNAVAILABLE") if e.errno in (errno.ENOSPC, errno.EDQUOT) else (500, "UNKNOWN")
+            return self._refusal(request, RegistryError(status, code, f"storage: {e.strerror}"))
         except Exception as e:
             where = traceback.extract_tb(e.__traceback__)[-1]
             text = f"{type(e).__name__}: {e} ({os.path.basename(where.filename)}:{where.lineno})".replace("\n", " ")
             print(f"limpet: {request.method} {request.path[:300]}: {text}", file=sys.stderr, flush=True)
-            return self._refusal(
-                request, RegistryError(500, "UNSUPPORTED", "internal error; the server's log says more")
-            )
+            return self._refusal(request, RegistryError(500, "UNKNOWN", "internal error; the server's log says more"))
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         if self._bucket is not None:
@@ -135,9 +135,10 @@ class App:
             self.guard.judge(request, identity, route)
         if route.action != routes.PULL:
             if self.serves_only:
-                raise RegistryError(405, "UNSUPPORTED", self._why_not())
+                raise RegistryError(405, "UNSUPPORTED", self._why_not(), headers={"Allow": "GET, HEAD"})
             if route.action == routes.DELETE and not self.config.delete:
-                raise RegistryError(405, "UNSUPPORTED", "this registry does not delete")
+                allow = {"Allow": "GET, HEAD, PUT" if route.kind == "manifest" else "GET, HEAD"}
+                raise RegistryError(405, "UNSUPPORTED", "this registry does not delete", headers=allow)
         return await _ANSWERS[route.kind](self, request, route)
 
     def _why_not(self) -> str:
@@ -168,7 +169,7 @@ class App:
     async def _health(self) -> StreamResponse:
         """Whether the storage can be read and written."""
         try:
-            if not self.config.read_only:
+            if not self.config.read_only and self.config.images is None:
                 await asyncio.to_thread(self.storage.write, "new/health", bytes(4096))  # an empty file fits a full disk
             return Response(body=b'{"status":"ok"}\n', headers={"Content-Type": "application/json"})
         except OSError as e:
@@ -213,12 +214,13 @@ class App:
             reference=route.argument if route.kind in ("manifest", "blob") else "",
             digest=response.headers.get("Docker-Content-Digest", ""),
             status=response.status,
+            outcome="refused" if response.status >= 400 else "done",
         )
 
     async def housekeeping(self) -> None:
         """Runs in one of the workers as long as the server does: expires uploads, collects what nothing needs."""
         config = self.config
-        while not config.read_only:
+        while not config.read_only and config.images is None:
             due = self._collected() + config.gc_seconds - time.time() if config.gc_seconds else 600.0
             await asyncio.sleep(min(max(due, 1.0), 600.0))
             try:
@@ -257,7 +259,7 @@ def client(request: BaseRequest) -> str:
 def _is_change(request: BaseRequest, response: StreamResponse, route: Route) -> bool:
     """Steps of an upload before its last are none; what somebody was refused is worth a line."""
     if response.status >= 400:
-        return response.status == 403
+        return response.status in _REFUSED
     return request.method in ("PUT", "DELETE") or response.status == 201
 
 

@@ -1,4 +1,8 @@
-"""Errors as the distribution specification has them (spec.md, "Error Codes")."""
+"""Errors as the distribution specification has them (spec.md, "Error Codes").
+
+UNAVAILABLE and UNKNOWN are distribution's own (its `registry/api/errcode`): the specification has no code for a server
+that fails, where the client did nothing wrong.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ _MESSAGES = {
     "DENIED": "requested access to the resource is denied",
     "UNSUPPORTED": "the operation is unsupported",
     "TOOMANYREQUESTS": "too many requests",
+    "UNAVAILABLE": "service unavailable",
+    "UNKNOWN": "unknown error",
 }
 
 

@@ -25,16 +25,22 @@ if TYPE_CHECKING:
     from limpet.registry.server.routes import Route
 
 _NOBODY = Identity("", {})
+_MOST_MISTAKES = 10_000
 
 
 class Guard:
-    """With `--auth`. Wrong passwords are slowed down by address: five at once, then one in ten seconds."""
+    """With `--auth`. Wrong passwords are slowed down by address: five at once, then one in ten seconds.
+
+    A right one makes up for the wrong ones of the same user, and of nobody else: who has a user of their own must not
+    get more tries at another's.
+    """
 
     def __init__(self, config: Config, root: str) -> None:
         self._config = config
         self.users = Users(config.passwords, config.access)
         self._tokens = Tokens(tokens.key_of(root))
         self._wrong = Bucket(0.1, burst=5)
+        self._mistakes: dict[tuple[str, str], int] = {}  # by address and user, since the last right one
 
     async def identify(self, request: BaseRequest, client: str) -> Identity:
         """Raises UNAUTHORIZED for credentials that are wrong; none at all are nobody's."""
@@ -62,15 +68,22 @@ class Guard:
     async def _check(self, request: BaseRequest, name: str, password: str, client: str) -> None:
         wait = self._wrong.look(client)
         if wait:
+            seconds = int(wait) + 1
             raise RegistryError(
                 429,
                 "TOOMANYREQUESTS",
-                "too many wrong passwords from this address",
-                headers={"Retry-After": str(int(wait) + 1)},
+                f"too many wrong passwords from this address: wait {seconds} s",
+                headers={"Retry-After": str(seconds)},
             )
         if not await self.users.check(name, password):
             self._wrong.wait(client)
+            if len(self._mistakes) >= _MOST_MISTAKES:
+                self._mistakes.clear()
+            self._mistakes[client, name] = self._mistakes.get((client, name), 0) + 1
             raise self._challenge(request, "", "")
+        mistakes = self._mistakes.pop((client, name), 0)
+        if mistakes:
+            self._wrong.give_back(client, mistakes)
 
     def judge(self, request: BaseRequest, identity: Identity, route: Route) -> None:
         """Raises UNAUTHORIZED, or DENIED for a user who has shown who they are."""

@@ -73,7 +73,10 @@ class Metrics:
 
             registry = self._client.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        state = os.statvfs(self._storage.root)
+        try:
+            state = os.statvfs(self._storage.root)
+        except FileNotFoundError:  # what is served lies elsewhere
+            return self._client.generate_latest(registry)
         room = (
             "# HELP limpet_registry_storage_free_bytes Room that the storage has left\n"
             "# TYPE limpet_registry_storage_free_bytes gauge\n"

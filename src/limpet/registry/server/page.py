@@ -72,15 +72,21 @@ class Pages:
                 return await self._layer(request, where)
             return await (self._manifest(request, where) if where.reference else self._tags(request, where))
         except RegistryError as e:
-            return self._page(request, "Not here", tag("h1", "Not here"), tag("p", e.message), status=e.status)
+            inside = [tag("h1", "Not here"), tag("p", e.message)]
+            if e.status == 404 and self._is_stranger(request):
+                inside.append(_invitation("It may be there for those who have a login."))
+            return self._page(request, "Not here", *inside, status=e.status)
+
+    def _is_stranger(self, request: BaseRequest) -> bool:
+        """Somebody without a login, where others have one."""
+        return self._app.guard is not None and not self._app.user(request)
 
     def _page(self, request: BaseRequest, title: str, *inside: str, query: str = "", status: int = 200) -> Response:
-        user = self._app.user(request)
-        login = self._app.guard is not None and not user
+        user, login = self._app.user(request), self._is_stranger(request)
         return html.page(title, *inside, query=query, user=user, login=login, status=status)
 
     def _login(self, request: BaseRequest) -> Response:
-        if self._app.guard is not None and not self._app.user(request):
+        if self._app.guard is not None and self._is_stranger(request):
             raise self._app.guard.challenge_basic()
         return Response(status=303, headers={"Location": "/"})
 
@@ -88,6 +94,7 @@ class Pages:
 
     async def _repositories(self, request: BaseRequest) -> Response:
         app = self._app
+        stranger = self._is_stranger(request)
         query = request.query.get("q", "").strip()[:200]
         found = [one for one in await app.source.repositories() if app.allows(request, one, "pull")]
         start = _number(request.query.get("from", "0"))
@@ -108,9 +115,12 @@ class Pages:
             inside += _pager(start, count, f"/?q={quote(query)}&" if query else "/?")
         else:
             host = _host(request)
-            inside.append(tag("p", "Nothing is here." if not query else "Nothing has such a name."))
-            if not query and not app.serves_only:
+            nothing = "Nothing has such a name." if query else "Nothing is here."
+            inside.append(tag("p", nothing))
+            if not query and not stranger and not app.serves_only:
                 inside += [tag("p", "Push something:"), copy(f"limpet push {host}/NAME:TAG")]
+        if stranger:
+            inside.append(_invitation("Without a login only what is open to everybody is shown."))
         return self._page(request, title, *inside, query=query)
 
     # Tags
@@ -253,6 +263,10 @@ def _to(repository: str, reference: str = "") -> str:
     if not reference:
         return f"/web/{quote(repository)}"
     return f"/web/{quote(repository)}{'@' if names.is_digest(reference) else ':'}{quote(reference, safe=':')}"
+
+
+def _invitation(words: str) -> Markup:
+    return tag("p", words, " ", link("/login", "Log in"), class_="soft")
 
 
 def _host(request: BaseRequest) -> str:

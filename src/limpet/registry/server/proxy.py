@@ -304,4 +304,4 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def unreachable(error: LimpetError) -> RegistryError:
-    return RegistryError(502, "UNSUPPORTED", f"the registry behind this one: {error}")
+    return RegistryError(502, "UNAVAILABLE", f"the registry behind this one: {error}")

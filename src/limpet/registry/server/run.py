@@ -23,7 +23,7 @@ def serve(config: Config, address: Address, certificate: tuple[str, str] | None 
 
     Prints the address once it can be used. Raises LimpetError for what can't work before it binds it.
     """
-    Storage(config.storage)
+    Storage(config.storage, make=config.images is None)
     if config.passwords:
         Users(config.passwords, config.access)
     context = tls.context(*certificate) if certificate is not None else None

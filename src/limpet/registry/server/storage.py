@@ -31,18 +31,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
-_BEGUN = {"blobs", "repositories", "uploads", "new", "index.json", "lost+found"}
-"""What a server leaves that was killed before `oci-layout`, its last file, was there."""
+_BEGUN = {"blobs", "repositories", "uploads", "new", "index.json", "lost+found", "token.key", "tls"}
+"""What a server leaves that was killed before `oci-layout`, its last file, was there; and one of a store's images."""
 
 TOUCH_AFTER = 60.0
 """Seconds after which a use of a link is noted again, so that the collection knows that somebody counts on it."""
 
 
 class Storage:
-    """`root` is made if it is not there. Raises Refused if that fails, Invalid for a directory of something else."""
+    """`root` is made if it is not there. Raises Refused if that fails, Invalid for a directory of something else.
 
-    def __init__(self, root: str) -> None:
+    Without `make` nothing is made or looked at: for a server of what is elsewhere, which keeps at most its keys here.
+    """
+
+    def __init__(self, root: str, *, make: bool = True) -> None:
         self.root = os.path.abspath(root)
+        if not make:
+            return
         try:
             os.makedirs(self.root, 0o755, exist_ok=True)
             if not os.path.exists(f"{self.root}/oci-layout") and set(os.listdir(self.root)) - _BEGUN:
@@ -224,7 +229,7 @@ class Storage:
                 return
             except FileNotFoundError:
                 continue
-        raise RegistryError(503, "UNSUPPORTED", "the repository is being deleted: try again")
+        raise RegistryError(503, "UNAVAILABLE", "the repository is being deleted: try again")
 
     def _directories(self, path: str) -> None:
         missing = []

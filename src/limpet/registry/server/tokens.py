@@ -86,6 +86,7 @@ def key_of(root: str) -> bytes:
     path = f"{root}/token.key"
     temporary = f"{root}/new/{os.urandom(16).hex()}"
     if not os.path.exists(path):
+        os.makedirs(f"{root}/new", 0o755, exist_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, os.urandom(32))
