@@ -10,7 +10,7 @@ import pytest
 
 from limpet.build import modes
 from limpet.build.language import ports
-from limpet.build.remote import remote_kind
+from limpet.build.sources.reference import remote_kind
 
 TEXTS = (
     "755", "0", "4711", "u+x", "a-w", "go=", "u=rwX,go=rX", "+x", "u=g", "g=u,o-rwx", "ug+rw-x", "u+s", "g+s,o+t", "=r",

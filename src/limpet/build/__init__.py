@@ -5,6 +5,7 @@
     stageplan    one stage of it, with `copyplan`
     graph        a plan as a picture
     context      where COPY takes files from; `archive` what ADD unpacks; `digests` what earlier builds found out
+    sources/     what is fetched: by HTTP, by git
     execute      a plan to an image's config and layers, by way of `solver/`: keys, what is cached, the stages' steps
     copy, run    what makes a layer; `place` says what is where in the image
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`

@@ -23,8 +23,11 @@ from limpet.layers.driver import driver
 from limpet.layers.rootfs_tar import TarWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from limpet.build.context import Tree
     from limpet.build.plan import Copy
+    from limpet.build.sources.added import Added
     from limpet.store.store import Store
 
 
@@ -58,11 +61,15 @@ class Text:
 class Copying:
     """What one COPY puts where, everything looked up. `close` when it is done with."""
 
-    def __init__(self, store: Store, layers: list[str], step: Copy, tree: Tree, epoch: int) -> None:
-        """Raises NotFound and Invalid."""
+    def __init__(
+        self, store: Store, layers: list[str], step: Copy, tree: Tree, epoch: int, added: Sequence[Added] = ()
+    ) -> None:
+        """`added` is what is fetched, closed by `close`. Raises NotFound and Invalid."""
         self._store = store
         self._layers = layers
         self._epoch = epoch
+        self._step = step
+        self._added = added
         self._archives: list[Archive] = []
         self._root = driver(store).mount(layers)
         self._owner = (0, 0)
@@ -80,9 +87,11 @@ class Copying:
         for archive in self._archives:
             archive.close()
         self._archives = []
+        for added in self._added:
+            added.close()
 
     def digest(self) -> str:
-        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times."""
+        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times. Fetches nothing."""
         total = hashlib.sha256(f"{self._owner} {self._mode:o}\0".encode())
         for entry, source in self._items:
             plain = stat.S_ISREG(entry.mode) and not entry.same_as
@@ -99,10 +108,15 @@ class Copying:
                 *xattrs,
             )
             total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
+        for added in self._added:
+            fields = (added.key, *self._target, self._step.chmod, bool(self._step.chown), *self._step.excludes)
+            total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
         return total.hexdigest()
 
     def write(self) -> str:
         """Makes the layer; its diff ID. No time is later than the epoch. The caller holds a lease."""
+        for added in self._added:
+            self._fetch(added)
         home = driver(self._store)
         with home.ingest() as ingest:
             place = Place(self._root, TarWriter(ingest.write, mtime=self._epoch), self._owner, self._mode)
@@ -115,7 +129,7 @@ class Copying:
         return diff_id
 
     def _collect(self, step: Copy, tree: Tree) -> None:
-        target, is_directory = resolve(self._root, step.target)
+        target, is_directory = self._target = resolve(self._root, step.target)
         if step.chown:
             self._owner = owner(self._root, step.chown)
         sources: list[str] = []
@@ -139,17 +153,28 @@ class Copying:
             entry = Entry(file.name, goal, stat.S_IFREG | 0o644, len(data))
             self._items.append((self._finished(step, entry), Text(data)))
 
+    def _fetch(self, added: Added) -> None:
+        step, (target, is_directory) = self._step, self._target
+        archive = added.archive()
+        if archive is not None and self._members(step, *archive, target):
+            return
+        found = added.files(step, target, target_is_directory=is_directory)
+        self._items += [(self._finished(step, entry), source) for entry, source in found]
+
     def _unpacked(self, step: Copy, tree: Tree, path: str, target: str) -> bool:
         """Whether it is an archive; then its members are taken."""
         if not tree.is_file(path):
             return False
         fd = tree.open(path)
         try:
-            if not is_archive(fd):
-                return False
-            archive = Archive(self._store, fd, path)
+            return self._members(step, fd, path, target)
         finally:
             os.close(fd)
+
+    def _members(self, step: Copy, fd: int, name: str, target: str) -> bool:
+        if not is_archive(fd):
+            return False
+        archive = Archive(self._store, fd, name)
         self._archives.append(archive)
         # As in BuildKit, --chown counts for what is unpacked, --chmod doesn't.
         step = replace(step, chmod="")

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from limpet.build import plan
 from limpet.build.language.dockerfile import error
 from limpet.build.language.lines import Word
-from limpet.build.remote import remote_kind
+from limpet.build.sources import reference
+from limpet.build.sources.reference import remote_kind
+from limpet.errors import Invalid
+from limpet.registry import redact
 
 if TYPE_CHECKING:
     from limpet.build.language import instructions as kinds
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from limpet.build.language.ignore import Ignore
     from limpet.build.language.scope import Scope
 
+_PASSWORD = re.compile(r"(\b(?:https?|git|ssh)://[^\s/@:]*:)[^\s/@]+@", re.IGNORECASE)
 _OCTAL = re.compile(r"[0-7]+\Z")
 _SYMBOLIC = re.compile(r"[ugoa]*([-+=]([rwxXst]*|[ugo]))+(,[ugoa]*([-+=]([rwxXst]*|[ugo]))+)*\Z")
 
@@ -41,7 +45,7 @@ def plan_copy(
             if not each.is_add:
                 what = "a git ref" if kind == "git" else "a URL"
                 raise error(source, f"source can't be {what} for COPY", "ADD can fetch it", at=word)
-            remotes.append(plan.Remote(kind, text, checksum, each.keep_git))
+            remotes.append(_remote(each, word, kind, text, checksum))
         else:
             plain.append(_source(each, word, text, origin, scope, ignored))
     if checksum and (len(words) != 1 or not remotes):
@@ -67,6 +71,23 @@ def plan_copy(
         unpack=unpack,
         created_by=_copied(source.name, each, chown, chmod, words, target),
     )
+
+
+def _remote(each: kinds.Copy, word: Word, kind: str, text: str, checksum: str) -> plan.Remote:
+    """Raises Invalid for what can't be fetched as it is written."""
+    if kind == "http":
+        if checksum and not reference.is_sha256(checksum):
+            hint = "write sha256: and 64 hexadecimal digits"
+            raise error(each.source, f"invalid checksum {checksum[:100]}", hint, at=_flag(each.source, "checksum", ""))
+        return plan.Remote(kind, text, checksum, each.keep_git, unpack=bool(each.unpack))
+    try:
+        found = reference.with_checksum(reference.repository(text), checksum)
+    except Invalid as e:
+        raise error(each.source, redact.clean(e.message), e.hint, at=word) from None
+    if each.keep_git is not None and found.keep_git is not None and each.keep_git != found.keep_git:
+        raise error(each.source, "inconsistent keep-git-dir configuration", "say it once", at=word)
+    keep = found.keep_git if each.keep_git is None else each.keep_git
+    return plan.Remote(kind, text, found.checksum, keep)
 
 
 def _source(each: kinds.Copy, word: Word, text: str, origin: plan.Origin, scope: Scope, ignored: Ignore | None) -> str:
@@ -119,4 +140,10 @@ def _copied(name: str, each: kinds.Copy, chown: str, chmod: str, words: list[str
     flags = ["--parents"] if each.parents else []
     flags += [f"--chown={chown}"] if chown else []
     flags += [f"--chmod={chmod}"] if chmod else []
-    return " ".join([name, *flags, *words, *(f"<<{one.name}" for one in each.files), target])
+    shown = [without_login(word) if remote_kind(word) else word for word in words]
+    return " ".join([name, *flags, *shown, *(f"<<{one.name}" for one in each.files), target])
+
+
+def without_login(text: str) -> str:
+    """An instruction's text with no password in its addresses: it is printed, and kept in the image's history."""
+    return _PASSWORD.sub(r"\1***@", text)

@@ -60,12 +60,13 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """What ADD fetches. `kind`: "http" or "git". `keep_git` is None if not said."""
+    """What ADD fetches. `kind`: "http" or "git". `keep_git` is None if not said; `unpack`: an archive is unpacked."""
 
     kind: str
     url: str
     checksum: str = ""
     keep_git: bool | None = None
+    unpack: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,6 @@ def check(made: Plan) -> None:
 
 
 def _refused(step: Step) -> tuple[str, str] | None:
-    if isinstance(step, plan.Copy):
-        for remote in step.remotes:
-            if remote.kind == "git":
-                return "ADD of a git repository", "clone it into the context"
-            return "ADD of a URL", "fetch it into the context, or RUN curl"
     if isinstance(step, plan.Run):
         if step.security != "sandbox":
             return f"RUN --security={step.security}", ""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import plan
-from limpet.build.copyplan import absolute, plan_copy
+from limpet.build.copyplan import absolute, plan_copy, without_login
 from limpet.build.language import instructions as kinds
 from limpet.build.language import mounts, ports, variables
 from limpet.build.language import words as shell
@@ -241,7 +241,9 @@ class StagePlanner:
     def _copy(self, each: kinds.Copy) -> plan.Copy:
         origin = self.origin(each.origin, each, "cannot copy from stage")
         workdir = str(self.config.get("WorkingDir") or "/")
-        return plan_copy(each, self.scope, origin, workdir, self._place(each.source), self.ignored)
+        place = self._place(each.source)
+        place = replace(place, text=without_login(place.text))
+        return plan_copy(each, self.scope, origin, workdir, place, self.ignored)
 
     def _run(self, each: kinds.Run) -> plan.Run:
         source, command = each.source, each.command

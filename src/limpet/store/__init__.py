@@ -7,7 +7,7 @@
       layers/<hex of diff ID>/      one directory a layer; the storage driver (`layers/`) owns what is in it
       containers/<id>/              config.json, upper, work, log, status
       volumes/<name>/_data
-      caches/<id>/                  what `RUN --mount=type=cache` keeps (`build/cachemounts.py`)
+      caches/<id>/                  what `RUN --mount=type=cache` keeps (`build/cachemounts.py`), and what ADD fetched
       partial/<algorithm>-<hex>     the beginning of a blob whose download was cut off; the next pull goes on
       tmp/<random>                  things being made: no row names them, all of it is garbage after a crash
     <run>/                          /run/limpet, or LIMPET_RUN: what a reboot clears

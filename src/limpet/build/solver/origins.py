@@ -16,8 +16,11 @@ from limpet.layers.driver import driver
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from limpet.build.plan import Origin, Run
+    from collections.abc import Sequence
+
+    from limpet.build.plan import Copy, Origin, Run
     from limpet.build.solver.job import Job
+    from limpet.build.sources.added import Added
     from limpet.images.catalog import Image
     from limpet.progress import Progress
     from limpet.store.store import Store
@@ -34,6 +37,15 @@ def open_tree(job: Job, origin: Origin) -> Tree:
         image = image_for(job.store, origin.image, job.plan.platform, job.report)
         title, layers = f"the image {origin.image}", catalog.layers(job.store, image.id)
     return Tree(driver(job.store).mount(layers), title, owners=True)
+
+
+def added(job: Job, step: Copy) -> Sequence[Added]:
+    """What an ADD fetches, looked up but not fetched yet. Raises LimpetError."""
+    if not step.remotes:
+        return ()
+    from limpet.build.sources.added import Fetching  # most builds fetch nothing
+
+    return Fetching(job.store, job.given, job.report.say, job.report).added(step)
 
 
 def bounds(job: Job, step: Run) -> dict[int, Bound]:

@@ -113,7 +113,8 @@ def _prepared(
         tree = job.context
         if step.origin.kind != "context":
             tree = stack.enter_context(closing(origins.open_tree(job, step.origin)))
-        copying = stack.enter_context(closing(Copying(job.store, state.layers, step, tree, job.epoch)))
+        added = origins.added(job, step)
+        copying = stack.enter_context(closing(Copying(job.store, state.layers, step, tree, job.epoch, added)))
         return _Ready(keys.copy_inputs(copying.digest()), copying.write, copying)
     if isinstance(step, plan.Directory):
         path, user = step.path, step.user
