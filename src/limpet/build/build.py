@@ -15,23 +15,25 @@ from limpet.build.digests import Digests
 from limpet.build.language import dockerfile, ignore, notes, program, variables
 from limpet.build.language.checks import check_program
 from limpet.build.language.nearest import did_you_mean
+from limpet.build.outputs import deliver as outputs
+from limpet.build.outputs.deliver import Result
 from limpet.build.planner import Base, Request
 from limpet.build.report import Planned, now, steps
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError, NotFound
-from limpet.images import catalog, importer
-from limpet.oci import reference
+from limpet.images import catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from limpet.build.caching.specs import Caching
     from limpet.build.language.dockerfile import Dockerfile
     from limpet.build.language.ignore import Ignore
+    from limpet.build.outputs.deliver import Delivered
+    from limpet.build.outputs.request import Wanted
     from limpet.build.plan import Plan
     from limpet.build.report import Report
     from limpet.build.reproducible.twice import Second
-    from limpet.images.catalog import Image
     from limpet.progress import Progress
     from limpet.store.store import Store
 
@@ -70,7 +72,7 @@ class Checked:
 def build(
     store: Store,
     asked: Asked,
-    names: Sequence[str],
+    wanted: Wanted,
     *,
     labels: Mapping[str, str] | None = None,
     no_cache: bool = False,
@@ -79,15 +81,15 @@ def build(
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
     second: Second | None = None,
     report: Report,
-) -> Image:
-    """Builds, and gives the image the `names`. Raises LimpetError. What happens is told to `report`, findings of
-    the checks too.
+) -> Delivered:
+    """Builds, and brings the result to the outputs that are `wanted`. Raises LimpetError. What happens is told to
+    `report`, findings of the checks too.
 
     `caching`: which caches to read and to write. `check_ports` gets what the image will expose before the first step
     runs, and may raise: nobody has to wait for a build of which the result can't be started. `second` does all again
     and compares.
     """
-    targets = [reference.parse(name) for name in names]
+    outputs.check(wanted, 1)
     epoch = _epoch(asked.arguments)
     read = _read(asked)
     context = open_context(asked.directory, read.ignored, Digests(store, asked.directory))
@@ -123,8 +125,8 @@ def build(
                     to=report,
                 )
                 config = cache.carried(result.config, result.layers)
-                image = importer.add_image(store, config, result.layers, targets)
-                cache.built(result.layers, image.id)
+                done = outputs.deliver(store, [Result(config, result.layers)], wanted, report)
+                cache.built(result.layers, done.kept)
             if second is not None:
                 second.run(
                     store,
@@ -137,7 +139,7 @@ def build(
                     given=given,
                     to=report,
                 )
-            return image
+            return done
     finally:
         context.close()
 

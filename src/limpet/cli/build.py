@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from limpet.cli import build_outputs
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
 from limpet.errors import Exit, Invalid
@@ -32,11 +33,7 @@ def build(call: Call) -> int:
     if call["check"]:
         return _check(call, asked)
     quiet = call["quiet"]
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)
-
+    wanted = build_outputs.wanted(call)
     with progress(quiet=quiet) as shown:
         if call["print"]:
             from limpet.build import graph, plan
@@ -49,10 +46,10 @@ def build(call: Call) -> int:
             from limpet.build.reproducible.twice import Second
 
             second = Second()
-        image = builds.build(
+        done = builds.build(
             call.store,
             asked,
-            call["tag"],
+            wanted,
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             caching=specs.caching(call["cache-from"], call["cache-to"], call["no-cache-filter"]),
@@ -60,11 +57,9 @@ def build(call: Call) -> int:
             second=second,
             report=Lines(shown, quiet=quiet),
         )
-    if call["iidfile"]:
-        _write(call["iidfile"], image.id)
-    for name in call["tag"]:
-        say(f"Built {name}")
-    print(image.id)
+    build_outputs.written(call, done)
+    if wanted.is_image and not wanted.takes_standard_output:
+        print(done.id)
     return _compared(call, second) if second is not None else 0
 
 
@@ -110,14 +105,6 @@ def _arguments(texts: list[str]) -> dict[str, str]:
     return found
 
 
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as e:
-        raise Invalid(f"{path}: {(e.strerror or '').lower()}", "--iidfile names a file to write") from e
-
-
 COMMANDS = {
     "build": Command(
         name="build",
@@ -148,8 +135,8 @@ COMMANDS = {
                 metavar="FILE",
                 help="The Dockerfile, - for stdin",
             ),
-            Option("iidfile", kind="string", default="", metavar="FILE", help="Write the image's id to a file"),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
+            *build_outputs.OPTIONS,
             Option("no-cache", help="Run every step again"),
             Option("no-cache-filter", kind="list", metavar="STAGE", help="Run the steps of these stages again"),
             Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of the image"),
@@ -164,7 +151,6 @@ COMMANDS = {
             Option("quiet", "q", help="Print only the image's id"),
             Option("secret", kind="list", metavar="id=NAME,src=FILE", help="A secret for RUN --mount=type=secret"),
             Option("ssh", kind="list", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh"),
-            Option("tag", "t", kind="list", metavar="NAME[:TAG]", help="Name of the image"),
             Option("target", kind="string", default="", metavar="STAGE", help="Stage to build, instead of the last"),
         ),
         examples=(
@@ -173,6 +159,8 @@ COMMANDS = {
             "limpet build --check .",
             "limpet build --check-reproducible -t web .",
             "limpet build --cache-from HOST/app:cache --cache-to type=registry,ref=HOST/app:cache,mode=max .",
+            "limpet build -o out .",
+            "limpet build -o type=oci,dest=app.tar -t registry.example/app:1 --push .",
         ),
         min_args=1,
         max_args=1,

@@ -63,8 +63,9 @@ def inspect(call: Call) -> int:
     import json
 
     from limpet.images import indexes
+    from limpet.oci import digest as digests
     from limpet.oci import manifest as manifests
-    from limpet.registry.client import Registry, digest_of
+    from limpet.registry.client import Registry
 
     names = [_parse(text) for text in call.arguments]
     data = b""
@@ -87,7 +88,7 @@ def inspect(call: Call) -> int:
         print(json.dumps(json.loads(data), indent=3))
         return 0
     if isinstance(parsed, manifests.Manifest):
-        descriptor = manifests.Descriptor(parsed.media_type, digest_of(data), len(data))
+        descriptor = manifests.Descriptor(parsed.media_type, digests.of(data), len(data))
         print(json.dumps(_verbose(wanted, descriptor, data), indent=4))
         return 0
     found = []

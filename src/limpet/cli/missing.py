@@ -45,7 +45,7 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "create": _CREATE,
     "build": (
         (
-            "pull add-host network output o progress"
+            "pull add-host network progress"
             " security-opt shm-size ulimit squash memory m memory-swap cpu-period cpu-quota cpu-shares c cpuset-cpus"
             " cpuset-mems cgroup-parent isolation disable-content-trust",
             _LATER,

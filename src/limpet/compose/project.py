@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.build import Asked, build
+from limpet.build.outputs.request import Wanted
 from limpet.compose import lock
 from limpet.containers import create, listing, start, state, stop, watch
 from limpet.containers.options import Options
@@ -101,15 +102,16 @@ def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[
     _check_name(store, project)
     fresh = not _images(store, project)
     ours = any(state.status(store, each).running for each in containers(store, project))
-    image = build(
+    built = build(
         store,
         Asked(project.directory),
-        [project.image],
+        Wanted((reference.parse(project.image),)),
         labels=project.labels,
         no_cache=rebuild,
         check_ports=None if ours else _check_ports,
         report=report,
     )
+    image = catalog.find(store, built.kept)
     wanted = hashlib.sha256(image.id.encode()).hexdigest()
     for old in containers(store, project):
         running = state.status(store, old).running

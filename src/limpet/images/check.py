@@ -92,7 +92,7 @@ def _repair_blob(store: Store, digest: str) -> str:
     row = store.db.row("SELECT config FROM image WHERE id = ?", digest)
     if row is not None:
         data = row[0].encode()
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        if digests.of(data) != digest:
             return ""
         _drop_blob(store, digest)
         blobs.put(store, data)
@@ -248,7 +248,7 @@ def _shown(store: Store, image_id: str) -> str:
 def _images(store: Store, repair: bool, progress: Progress) -> Iterator[Finding]:
     for image_id, text in store.db.rows("SELECT id, config FROM image ORDER BY id"):
         what = f"image {image_id}"
-        if f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" != image_id:
+        if digests.of(text.encode()) != image_id:
             yield Finding(
                 what, "its row has another config", repaired=_repair_config(store, image_id) if repair else ""
             )

@@ -14,6 +14,7 @@ from limpet.images.present import is_whole
 from limpet.layers.driver import driver
 from limpet.oci import config as configs
 from limpet.oci import digest as digests
+from limpet.oci import platform as platforms
 from limpet.oci import reference
 from limpet.store import blobs, eventlog, faults
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from limpet.images.catalog import Image
+    from limpet.images.package import Member, Package
     from limpet.images.source import Contents, Layer, Source
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
@@ -121,20 +123,8 @@ def _enter_all(store: Store, contents: Contents, diff_ids: Sequence[str], names:
     with store.db.transaction():
         enter(store, image_id, contents.config.decode(), diff_ids)
         if manifest is not None:
-            store.db.run(
-                "INSERT OR IGNORE INTO manifest (digest, image_id, media_type) VALUES (?, ?, ?)",
-                manifest.digest,
-                image_id,
-                manifest.media_type,
-            )
             parts = [image_id, *(layer.descriptor.digest for layer in contents.layers if layer.descriptor is not None)]
-            for position, digest in enumerate(parts):
-                store.db.run(
-                    "INSERT OR IGNORE INTO manifest_blob (manifest, position, digest) VALUES (?, ?, ?)",
-                    manifest.digest,
-                    position,
-                    digest,
-                )
+            enter_manifest(store, manifest.digest, image_id, manifest.media_type, parts)
         for name in names:
             give_name(
                 store,
@@ -175,6 +165,41 @@ def add_image(
     return catalog.find(store, image_id)
 
 
+def add_package(store: Store, package: Package, names: Iterable[Reference]) -> Image:
+    """Enters images that were put together (`images.package`), their layers here, and their documents. Durable.
+
+    A name stands for the image that this machine runs, or else the first; a push or a save of it finds all. Gives that
+    image. The caller holds `store.lease()`.
+    """
+    for _, data in package.documents:
+        blobs.put(store, data)
+    images = [member for member in package.members if member.image_id]
+    for member in images:
+        blobs.put(store, member.parts[0].data)
+    here = next((each for each in images if _runs_here(each)), images[0])
+    wanted = list(names)
+    with store.db.transaction():
+        for member in images:
+            diff_ids = [part.diff_id for part in member.parts if part.diff_id]
+            enter(store, member.image_id, member.parts[0].data.decode(), diff_ids)
+        for member in package.members:
+            parts = [part.descriptor.digest for part in member.parts]
+            descriptor = member.descriptor
+            enter_manifest(store, descriptor.digest, member.image_id or here.image_id, descriptor.media_type, parts)
+        index = package.descriptor.digest if package.index else None
+        for name in wanted:
+            give_name(store, name, here.image_id, here.descriptor.digest, index)
+    faults.reach("image-row")
+    for name in wanted:
+        eventlog.write(store, "image", "tag", here.image_id, {"name": name.familiar})
+    return catalog.find(store, here.image_id)
+
+
+def _runs_here(member: Member) -> bool:
+    platform, host = member.descriptor.platform, platforms.host()
+    return platform is not None and (platform.os, platform.architecture) == (host.os, host.architecture)
+
+
 def enter(store: Store, image_id: str, config: str, diff_ids: Sequence[str], created: int | None = None) -> None:
     """The rows of an image, within the caller's transaction. An image that is here already stays as it is."""
     now = int(time.time()) if created is None else created
@@ -182,6 +207,13 @@ def enter(store: Store, image_id: str, config: str, diff_ids: Sequence[str], cre
         return
     for position, diff_id in enumerate(diff_ids):
         store.db.run("INSERT INTO image_layer VALUES (?, ?, ?)", image_id, position, diff_id)
+
+
+def enter_manifest(store: Store, digest: str, image_id: str, media_type: str, blobs_of: Iterable[str]) -> None:
+    """The rows of a manifest that is in blobs/, within the caller's transaction. `blobs_of`: its config, its layers."""
+    store.db.run("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", digest, image_id, media_type)
+    for position, blob in enumerate(blobs_of):
+        store.db.run("INSERT OR IGNORE INTO manifest_blob VALUES (?, ?, ?)", digest, position, blob)
 
 
 def give_name(

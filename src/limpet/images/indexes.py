@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Conflict, Corrupt, Invalid, NotFound
 from limpet.oci import config as configs
+from limpet.oci import digest as digests
 from limpet.oci import manifest as manifests
 from limpet.oci import media, reference
 from limpet.oci.manifest import Descriptor, Index
 from limpet.oci.platform import Platform, check, normalise
-from limpet.registry.client import Registry, digest_of
+from limpet.registry.client import Registry
 from limpet.registry.copying import Copier
 from limpet.store.files import write_file
 
@@ -87,7 +88,7 @@ def _descriptors(image: Reference) -> list[Descriptor]:
     config: dict[str, Any] = {}
     if parsed.config.media_type in media.CONFIGS and parsed.config.size <= configs.MAX_BYTES:
         text = b"".join(registry.blob(image.path, parsed.config))
-        if digest_of(text) != parsed.config.digest:
+        if digests.of(text) != parsed.config.digest:
             raise Corrupt(f"{image.familiar}: its config has another digest than {parsed.config.digest}")
         try:
             config = json.loads(text)

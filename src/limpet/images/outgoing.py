@@ -67,8 +67,8 @@ def is_here(store: Store, digest: str, diff_id: str) -> bool:
     return digest == diff_id or blobs.exists(store, digest)
 
 
-def kept(store: Store, diff_id: str, wanted: Callable[[str], bool] | None = None) -> Descriptor | None:
-    """A compressed form of a layer that is in the store; one whose digest is `wanted`."""
+def kept(store: Store, diff_id: str, wanted: Callable[[str, str], bool] | None = None) -> Descriptor | None:
+    """A compressed form of a layer that is in the store; one whose digest and compression are `wanted`."""
     rows = store.db.rows(
         "SELECT l.digest, l.media_type, b.size FROM layer_blob l JOIN blob b USING (digest) WHERE l.diff_id = ?"
         " ORDER BY l.digest",
@@ -76,7 +76,7 @@ def kept(store: Store, diff_id: str, wanted: Callable[[str], bool] | None = None
     )
     for digest, media_type, size in rows:
         kind = media.compression(media_type)
-        if kind in _KINDS and blobs.exists(store, digest) and (wanted is None or wanted(digest)):
+        if kind in _KINDS and blobs.exists(store, digest) and (wanted is None or wanted(digest, kind)):
             return Descriptor(_KINDS[kind], digest, size)
     return None
 

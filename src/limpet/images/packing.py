@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limpet.errors import Corrupt
+from limpet.errors import Corrupt, Invalid
 from limpet.images import outgoing
 from limpet.layers import compress
 from limpet.layers.driver import driver
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20
 _TYPES = {"gzip": media.OCI_LAYER_GZIP, "zstd": media.OCI_LAYER_ZSTD}
 
+PLAIN = "uncompressed"
+"""The kind that leaves a layer as its tar."""
+
 _TABLE = """
 CREATE TABLE IF NOT EXISTS made_blob (  -- compressed here, not by others: may be made anew with other settings
     digest TEXT PRIMARY KEY,
@@ -40,14 +43,24 @@ class Packing:
     """How new layers are compressed; `level` None is the usual one. Raises Invalid for what there is not.
 
     With `anew`, what was made here before with other settings is made again; else any form that is kept will do.
+    With `force` a layer that came compressed in another way is made again, too: its digest will be another one.
     """
 
     kind: str = "gzip"
     level: int | None = None
     anew: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "level", compress.check(self.kind, self.level))
+        if self.kind != PLAIN:
+            object.__setattr__(self, "level", compress.check(self.kind, self.level))
+        elif self.level is not None:
+            raise Invalid("what is uncompressed has no compression level", "leave it out, or choose gzip or zstd")
+
+    def takes(self, store: Store) -> Callable[[str, str], bool]:
+        """Whether a blob (its digest and how it is compressed) will do as it is."""
+        refused = self.refuses(store)
+        return lambda digest, kind: digest not in refused and (not self.force or kind == self.kind)
 
     def refuses(self, store: Store) -> set[str]:
         """The digests of blobs that are to be made again."""
@@ -64,8 +77,9 @@ def pack(
     `rows` guards the database. `check` is called now and then and may raise. The caller holds `store.lease()`.
     """
     with rows:
-        refused = packing.refuses(store)
-        found = outgoing.kept(store, diff_id, lambda digest: digest not in refused)
+        found = outgoing.kept(store, diff_id, packing.takes(store))
+        if found is None and packing.kind == PLAIN:
+            found = outgoing.plain(store, diff_id)
     if found is not None:
         return found
     with BlobWriter(store) as blob:

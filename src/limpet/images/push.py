@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid, NotFound
-from limpet.images import catalog, outgoing
+from limpet.images import catalog, importer, outgoing
 from limpet.images.packing import Packing, pack
 from limpet.images.pull import check_platform
 from limpet.images.uploads import Remembered
@@ -24,7 +24,7 @@ from limpet.oci import media, reference
 from limpet.oci import platform as platforms
 from limpet.oci.manifest import Descriptor, Manifest
 from limpet.progress import Progress
-from limpet.registry.client import Registry, digest_of
+from limpet.registry.client import Registry
 from limpet.registry.parallel import Group
 from limpet.registry.upload import Upload, send
 from limpet.store import blobs, eventlog, faults
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
+    from limpet.images.package import Member, Package
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
     from limpet.registry.rate import Rate
@@ -98,6 +99,24 @@ def push(
             yield done
 
 
+def push_package(
+    store: Store,
+    names: Sequence[Reference],
+    package: Package,
+    *,
+    by_digest: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Pushed]:
+    """Pushes what was put together under names of any repositories. The caller holds a lease. Raises as `push` does."""
+    repositories: dict[tuple[str, str], list[Reference]] = {}
+    for name in names:
+        repositories.setdefault((name.domain, name.path), []).append(name)
+    for (domain, path), tags in repositories.items():
+        for done in _Pusher(store, Registry(domain), path, Packing(), progress).package(tags, package, by_digest):
+            eventlog.write(store, "image", "push", done.name.familiar, {"name": done.name.familiar_name})
+            yield done
+
+
 class _Pusher:
     def __init__(
         self, store: Store, registry: Registry, repository: str, packing: Packing, progress: Progress | None
@@ -122,7 +141,7 @@ class _Pusher:
                 self._image(image, manifest)
             digest, _ = self._registry.put_manifest(self._repository, name.tag, data, index.media_type)
             own = outgoing.arrived_as(self._store, image_id, [name])
-            manifest_digest = digest_of(own) if own is not None else None
+            manifest_digest = digests.of(own) if own is not None else None
             self._remember(name, image_id, None, manifest_digest, data)
             return Pushed(name, digest, len(data))
         return self._alone(name, image_id, outgoing.arrived_as(self._store, image_id, [name], self._is_there))
@@ -132,8 +151,8 @@ class _Pusher:
         if document is not None and any(layer.digest in refused for layer in _layers(document)):
             document = None
         data = self._image(image_id, document, name.tag)
-        self._remember(name, image_id, data, digest_of(data), None)
-        return Pushed(name, digest_of(data), len(data))
+        self._remember(name, image_id, data, digests.of(data), None)
+        return Pushed(name, digests.of(data), len(data))
 
     def platform(self, name: Reference, wanted: Platform) -> Pushed:
         """The manifest of one platform, alone."""
@@ -197,15 +216,37 @@ class _Pusher:
         unique = list(dict.fromkeys(layers))  # a layer that comes twice in a stack goes up once
         sent = group.run(lambda diff_id: self._layer(group, diff_id, blobs_of.get(diff_id)), unique)
         config_descriptor = known.config if known else Descriptor(media.OCI_CONFIG, image_id, len(config))
-        upload = Upload(config_descriptor, lambda offset: iter([config[offset:]]))
-        send(self._registry, self._repository, upload)
+        self._document(config_descriptor, config)
         if document is None:
             found = dict(zip(unique, sent, strict=True))
             stack = tuple(found[diff_id] for diff_id in layers)
             document = Manifest(media.OCI_MANIFEST, config_descriptor, stack).to_json()
         media_type = known.media_type if known else media.OCI_MANIFEST
-        self._registry.put_manifest(self._repository, tag or digest_of(document), document, media_type)
+        self._registry.put_manifest(self._repository, tag or digests.of(document), document, media_type)
         return document
+
+    def package(self, names: Sequence[Reference], package: Package, by_digest: bool) -> Iterator[Pushed]:
+        """What was put together, layers and documents, under names of one repository; `by_digest` without the tags."""
+        for one in package.members:
+            self._parts(one)
+        *members, (top, data) = package.documents
+        for descriptor, document in members:
+            self._registry.put_manifest(self._repository, descriptor.digest, document, descriptor.media_type)
+        for name in names:
+            tag = top.digest if by_digest else name.tag
+            self._registry.put_manifest(self._repository, tag, data, top.media_type)
+            yield Pushed(name, top.digest, len(data))
+
+    def _parts(self, member: Member) -> None:
+        group = Group(PARALLEL)
+        layers = {part.diff_id: part.descriptor for part in member.parts if part.diff_id}
+        group.run(lambda diff_id: self._layer(group, diff_id, layers[diff_id]), list(layers))
+        for part in member.parts:
+            if not part.diff_id:
+                self._document(part.descriptor, part.data)
+
+    def _document(self, descriptor: Descriptor, data: bytes) -> None:
+        send(self._registry, self._repository, Upload(descriptor, lambda offset: iter([data[offset:]])))
 
     def _layer(self, group: Group, diff_id: str, descriptor: Descriptor | None) -> Descriptor:
         key, progress = digests.short(diff_id), self._progress
@@ -261,9 +302,8 @@ class _Pusher:
             if document is not None:
                 manifest = manifests.parse(document)
                 assert isinstance(manifest, Manifest)
-                store.db.run("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", digest, image_id, manifest.media_type)
-                for position, blob in enumerate((manifest.config, *manifest.layers)):
-                    store.db.run("INSERT OR IGNORE INTO manifest_blob VALUES (?, ?, ?)", digest, position, blob.digest)
+                parts = [part.digest for part in (manifest.config, *manifest.layers)]
+                importer.enter_manifest(store, digest or "", image_id, manifest.media_type, parts)
             store.db.run(
                 "UPDATE name SET manifest = ?, index_digest = ? WHERE reference = ? AND image_id = ?",
                 digest,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
 from limpet.images import archive, catalog, outgoing
+from limpet.images import package as packages
 from limpet.images.archive import DirectoryFiles
 from limpet.images.layout import CONTAINERD_NAME, REF_NAME, is_layout
 from limpet.images.sink import DirectorySink, TarSink
@@ -29,12 +30,14 @@ from limpet.oci import manifest as manifests
 from limpet.oci import media, reference
 from limpet.oci.manifest import Descriptor, Index, Manifest
 from limpet.store import blobs, eventlog
+from limpet.store.files import NewFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, BinaryIO
 
     from limpet.images.catalog import Image
+    from limpet.images.package import Package, Part
     from limpet.images.sink import Sink
     from limpet.oci.reference import Reference
     from limpet.store.store import Store
@@ -49,6 +52,14 @@ class _Chosen:
     names: list[Reference] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What an archive gets: images put together, and the names by which they are called there."""
+
+    package: Package
+    names: tuple[Reference, ...] = ()
+
+
 def save(store: Store, names: Sequence[str], out: BinaryIO | str, format: str = "docker-archive") -> None:
     """Writes the images that `names` mean; a repository without a tag means all its tags, as Docker has it.
 
@@ -61,16 +72,15 @@ def save(store: Store, names: Sequence[str], out: BinaryIO | str, format: str = 
         if format == "oci-dir":
             if not isinstance(out, str):
                 raise Invalid("oci-dir writes a directory", "give its path with -o")
-            _write_layout(store, chosen, DirectorySink(out), _present(out))
+            write_layout(store, [_saved(store, one) for one in chosen], DirectorySink(out), present(out))
         elif isinstance(out, str):
             raise Invalid(f"{format} writes a file")
         else:
             sink = TarSink(out)
             if format == "docker-archive":
-                _write_docker(store, chosen, sink)
+                write_docker(store, [_saved(store, one) for one in chosen], sink)
             else:
-                listed = _write_layout(store, chosen, sink)
-                sink.put("manifest.json", json.dumps(listed, separators=(",", ":")).encode())
+                write_layout(store, [_saved(store, one) for one in chosen], sink)
             sink.finish()
     for one in chosen:
         eventlog.write(store, "image", "save", one.image.id, {"name": one.image.id})
@@ -110,25 +120,38 @@ def _as_name(text: str, image: Image) -> Reference | None:
     return wanted if wanted.tag and wanted.canonical in image.names else None
 
 
-def _write_docker(store: Store, chosen: Sequence[_Chosen], sink: Sink) -> None:
+def _saved(store: Store, one: _Chosen) -> Saved:
+    """By the manifest by which it came, if all its blobs can be given out; else by one that fits what is here."""
+    config, layers = blobs.read(store, one.image.id, configs.MAX_BYTES), catalog.layers(store, one.image.id)
+    data = outgoing.arrived_as(store, one.image.id, one.names)
+    if data is None:
+        stack = tuple(outgoing.kept(store, diff_id) or outgoing.plain(store, diff_id) for diff_id in layers)
+        data = Manifest(media.OCI_MANIFEST, Descriptor(media.OCI_CONFIG, one.image.id, len(config)), stack).to_json()
+    return Saved(packages.alone(packages.arrived(data, config, layers)), tuple(one.names))
+
+
+def write_docker(store: Store, saved: Sequence[Saved], sink: Sink) -> None:
+    """A docker-archive, which has no place for an index: one manifest for each name."""
     entries = []
-    for one in chosen:
-        config = blobs.read(store, one.image.id, configs.MAX_BYTES)
-        config_name = f"{digests.hex_of(one.image.id)}.json"
-        layers = catalog.layers(store, one.image.id)
-        for diff_id in layers:
-            _put_tar(store, sink, f"{digests.hex_of(diff_id)}.tar", diff_id)
-        sink.put(config_name, config)
-        entries.append(_listed(one, config_name, [f"{digests.hex_of(diff_id)}.tar" for diff_id in layers]))
+    for each in saved:
+        for member in each.package.members:
+            config, *layers = member.parts
+            names = {}
+            for layer in layers:
+                names[layer.diff_id] = f"{digests.hex_of(layer.diff_id)}.tar"
+                _put_tar(store, sink, names[layer.diff_id], layer.diff_id)
+            config_name = f"{digests.hex_of(config.descriptor.digest)}.json"
+            sink.put(config_name, config.data)
+            entries.append(_listed(each, config_name, [names[layer.diff_id] for layer in layers]))
     sink.put("manifest.json", json.dumps(entries, separators=(",", ":")).encode())
 
 
-def _listed(one: _Chosen, config: str, layers: list[str]) -> dict[str, Any]:
+def _listed(saved: Saved, config: str, layers: list[str]) -> dict[str, Any]:
     """An entry of docker's manifest.json. Whole names: podman takes a short one for its own."""
-    return {"Config": config, "RepoTags": [name.canonical for name in one.names] or None, "Layers": layers}
+    return {"Config": config, "RepoTags": [name.canonical for name in saved.names] or None, "Layers": layers}
 
 
-def _present(path: str) -> list[Descriptor]:
+def present(path: str) -> list[Descriptor]:
     """The images of a layout that is there already. Raises Invalid for a directory of something else."""
     if not os.path.isdir(path) or not os.listdir(path):
         return []
@@ -142,52 +165,43 @@ def _present(path: str) -> list[Descriptor]:
     return list(index.manifests) if isinstance(index, Index) else []
 
 
-def _write_layout(
-    store: Store, chosen: Sequence[_Chosen], sink: Sink, present: Sequence[Descriptor] = ()
-) -> list[dict[str, Any]]:
-    """Writes the layout after the images that are `present`; gives what docker's manifest.json says of these."""
+def write_layout(store: Store, saved: Sequence[Saved], sink: Sink, present: Sequence[Descriptor] | None = None) -> None:
+    """After the images that are `present`, in a directory; in an archive with docker's manifest.json beside it."""
     entries: list[Descriptor] = []
     listed: list[dict[str, Any]] = []
-    for one in chosen:
-        data = _manifest(store, one)
-        manifest = manifests.parse(data)
-        assert isinstance(manifest, Manifest)
-        layers = catalog.layers(store, one.image.id)
-        for descriptor, diff_id in zip(manifest.layers, layers, strict=True):
-            path = _blob(descriptor.digest)
-            if blobs.exists(store, descriptor.digest):
-                sink.stream(path, descriptor.size, _blob_bytes(store, descriptor.digest))
-            else:
-                _put_tar(store, sink, path, diff_id)
-        sink.put(_blob(manifest.config.digest), blobs.read(store, one.image.id, configs.MAX_BYTES))
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        sink.put(_blob(digest), data)
-        platform = configs.parse(blobs.read(store, one.image.id, configs.MAX_BYTES)).platform
-        entry = Descriptor(manifest.media_type, digest, len(data), platform=platform)
+    for each in saved:
+        for member in each.package.members:
+            config, *layers = member.parts
+            for part in (*layers, config):
+                _put_part(store, sink, part)
+            if member.image_id and not each.package.index:
+                paths = [_blob(layer.descriptor.digest) for layer in layers]
+                listed.append(_listed(each, _blob(config.descriptor.digest), paths))
+        for descriptor, data in each.package.documents:
+            sink.put(_blob(descriptor.digest), data)
+        top = each.package.descriptor
         named = [
-            replace(entry, annotations={CONTAINERD_NAME: name.canonical, REF_NAME: name.canonical})
-            for name in one.names
+            replace(top, annotations={**top.annotations, CONTAINERD_NAME: name.canonical, REF_NAME: name.canonical})
+            for name in each.names
         ]
-        entries += named or [entry]
-        listed.append(_listed(one, _blob(one.image.id), [_blob(layer.digest) for layer in manifest.layers]))
+        entries += named or [top]
     replaced = {one.annotations.get(CONTAINERD_NAME, one.digest) for one in entries}
-    kept = [one for one in present if one.annotations.get(CONTAINERD_NAME, one.digest) not in replaced]
+    kept = [one for one in present or () if one.annotations.get(CONTAINERD_NAME, one.digest) not in replaced]
     sink.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     sink.put("index.json", Index(media.OCI_INDEX, tuple(kept + entries)).to_json())
-    return listed
+    if present is None and listed:
+        sink.put("manifest.json", json.dumps(listed, separators=(",", ":")).encode())
 
 
-def _manifest(store: Store, one: _Chosen) -> bytes:
-    """The manifest by which the image came, if all its blobs can be given out; else one that fits what is here."""
-    data = outgoing.arrived_as(store, one.image.id, one.names)
-    if data is not None:
-        return data
-    config = blobs.read(store, one.image.id, configs.MAX_BYTES)
-    layers = tuple(
-        outgoing.kept(store, diff_id) or outgoing.plain(store, diff_id)
-        for diff_id in catalog.layers(store, one.image.id)
-    )
-    return Manifest(media.OCI_MANIFEST, Descriptor(media.OCI_CONFIG, one.image.id, len(config)), layers).to_json()
+def _put_part(store: Store, sink: Sink, part: Part) -> None:
+    """A blob as it is kept; a layer of which only the tar is, as that."""
+    path = _blob(part.descriptor.digest)
+    if not part.diff_id:
+        sink.put(path, part.data)
+    elif blobs.exists(store, part.descriptor.digest):
+        sink.stream(path, part.descriptor.size, _blob_bytes(store, part.descriptor.digest))
+    else:
+        _put_tar(store, sink, path, part.diff_id)
 
 
 def _put_tar(store: Store, sink: Sink, path: str, diff_id: str) -> None:
@@ -218,22 +232,25 @@ def _blob(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def to_file(path: str, write: Callable[[BinaryIO], None]) -> None:
-    """Calls `write` with a new file that replaces `path` when all is well; a pipe or a device is written as it is."""
+def to_file(path: str, write: Callable[[BinaryIO], object], mode: int = 0o600) -> None:
+    """Calls `write` with a new file that replaces `path` when all is well; a pipe or a device is written as it is.
+
+    `mode` is that of a file which was not there.
+    """
     try:
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             with open(path, "wb") as file:
                 write(file)
             return
-        temporary = f"{path}.new-{os.getpid()}"
-        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else mode
+        parent, name = os.path.split(os.path.realpath(path))
+        directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with open(fd, "wb") as file:
-                write(file)
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+            with NewFile(directory, name, mode) as new:
+                with open(new.fd, "wb", closefd=False) as file:
+                    write(file)
+                new.place()
+        finally:
+            os.close(directory)
     except OSError as e:
         raise LimpetError(f"{path}: {e.strerror}", exit_code=1) from e

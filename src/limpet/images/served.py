@@ -9,7 +9,6 @@ One object for each process, used by one thread.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,7 @@ class ServedImages:
             if ":" not in wanted and name.tag != wanted:
                 continue
             for data in self._documents(name, image_id):
-                digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+                digest = digests.of(data)
                 if wanted in (name.tag, digest):
                     return data, manifests.parse(data).media_type, digest
         return None

@@ -239,24 +239,30 @@ def write_tree(root: str, out: Callable[[bytes], None]) -> None:
     Sockets are left out: no tar can hold them.
     """
     tar = TarWriter(out)
-    links: dict[tuple[int, int], bytes] = {}
     top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        device = os.fstat(top).st_dev
-        names = [b""]
-        while names:
-            name = names.pop()
-            fd = open_beneath(top, name)
-            try:
-                info = os.fstat(fd)
-                add_open(tar, fd, name or b".", info, links)
-                if stat.S_ISDIR(info.st_mode) and info.st_dev == device:
-                    names += [name + b"/" + base if name else base for base in reversed(list_open(fd))]
-            finally:
-                os.close(fd)
+        add_open(tar, top, b".", os.fstat(top), {})
+        add_tree(tar, top)
     finally:
         os.close(top)
     tar.finish()
+
+
+def add_tree(tar: TarWriter, top: int, prefix: bytes = b"") -> None:
+    """What is in a directory, given by a descriptor; in the tar each name begins with `prefix`."""
+    links: dict[tuple[int, int], bytes] = {}
+    device = os.fstat(top).st_dev
+    names = list_open(top)[::-1]
+    while names:
+        name = names.pop()
+        fd = open_beneath(top, name)
+        try:
+            info = os.fstat(fd)
+            add_open(tar, fd, prefix + name, info, links)
+            if stat.S_ISDIR(info.st_mode) and info.st_dev == device:
+                names += [name + b"/" + base for base in reversed(list_open(fd))]
+        finally:
+            os.close(fd)
 
 
 def open_beneath(root: int, name: bytes) -> int:

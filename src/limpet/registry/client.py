@@ -205,7 +205,3 @@ def pulling(repository: str) -> str:
 
 def pushing(repository: str) -> str:
     return f"repository:{repository}:pull,push"
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound, Refused
+from limpet.oci import digest as digests
 from limpet.oci import manifest as manifests
 from limpet.oci import media
 from limpet.oci.manifest import Descriptor, Index, Manifest
 from limpet.registry import connection
-from limpet.registry.client import digest_of, pulling, tries
+from limpet.registry.client import pulling, tries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ def referrers(registry: Registry, repository: str, digest: str, artifact_type: s
 def attach(registry: Registry, repository: str, data: bytes, media_type: str) -> str:
     """Pushes a manifest under its digest; one with a subject is a referrer then, however the registry does it."""
     parsed = manifests.parse(data, media_type)
-    digest = digest_of(data)
+    digest = digests.of(data)
     _, known = registry.put_manifest(repository, digest, data, parsed.media_type)
     if parsed.subject is not None and not known:
         enter(registry, repository, parsed, digest, len(data))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, Invalid
 from limpet.oci import config as configs
+from limpet.oci import digest as digests
 from limpet.oci import manifest as manifests
 from limpet.oci import media
 from limpet.oci import platform as platforms
@@ -71,7 +72,7 @@ def _fields(data: bytes) -> dict[str, Any]:
         config = json.loads(data)
         inner = config.get("config") or {}
         return {
-            "Id": f"sha256:{hashlib.sha256(data).hexdigest()}",
+            "Id": digests.of(data),
             "Created": config.get("created") or "",
             "Architecture": config.get("architecture") or "",
             "Variant": config.get("variant") or "",
@@ -91,7 +92,7 @@ def _document(registry: Registry, name: Reference, wanted: str, media_type: str)
 def _image(
     registry: Registry, name: Reference, data: bytes, parsed: Manifest | Index, platform: Platform | None
 ) -> tuple[bytes, Manifest, str]:
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    digest = digests.of(data)
     for _ in range(_MAX_NESTING):
         if isinstance(parsed, Manifest):
             return data, parsed, digest

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
 from limpet.store import faults
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -38,6 +43,58 @@ def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = Tru
     if durable:
         sync_directory(os.path.dirname(path) or ".")
     faults.reach("file-renamed")
+
+
+class NewFile:
+    """A file that gets its name when it is whole: `place` replaces what had the name. Not durable.
+
+    `with NewFile(directory, "name", 0o644) as file: write_all(file.fd, …); file.place()`. `directory` is a descriptor.
+    Until then it has no name at all where the file system can do that, so that a kill leaves nothing; elsewhere it is
+    `.<random>.new-<pid>`. Raises OSError with the name.
+    """
+
+    def __init__(self, directory: int, name: str, mode: int = 0o600) -> None:
+        self._directory = directory
+        self._name = name
+        self._temporary = ""
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            self.fd = os.open(".", flags | os.O_TMPFILE, mode, dir_fd=directory)
+        except OSError as e:
+            if e.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                raise OSError(e.errno, e.strerror, name) from None
+            self._temporary = self._near()
+            self.fd = os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
+
+    def place(self) -> None:
+        if not self._temporary:
+            source = f"/proc/self/fd/{self.fd}"
+            try:
+                os.link(source, self._name, dst_dir_fd=self._directory, follow_symlinks=True)
+                return
+            except FileExistsError:
+                temporary = self._near()
+                os.link(source, temporary, dst_dir_fd=self._directory, follow_symlinks=True)
+                self._temporary = temporary
+        try:
+            os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, self._name) from None
+        self._temporary = ""
+
+    def _near(self) -> str:
+        """A name for the moment, unlike any that is there: the name itself may be as long as names can be."""
+        return f".{os.urandom(6).hex()}.new-{os.getpid()}"
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+        if self._temporary:
+            os.unlink(self._temporary, dir_fd=self._directory)
 
 
 def put(path: str, data: bytes, mode: int = 0o600) -> None:
