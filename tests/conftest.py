@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -20,6 +21,9 @@ from tests import host  # noqa: E402
 
 START = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli.main import entry; entry()"
 
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("untimed")
 
 _HOST: pytest.StashKey[host.Session] = pytest.StashKey()
 
