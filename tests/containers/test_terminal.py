@@ -83,6 +83,17 @@ def test_size_signals_and_exit_code(limpet: Limpet, busybox: str) -> None:
     assert terminal.end() == 9
 
 
+def test_the_third_interrupt_kills_who_does_not_listen(limpet: Limpet, busybox: str) -> None:
+    client = Terminal(limpet, "run", "--name", "deaf", busybox, "sh", "-c", "trap '' INT; echo ready; sleep 60")
+    client.expect("ready")
+    client.process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    client.process.send_signal(signal.SIGINT)
+    client.expect("limpet: deaf got ^C twice and still runs: once more kills it")
+    client.process.send_signal(signal.SIGINT)
+    assert client.end() == 137
+
+
 def test_detach_and_attach_again(limpet: Limpet, busybox: str) -> None:
     terminal = Terminal(limpet, "run", "-it", "--name", "box", busybox, *READER)
     terminal.expect("ready")

@@ -73,7 +73,7 @@ def attach(
     events.tell(store, container, "attach")
     interactive = stdin and container.options.interactive
     raw = container.options.tty and interactive and os.isatty(0)
-    session = _Session(connection, interactive, keys if raw else b"", container.options.tty, raw, sink)
+    session = _Session(connection, container.name, interactive, keys if raw else b"", container.options.tty, raw, sink)
     caught = _DEADLY if raw else _PROXIED if proxy_signals else ()
     restore = session.catch([*(signals.number(name) for name in caught), signals.SIGWINCH])
     try:
@@ -133,6 +133,7 @@ class _Session:
     def __init__(
         self,
         connection: socket.socket,
+        name: str,
         interactive: bool,
         keys: bytes,
         tty: bool,
@@ -140,6 +141,8 @@ class _Session:
         sink: Callable[[int, bytes], None],
     ) -> None:
         self._socket = connection
+        self._name = name
+        self._interrupts = 0
         self._reading = interactive
         self._keys = console.KeyMatcher(keys)
         self._tty = tty
@@ -221,9 +224,18 @@ class _Session:
             if number != signals.SIGWINCH and self._raw:
                 self._ended_by = number
             elif number != signals.SIGWINCH:
+                if number == signals.SIGINT and os.isatty(2):
+                    number = self._interrupted()
                 self._send(frames.frame(frames.SIGNAL, frames.number_payload(number)))
             elif self._tty:
                 self._resize()
+
+    def _interrupted(self) -> int:
+        """What ^C sends: the third one kills, since nobody types it for a program that listens."""
+        self._interrupts += 1
+        if self._interrupts == 2:
+            console.write_all(2, f"limpet: {self._name} got ^C twice and still runs: once more kills it\n".encode())
+        return signals.SIGKILL if self._interrupts > 2 else signals.SIGINT
 
     def _resize(self) -> None:
         from limpet.kernel import terminal
