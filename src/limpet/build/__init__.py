@@ -10,6 +10,7 @@
     copy, run    what makes a layer; `place` says what is where in the image
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
     report       what a build tells while it runs: events, which `limpet.cli` shows
+    inspector    what may look on meanwhile: `explain` and `reproducible`
     build        all of it, as `limpet build` and `limpet up` call it
 
 No module below `execute` makes anything; `language` does no I/O at all.

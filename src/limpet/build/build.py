@@ -12,6 +12,7 @@ from limpet.build import planner
 from limpet.build.caching.caches import Caches
 from limpet.build.context import context as open_context
 from limpet.build.digests import Digests
+from limpet.build.explain.explainer import Explainer
 from limpet.build.language import dockerfile, ignore, notes, program, variables
 from limpet.build.language.checks import check_program
 from limpet.build.language.nearest import did_you_mean
@@ -79,6 +80,7 @@ def build(
     caching: Caching | None = None,
     given: Given | None = None,
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
+    explain: Callable[[str], None] | None = None,
     second: Second | None = None,
     report: Report,
 ) -> Delivered:
@@ -86,8 +88,8 @@ def build(
     `report`, findings of the checks too.
 
     `caching`: which caches to read and to write. `check_ports` gets what the image will expose before the first step
-    runs, and may raise: nobody has to wait for a build of which the result can't be started. `second` does all again
-    and compares.
+    runs, and may raise: nobody has to wait for a build of which the result can't be started. `explain` gets, line by
+    line, why each step was cached or not. `second` does all again and compares.
     """
     outputs.check(wanted, 1)
     epoch = _epoch(asked.arguments)
@@ -113,17 +115,21 @@ def build(
             planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
             report.emit(planned)
             given = given or Given()
-            with Caches(store, caching, epoch, no_cache=no_cache, platform=asked.platform, report=report) as cache:
-                result = executor.execute(
-                    store,
-                    made,
-                    context,
-                    labels=labels or {},
-                    epoch=epoch,
-                    cache=cache.steps,
-                    given=given,
-                    to=report,
-                )
+            caches = Caches(store, caching, epoch, no_cache=no_cache, platform=asked.platform, report=report)
+            explainer = Explainer(store, made, asked.directory, read.file.path, epoch, no_cache=no_cache, say=explain)
+            with caches as cache:
+                with explainer:
+                    result = executor.execute(
+                        store,
+                        made,
+                        context,
+                        labels=labels or {},
+                        epoch=epoch,
+                        cache=cache.steps,
+                        given=given,
+                        to=report,
+                        inspector=explainer,
+                    )
                 config = cache.carried(result.config, result.layers)
                 done = outputs.deliver(store, [Result(config, result.layers)], wanted, report)
                 cache.built(result.layers, done.kept)

@@ -58,6 +58,9 @@ class Text:
         return ()
 
 
+MOST_DESCRIBED = 100_000
+
+
 class Copying:
     """What one COPY puts where, everything looked up. `close` when it is done with."""
 
@@ -72,6 +75,7 @@ class Copying:
         self._added = added
         self._archives: list[Archive] = []
         self._root = driver(store).mount(layers)
+        self.described: list[tuple[str, str]] = []
         self._owner = (0, 0)
         # --chmod counts for the directories that are made, too, as in BuildKit.
         self._mode = modes.changed(0o755, step.chmod, is_directory=True) if step.chmod else 0o755
@@ -90,8 +94,17 @@ class Copying:
         for added in self._added:
             added.close()
 
+    @property
+    def fetched(self) -> list[str]:
+        """By what each source that ADD fetches is known."""
+        return [added.key for added in self._added]
+
     def digest(self) -> str:
-        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times. Fetches nothing."""
+        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times. Fetches nothing.
+
+        `described` has the same afterwards, for each of the first files: (path in the source, the fields).
+        """
+        self.described = []
         total = hashlib.sha256(f"{self._owner} {self._mode:o}\0".encode())
         for entry, source in self._items:
             plain = stat.S_ISREG(entry.mode) and not entry.same_as
@@ -107,7 +120,10 @@ class Copying:
                 source.content(entry) if plain else entry.link,
                 *xattrs,
             )
-            total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
+            line = "\0".join(map(str, fields))
+            if len(self.described) < MOST_DESCRIBED:
+                self.described.append((entry.path, line))
+            total.update(line.encode(errors="surrogateescape") + b"\0\0")
         for added in self._added:
             fields = (added.key, *self._target, self._step.chmod, bool(self._step.chown), *self._step.excludes)
             total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")

@@ -42,6 +42,6 @@ class Inspector:
         """Before the step is done, or taken from the cache. What is returned says why, "" if that isn't known."""
         return ""
 
-    def made(self, looked: Looked, diff_id: str) -> str:
-        """It was done, and is a layer now. What is returned is the layer that the build goes on with."""
+    def made(self, looked: Looked, diff_id: str | None) -> str | None:
+        """It was done, and is a layer now, or none. What is returned is the layer that the build goes on with."""
         return diff_id

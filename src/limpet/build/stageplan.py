@@ -39,6 +39,11 @@ _SECRET = re.compile(
 _NO_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
 
 
+def sounds_secret(key: str) -> bool:
+    """Whether a variable of this name should not be an ARG or ENV (BuildKit's rule SecretsUsedInArgOrEnv)."""
+    return bool(_SECRET.search(key)) and not _NO_SECRET.search(key)
+
+
 class StagePlanner:
     """Takes instructions in order; `result` is the stage. `parent` is the stage that it stands on."""
 
@@ -300,7 +305,7 @@ class StagePlanner:
         return plan.MountFrom(found, origin)
 
     def _no_secret(self, what: str, key: str, source: Instruction, at: Word) -> None:
-        if _SECRET.search(key) and not _NO_SECRET.search(key):
+        if sounds_secret(key):
             message = f'Do not use ARG or ENV instructions for sensitive data ({what} "{key}")'
             self.notes.add("SecretsUsedInArgOrEnv", message, source, at)
 

@@ -54,6 +54,7 @@ def build(call: Call) -> int:
             no_cache=call["no-cache"],
             caching=specs.caching(call["cache-from"], call["cache-to"], call["no-cache-filter"]),
             given=given(call["secret"], call["ssh"]),
+            explain=(lambda line: print(line, file=sys.stderr)) if call["explain"] else None,
             second=second,
             report=Lines(shown, quiet=quiet),
         )
@@ -127,6 +128,7 @@ COMMANDS = {
             ),
             Option("check", help="Only check how the Dockerfile is written"),
             Option("check-reproducible", help="Build twice and show what differs"),
+            Option("explain", help="Say why each step was cached or not"),
             Option(
                 "file",
                 "f",
@@ -158,6 +160,7 @@ COMMANDS = {
             "limpet build -f docker/Dockerfile -t web:1 --build-arg VERSION=2 .",
             "limpet build --check .",
             "limpet build --check-reproducible -t web .",
+            "limpet build --explain -t web .",
             "limpet build --cache-from HOST/app:cache --cache-to type=registry,ref=HOST/app:cache,mode=max .",
             "limpet build -o out .",
             "limpet build -o type=oci,dest=app.tar -t registry.example/app:1 --push .",

@@ -159,8 +159,8 @@ class _Comparing(Inspector):
         self._store = store
         self._second = second
 
-    def made(self, looked: Looked, diff_id: str) -> str:
-        if not looked.cached:  # the first one's was removed meanwhile
+    def made(self, looked: Looked, diff_id: str | None) -> str | None:
+        if diff_id is None or not looked.cached:  # the first one's was removed meanwhile
             return diff_id
         self._second.compare(self._store, looked, diff_id)
         return looked.cached

@@ -89,10 +89,9 @@ def _result(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, 
         if used:
             return report.CACHED, found
         job.report.emit(report.Making(report.now(), number, why))
-        diff_id = ready.make()
+        diff_id = job.inspector.made(looked, ready.make())
     if diff_id is None:
         return report.EMPTY, None
-    diff_id = job.inspector.made(looked, diff_id)
     job.cache.keep(stage.number, state.key, state.layers, diff_id, what)
     return report.RAN, diff_id
 
