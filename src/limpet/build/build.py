@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from limpet.build import execute as executor
 from limpet.build import planner
 from limpet.build.caching.caches import Caches
+from limpet.build.caching.usage import bound
 from limpet.build.context import context as open_context
 from limpet.build.digests import Digests
 from limpet.build.explain.explainer import Explainer
@@ -145,9 +146,11 @@ def build(
                     given=given,
                     to=report,
                 )
-            return done
     finally:
         context.close()
+    if cache.steps.grew:
+        bound(store, report.say)
+    return done
 
 
 def _epoch(arguments: Mapping[str, str]) -> int:

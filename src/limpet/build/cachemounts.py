@@ -3,6 +3,7 @@
     caches/<id>/data      what the steps see
     caches/<id>/lock      flock: shared while a step uses it; exclusive for `sharing=locked` and `private`, to remove it
     caches/<id>/name      the id as the Dockerfile has it
+    caches/<id>/size      the bytes of the data as they were last counted, with the lock's time of then
 
 `<id>` is 32 digits of the SHA-256 of the name. A `private` cache that is in use elsewhere gives its second user another
 one, `<id>.1`, and so on.
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """`used` in Unix seconds: when a step last had it; `bytes` on disk."""
+    """Times in Unix seconds; `used`: when a step last had it. `bytes` on disk."""
 
     key: str
     name: str
     used: float
     bytes: int
+    created: float = 0.0
 
 
 class CacheMount:
@@ -106,10 +108,8 @@ def directory(store: Store) -> str:
     return f"{store.root}/caches"
 
 
-def caches(store: Store) -> list[Cache]:
-    """All of them, the one that was used last first."""
-    from limpet.images.leftovers import tree_bytes
-
+def caches(store: Store, *, exact: bool = True) -> list[Cache]:
+    """All of them, the one that was used last first. Not `exact`: one that no step had since is not counted again."""
     found = []
     try:
         names = os.listdir(directory(store))
@@ -119,17 +119,39 @@ def caches(store: Store) -> list[Cache]:
         place = f"{directory(store)}/{key}"
         try:
             used = os.stat(f"{place}/lock").st_mtime
+            created = os.stat(f"{place}/name").st_mtime
             with open(f"{place}/name", encoding="utf-8", errors="surrogateescape") as file:
                 name = file.read()
         except OSError:
             continue  # it is being made, or was removed
-        found.append(Cache(key, name, used, tree_bytes(place)))
+        found.append(Cache(key, name, used, _bytes(place, exact), created))
     return sorted(found, key=lambda cache: -cache.used)
 
 
-def remove(store: Store, cache: Cache) -> bool:
+def _bytes(place: str, exact: bool) -> int:
+    from limpet.images.leftovers import tree_bytes
+
+    try:
+        stamp = os.stat(f"{place}/lock").st_mtime_ns
+        if not exact:
+            with open(f"{place}/size", encoding="ascii") as file:
+                size, _, when = file.read(64).partition(" ")
+            if when == str(stamp):
+                return int(size)
+    except (OSError, ValueError):
+        stamp = 0
+    size_now = tree_bytes(place)
+    if stamp:
+        try:
+            write_file(f"{place}/size", f"{size_now} {stamp}".encode(), durable=False)
+        except OSError:
+            pass  # it only saves time
+    return size_now
+
+
+def remove(store: Store, key: str) -> bool:
     """False if a step is using it."""
-    place = f"{directory(store)}/{cache.key}"
+    place = f"{directory(store)}/{key}"
     try:
         lock = os.open(f"{place}/lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

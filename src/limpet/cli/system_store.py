@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from limpet import jsontext
-from limpet.build import cachemounts
+from limpet.build.caching import usage as cache_usage
 from limpet.cli import output
 from limpet.cli.table import Command, Option
 from limpet.containers import recovery, state, stop, volumes
@@ -69,15 +69,16 @@ def _summary(store: Store, found: Usage) -> list[dict[str, str]]:
     active = sum(1 for one in found.images if one.containers)
     linked = sum(1 for one in found.volumes if one.links)
     garbage = len(leftovers.find(store))
-    caches = cachemounts.caches(store)
-    cached = sum(cache.bytes for cache in caches)
+    caches = cache_usage.entries(store)
+    mounts = sum(cache.bytes for cache in caches if cache.kind == "mount")
+    steps = cache_usage.total(caches) - mounts
     return [
-        row("Images", len(found.images), active, images, found.reclaimable),
+        row("Images", len(found.images), active, images - steps, found.reclaimable - steps),
         row("Containers", len(found.containers), len(alive), sum(one.size for one in found.containers), idle),
         row("Local Volumes", len(found.volumes), linked, sum(one.size for one in found.volumes), loose),
-        row("Build Cache", len(caches), 0, cached, cached),
+        row("Build Cache", len(caches), sum(1 for one in caches if one.shared), mounts + steps, mounts + steps),
         row("Leftovers", garbage, 0, found.leftover, found.leftover),
-        row("Database", 1, 1, found.state - cached, None),
+        row("Database", 1, 1, found.state - mounts, None),
     ]
 
 

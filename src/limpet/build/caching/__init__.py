@@ -7,6 +7,7 @@
     sources    a cache in a registry, a directory, an image: which steps it has, and their layers
     export     a build's steps as such a cache
     usage      what the cache holds on disk, and what goes when it is too much
+    mounts     a cache mount (`build.cachemounts`) as a tar, out and in
 
 `records` and `specs` do no I/O.
 """

@@ -93,6 +93,7 @@ class StepCache:
         self._sources = list(sources)
         self._warn = warn
         self._contents: set[str] = set()
+        self._brought_some = False
         self.used: list[Used] = []
         for statement in TABLES:
             store.db.run(statement)
@@ -145,6 +146,11 @@ class StepCache:
                     db.run("DELETE FROM build_layer WHERE diff_id = ? AND owner = ''", diff_id)
                     db.run("INSERT OR IGNORE INTO build_layer VALUES (?, ?)", diff_id, image_id)
 
+    @property
+    def grew(self) -> bool:
+        """Whether there is more in the cache than before the build."""
+        return self._brought_some or any(not each.hit for each in self.used)
+
     def close(self) -> None:
         for source in self._sources:
             source.close()
@@ -177,6 +183,7 @@ class StepCache:
                 self._sources.remove(source)
                 source.close()
                 continue
+            self._brought_some = True
             now, db = time.time(), self._store.db
             with db.transaction(durable=False):
                 db.run(

@@ -218,7 +218,7 @@ def _other_conditions() -> Iterator[None]:
 def _remove_caches(store: Store, prefix: str) -> None:
     for cache in cachemounts.caches(store):
         if cache.name.startswith(prefix):
-            cachemounts.remove(store, cache)
+            cachemounts.remove(store, cache.key)
 
 
 def _samples(difference: Difference) -> tuple[bytes, bytes] | None:
