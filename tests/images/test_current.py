@@ -79,19 +79,16 @@ def _answers(status: int, body: bytes = b"{}", headers: dict[str, str] | None = 
 @pytest.mark.parametrize(
     "answer",
     [
-        _answers(200, OTHER.manifest),
+        _answers(200, b"", {"Docker-Content-Digest": OTHER.digest}),
+        _answers(200, IMAGE.manifest),
         _answers(401, b"{}", {"WWW-Authenticate": "Basic realm=x"}),
         _answers(404),
-        _answers(307, b"", {"Location": "/x"}),
+        _answers(307, b"", {"Location": "/x", "Docker-Content-Digest": IMAGE.digest}),
         _answers(503),
-        _answers(200, IMAGE.manifest, {"Content-Encoding": "gzip"}),
-        _answers(200, IMAGE.manifest, {"Content-Length": str(len(IMAGE.manifest) + 1)}),
-        _answers(200, IMAGE.manifest, {"Content-Length": str(len(IMAGE.manifest) - 1)}),
-        _answers(200, IMAGE.manifest, {"Content-Length": "9" * 30}),
-        _answers(200, b""),
+        _answers(200, b"", {"Docker-Content-Digest": IMAGE.digest[:-1]}),
         _answers(200, IMAGE.manifest, {"X": "y" * (1 << 17)}),
     ],
-    ids="other 401 404 307 503 encoded short long huge empty head".split(),
+    ids="other none 401 404 307 503 cut head".split(),
 )
 def test_other_answers_go_the_usual_way(store: Store, fake: server.Scripted, answer: Any) -> None:
     def closing(handler: Handler) -> bool:
@@ -125,8 +122,9 @@ def test_what_is_here_is_not_whole(store: Store, fake: server.Scripted) -> None:
 
 
 def test_other_names_are_not_asked_for(store: Store, fake: server.Scripted) -> None:
+    assert current.unchanged(store, f"{fake.domain}/app:2") is None
+    fake.requests.clear()  # that could be asked before it is known whether there is such a name here
     for text in (
-        f"{fake.domain}/app:2",
         f"{fake.domain}/app@{IMAGE.digest}",
         "Bad Name",
         "app:1",

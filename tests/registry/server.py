@@ -260,7 +260,8 @@ def scripted(context: ssl.SSLContext | None = None) -> Iterator[Scripted]:
                 headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
                 send(self, 206, data[start:end], headers)
             else:
-                send(self, 200, data, {"Content-Type": media_type})
+                digest = {"Docker-Content-Digest": digest_of(data)} if self.command == "HEAD" else {}
+                send(self, 200, data, {"Content-Type": media_type, **digest})
 
         do_POST = do_PUT = do_PATCH = do_HEAD = do_DELETE = do_GET
 
@@ -294,4 +295,5 @@ def send(
     for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
         handler.send_header(name, value)
     handler.end_headers()
-    handler.wfile.write(body)
+    if handler.command != "HEAD":
+        handler.wfile.write(body)

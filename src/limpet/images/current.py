@@ -2,8 +2,11 @@
 
 A pull of what is here already is one request, and the HTTP library alone takes longer to import than that takes. So a
 registry on this machine is asked by a dozen lines over a plain socket. That answers only the plain case: no settings
-for registries that could matter, no login, the manifest with the digest that the name has, all its layers whole and on
-disk. In every other case the answer is None, and the pull goes its usual way.
+for registries that could matter, no login, the digest that the name has (a HEAD says it: who would lie about that could
+send the old manifest as well), all layers whole and on disk. In every other case the answer is None, and the pull goes
+its usual way.
+
+The registry is asked first, and the database opened while it answers: with two cores that is a tenth of all the time.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import _socket
 import os
 
-from limpet import jsontext
 from limpet.errors import LimpetError
 from limpet.oci import reference
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 _TIMEOUT = 2.0
-_MAX_HEAD, _MAX_BODY = 1 << 16, 4 << 20
+_MAX_HEAD = 1 << 16
 _ACCEPT = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json,"
     " application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
@@ -38,20 +40,29 @@ def unchanged(store: Store, text: str) -> tuple[Reference, str] | None:
     addresses = _this_machine(name.domain)
     if not addresses or name.digest or not _nothing_set():
         return None
+    connection = _ask(addresses, name)
+    if connection is None:
+        return None
+    try:
+        digest = _here(store, name)  # while the registry thinks about it
+        return (name, digest) if digest and _answer(connection) == digest else None
+    finally:
+        connection.close()
+
+
+def _here(store: Store, name: Reference) -> str:
+    """The digest of the manifest or index that the name has here, if all of the image is; else ""."""
     row = store.db.row(
         "SELECT image_id, coalesce(index_digest, manifest), index_digest IS NOT NULL FROM name"
         " WHERE reference = ? AND implicit = 0",
         name.canonical,
     )
     if row is None or row[1] is None:
-        return None
+        return ""
     image_id, digest, of_index = row
     if not _is_whole(store, image_id) or (of_index and not _for_this_machine(store, image_id)):
-        return None
-    data = _manifest(addresses, name)
-    if data is None or f"sha256:{_sha256(data)}" != digest:
-        return None
-    return name, digest
+        return ""
+    return str(digest)
 
 
 def _this_machine(domain: str) -> list[tuple[int, tuple[str, int]]]:
@@ -83,6 +94,8 @@ def _is_whole(store: Store, image_id: str) -> bool:
 
 def _for_this_machine(store: Store, image_id: str) -> bool:
     """Whether of an index a pull without --platform would choose this image again: it has this very architecture."""
+    from limpet import jsontext
+
     config = jsontext.loads(store.db.row("SELECT config FROM image WHERE id = ?", image_id)[0])
     fields = (config.get("os"), config.get("architecture"), config.get("variant") or "")
     return fields == ("linux", _ARCHITECTURES.get(os.uname().machine), "")
@@ -132,59 +145,41 @@ def _only_short_names(file: str) -> bool:
     return len(data) < _MAX_HEAD
 
 
-def _manifest(addresses: list[tuple[int, tuple[str, int]]], name: Reference) -> bytes | None:
-    """The body of the one answer that is of use here: 200, of a known length."""
+def _ask(addresses: list[tuple[int, tuple[str, int]]], name: Reference) -> _socket.socket | None:
+    """The question is on its way; whoever gets the connection closes it. None if nobody takes it."""
     for family, address in addresses:
         connection = _socket.socket(family, _socket.SOCK_STREAM)
+        connection.settimeout(_TIMEOUT)
         try:
-            connection.settimeout(_TIMEOUT)
-            try:
-                connection.connect(address)
-            except OSError:
-                continue
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            continue
+        try:
             connection.sendall(
-                f"GET /v2/{name.path}/manifests/{name.tag} HTTP/1.1\r\nHost: {name.domain}\r\nAccept: {_ACCEPT}\r\n"
+                f"HEAD /v2/{name.path}/manifests/{name.tag} HTTP/1.1\r\nHost: {name.domain}\r\nAccept: {_ACCEPT}\r\n"
                 "User-Agent: limpet\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode()
             )
-            return _body(connection)
         except OSError:
-            return None
-        finally:
             connection.close()
+            return None
+        return connection
     return None
 
 
-def _body(connection: _socket.socket) -> bytes | None:
+def _answer(connection: _socket.socket) -> str:
+    """The digest in the one answer that is of use here, a 200 that has one; else ""."""
     data = b""
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        piece = connection.recv(1 << 16)
-        if not piece or len(data) > _MAX_HEAD:
-            return None
-        data += piece
-    status, *lines = data[:end].decode("latin-1").split("\r\n")
-    headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    length = headers.get("content-length", "")
-    if status.split(" ")[1:2] != ["200"] or not length.isdecimal() or not 0 < int(length[:9]) <= _MAX_BODY:
-        return None
-    if headers.get("content-encoding", "identity") != "identity" or "transfer-encoding" in headers:
-        return None
-    body = bytearray(data[end + 4 :])
-    while len(body) < int(length):
-        piece = connection.recv(1 << 16)
-        if not piece:
-            return None
-        body += piece
-    return bytes(body) if len(body) == int(length) else None
-
-
-def _sha256(data: bytes) -> str:
-    """`hashlib` loads OpenSSL, 4 ms; the interpreter's own is slower by the megabyte, and this is a few kilobytes."""
     try:
-        from _sha2 import sha256  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        try:
-            from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            from hashlib import sha256
-    digest: str = sha256(data).hexdigest()
-    return digest
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            piece = connection.recv(1 << 16)
+            if not piece or len(data) > _MAX_HEAD:
+                return ""
+            data += piece
+    except OSError:
+        return ""
+    status, *lines = data[:end].decode("latin-1").split("\r\n")
+    if status.split(" ")[1:2] != ["200"]:
+        return ""
+    headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return headers.get("docker-content-digest", "")
