@@ -4,8 +4,9 @@
     planner      a Dockerfile to a plan (`plan`, plain data): which stages, in which order
     stageplan    one stage of it, with `copyplan`
     graph        a plan as a picture
+    reading      the Dockerfile and .dockerignore, from where they are
     context      where COPY takes files from; `archive` what ADD unpacks; `digests` what earlier builds found out
-    sources/     what is fetched: by HTTP, by git
+    sources/     what is fetched, by HTTP and by git, and contexts that are no directory
     execute      a plan to an image's config and layers, by way of `solver/`: keys, what is cached, the stages' steps
     copy, run    what makes a layer; `place` says what is where in the image
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`

@@ -79,14 +79,14 @@ class Archive:
 
     def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
         node = self._nodes[entry.path]
-        pieces = self._pieces(node)
+        pieces = self.pieces(entry)
         name = entry.target.strip("/")
         tar.stream(name, node.size, pieces, stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns, node.xattrs)
 
     def content(self, entry: Entry) -> str:
         """SHA-256 (hex) of a file."""
         digest = hashlib.sha256()
-        for piece in self._pieces(self._nodes[entry.path]):
+        for piece in self.pieces(entry):
             digest.update(piece)
         return digest.hexdigest()
 
@@ -143,7 +143,9 @@ class Archive:
             implied=node.implied,
         )
 
-    def _pieces(self, node: Node) -> Iterator[bytes]:
+    def pieces(self, entry: Entry) -> Iterator[bytes]:
+        """The content of a file."""
+        node = self._nodes[entry.path]
         fd, at, left = self._files[node.device - 1], node.offset, node.size
         while left:
             piece = os.pread(fd, min(left, _PIECE), at)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from limpet.build import execute as executor
-from limpet.build import planner
+from limpet.build import planner, reading
 from limpet.build.caching.caches import Caches
 from limpet.build.caching.usage import bound
 from limpet.build.context import context as open_context
 from limpet.build.digests import Digests
 from limpet.build.explain.explainer import Explainer
-from limpet.build.language import dockerfile, ignore, notes, program, variables
+from limpet.build.language import notes, program, variables
 from limpet.build.language.checks import check_program
 from limpet.build.language.nearest import did_you_mean
 from limpet.build.outputs import deliver as outputs
 from limpet.build.outputs.deliver import Result
 from limpet.build.planner import Base, Request
 from limpet.build.report import Planned, now, steps
+from limpet.build.sources import contexts
 from limpet.build.stepmounts import Given
-from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.errors import Invalid, LimpetError
 from limpet.images import catalog
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
     from limpet.build.caching.specs import Caching
     from limpet.build.language.dockerfile import Dockerfile
-    from limpet.build.language.ignore import Ignore
     from limpet.build.outputs.deliver import Delivered
     from limpet.build.outputs.request import Wanted
     from limpet.build.plan import Plan
+    from limpet.build.reading import Read
     from limpet.build.report import Report
     from limpet.build.reproducible.twice import Second
     from limpet.progress import Progress
@@ -42,21 +43,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a build is asked for. `file` "" is the directory's Dockerfile, "-" standard input."""
+    """What a build is asked for. `directory` may be a URL too, or "-", standard input (`sources.contexts`).
+
+    `file` "" is the context's Dockerfile, "-" standard input.
+    """
 
     directory: str
     file: str = ""
     target: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    text: str
-    file: Dockerfile
-    ignored: Ignore
-    checks: notes.Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +90,13 @@ def build(
     """
     outputs.check(wanted, 1)
     epoch = _epoch(asked.arguments)
-    read = _read(asked)
-    context = open_context(asked.directory, read.ignored, Digests(store, asked.directory))
-    try:
+    given = given or Given()
+    with ExitStack() as stack:
+        local = stack.enter_context(contexts.opened(store, asked, given, report.say, report))
+        read = reading.read(local, asked.arguments)
+        digests = None if local.foreign else Digests(store, local.directory)
+        context = open_context(local.directory, read.ignored, digests, title=local.title)
+        stack.callback(context.close)
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
             made, checked = _plan(read, asked, _bringing(store, report))
             for finding in checked.findings:
@@ -115,9 +115,10 @@ def build(
             shown = tuple(steps(made).values())
             planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
             report.emit(planned)
-            given = given or Given()
             caches = Caches(store, caching, epoch, no_cache=no_cache, platform=asked.platform, report=report)
-            explainer = Explainer(store, made, asked.directory, read.file.path, epoch, no_cache=no_cache, say=explain)
+            explainer = Explainer(
+                store, made, local.title or local.directory, read.file.path, epoch, no_cache=no_cache, say=explain
+            )
             with caches as cache:
                 with explainer:
                     result = executor.execute(
@@ -138,7 +139,7 @@ def build(
                 second.run(
                     store,
                     made,
-                    asked.directory,
+                    local.directory,
                     read.ignored,
                     result,
                     labels=labels or {},
@@ -146,8 +147,6 @@ def build(
                     given=given,
                     to=report,
                 )
-    finally:
-        context.close()
     if cache.steps.grew:
         bound(store, report.say)
     return done
@@ -161,18 +160,18 @@ def _epoch(arguments: Mapping[str, str]) -> int:
     return int(text)
 
 
-def make_plan(store: Store, asked: Asked, *, progress: Progress) -> Plan:
+def make_plan(store: Store, asked: Asked, *, given: Given | None = None, progress: Progress) -> Plan:
     """What `build` would execute (`--print=plan`). Base images are brought in, as their config is part of it."""
-    read = _read(asked)
-    with store.lease():
+    with contexts.opened(store, asked, given or Given(), progress.note, progress) as local, store.lease():
+        read = reading.read(local, asked.arguments)
         made, checked = _plan(read, asked, _bringing(store, progress))
     if made is None:
         raise checked.error or AssertionError
     return made
 
 
-def check(store: Store, asked: Asked) -> Checked:
-    """The build checks (`--check`), of all stages. Nothing is fetched: of a base that isn't here nothing is known."""
+def check(store: Store, asked: Asked, *, given: Given | None = None, progress: Progress) -> Checked:
+    """The build checks (`--check`), of all stages. No base is fetched: of one that isn't here nothing is known."""
 
     def base(name: str, platform: str) -> Base | None:
         try:
@@ -181,7 +180,8 @@ def check(store: Store, asked: Asked) -> Checked:
             return None
         return Base(image.id, image.config)
 
-    return _plan(_read(asked), asked, base, every_stage=True)[1]
+    with contexts.opened(store, asked, given or Given(), progress.note, progress) as local:
+        return _plan(reading.read(local, asked.arguments), asked, base, every_stage=True)[1]
 
 
 def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | None]:
@@ -193,7 +193,7 @@ def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | N
 
 
 def _plan(
-    read: _Read, asked: Asked, bases: Callable[[str, str], Base | None], *, every_stage: bool = False
+    read: Read, asked: Asked, bases: Callable[[str, str], Base | None], *, every_stage: bool = False
 ) -> tuple[Plan | None, Checked]:
     """The plan, and what the checks found; no plan if there is an error."""
     collected = notes.Notes(read.checks.skip, read.checks.experimental)
@@ -212,35 +212,6 @@ def _plan(
     return made, Checked(findings, read.checks.error, error)
 
 
-def _read(asked: Asked) -> _Read:
-    directory = asked.directory
-    if directory == "-" or "://" in directory or directory.startswith("git@"):
-        raise Invalid(f"{directory}: a context from standard input or a URL is not supported yet", "give a directory")
-    if not os.path.isdir(directory):
-        raise NotFound(f"{directory}: no such directory", "the build context is a directory")
-    path = asked.file or _default(directory)
-    if path == "-":
-        text, shown = _text(sys.stdin.buffer.read(dockerfile.MAX_SIZE + 1)), "<standard input>"
-        ignored = ignore.read(directory)
-    else:
-        text, shown = _read_file(path), os.path.relpath(path)
-        ignored = ignore.read(directory, path)
-    file = dockerfile.parse(text, shown)
-    return _Read(text, file, ignored, _options(file, asked))
-
-
-def _options(file: Dockerfile, asked: Asked) -> notes.Options:
-    """`# check=…`; the build argument of BuildKit's replaces it."""
-    directive = file.directive("check")
-    text, place = asked.arguments.get("BUILDKIT_DOCKERFILE_CHECK"), "--build-arg BUILDKIT_DOCKERFILE_CHECK"
-    if text is None and directive is not None:
-        text, place = directive.value.split(" ")[0], f"{file.path}:{directive.line}:1"
-    try:
-        return notes.options(text or "")
-    except ValueError as e:
-        raise Invalid(f"{place}: {e}", "as in check=skip=JSONArgsRecommended;error=true") from None
-
-
 def _unused(file: Dockerfile, arguments: Mapping[str, str]) -> list[str]:
     """What is to be said of each --build-arg that no ARG takes."""
     declared = {word.text.partition("=")[0] for each in file.instructions if each.name == "ARG" for word in each.words}
@@ -250,28 +221,3 @@ def _unused(file: Dockerfile, arguments: Mapping[str, str]) -> list[str]:
             hint = did_you_mean(key, declared)
             found.append(f"--build-arg {key}: no ARG takes it" + (f"; {hint}" if hint else ""))
     return found
-
-
-def _default(directory: str) -> str:
-    """`Dockerfile`, or `dockerfile`, as Docker takes too. Raises NotFound with what else is there."""
-    names = os.listdir(directory)
-    for name in ("Dockerfile", "dockerfile"):
-        if name in names:
-            return os.path.join(directory, name)
-    like = sorted(name for name in names if "dockerfile" in name.lower() and not name.endswith(".dockerignore"))
-    hint = f"there is {', '.join(like[:5])}: name it with -f" if like else "name another one with -f"
-    raise NotFound(f"{os.path.join(directory, 'Dockerfile')}: no such Dockerfile", hint)
-
-
-def _read_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return _text(file.read(dockerfile.MAX_SIZE + 1))
-    except FileNotFoundError as e:
-        raise NotFound(f"{path}: no such Dockerfile", "name another one with -f") from e
-    except OSError as e:
-        raise NotFound(f"{path}: {(e.strerror or '').lower()}") from e
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")

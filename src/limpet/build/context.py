@@ -354,14 +354,14 @@ class Tree:
         return f"did you mean {posixpath.join(posixpath.dirname(path), near[0])}?" if near else ""
 
 
-def context(directory: str, ignored: Ignore | None = None, digests: Digests | None = None) -> Tree:
-    """The build context. `digests`: what earlier builds found. Raises NotFound."""
+def context(directory: str, ignored: Ignore | None = None, digests: Digests | None = None, *, title: str = "") -> Tree:
+    """A build context. `digests`: what earlier builds found; `title`: what people call it. Raises NotFound."""
     path = os.path.abspath(directory)
     try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as e:
         raise NotFound(f"{directory}: {(e.strerror or '').lower()}", "the build context is a directory") from e
-    return Tree(fd, f"the context {path}", ignored=ignored, digests=digests)
+    return Tree(fd, f"the context {title or path}", ignored=ignored, digests=digests)
 
 
 def has_wildcard(path: str) -> bool:

@@ -38,7 +38,7 @@ def build(call: Call) -> int:
         if call["print"]:
             from limpet.build import graph, plan
 
-            made = builds.make_plan(call.store, asked, progress=shown)
+            made = builds.make_plan(call.store, asked, given=given(call["secret"], call["ssh"]), progress=shown)
             print(plan.to_json(made) if call["print"] == "plan" else graph.to_svg(made))
             return 0
         second = None
@@ -77,8 +77,10 @@ def _compared(call: Call, second: Second) -> int:
 def _check(call: Call, asked: Asked) -> int:
     """Findings to standard output, each with what to do; exit code 1 if there are any and `error=true` is set."""
     from limpet.build import build as builds
+    from limpet.cli.build_given import given
 
-    checked = builds.check(call.store, asked)
+    with progress(quiet=call["quiet"]) as shown:
+        checked = builds.check(call.store, asked, given=given(call["secret"], call["ssh"]), progress=shown)
     for finding in checked.findings:
         print(f"{finding.text}\n  {finding.rule.name}: {finding.rule.advice}")
         if finding.rule.url:
@@ -110,7 +112,7 @@ COMMANDS = {
     "build": Command(
         name="build",
         handler=build,
-        usage="[OPTIONS] DIRECTORY",
+        usage="[OPTIONS] DIRECTORY | URL | -",
         summary="Build an image from a Dockerfile",
         options=(
             Option("build-arg", kind="list", metavar="KEY=VALUE", help="Value of an ARG"),
@@ -135,7 +137,7 @@ COMMANDS = {
                 kind="string",
                 default="",
                 metavar="FILE",
-                help="The Dockerfile, - for stdin",
+                help="The Dockerfile: in a context that is fetched a path of it; a URL; - for stdin",
             ),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
             *build_outputs.OPTIONS,
@@ -159,6 +161,8 @@ COMMANDS = {
             "limpet build -t web .",
             "limpet build -f docker/Dockerfile -t web:1 --build-arg VERSION=2 .",
             "limpet build --check .",
+            "limpet build -t web https://git.example.org/web.git#main:docker",
+            "tar c . | limpet build -t web -",
             "limpet build --check-reproducible -t web .",
             "limpet build --explain -t web .",
             "limpet build --cache-from HOST/app:cache --cache-to type=registry,ref=HOST/app:cache,mode=max .",
