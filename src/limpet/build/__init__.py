@@ -9,6 +9,7 @@
     sources/     what is fetched, by HTTP and by git, and contexts that are no directory
     execute      a plan to an image's config and layers, by way of `solver/`: keys, what is cached, the stages' steps
     copy, run    what makes a layer; `place` says what is where in the image
+    debugshell   a shell in a RUN that failed
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
     report       what a build tells while it runs: events, which `limpet.cli` shows
     inspector    what may look on meanwhile: `explain` and `reproducible`

@@ -34,8 +34,10 @@ def run_step(
     epoch: int,
     ready: StepMounts,
     output: Callable[[int, bytes], None],
+    *,
+    debug: bool = False,
 ) -> str:
-    """The diff ID of the layer. Raises LimpetError if the command fails.
+    """The diff ID of the layer. Raises LimpetError if the command fails, with `debug` after a shell in what it left.
 
     `output` gets what it writes, as it comes: 1 or 2 (standard output, standard error), and the bytes.
 
@@ -45,7 +47,7 @@ def run_step(
     image = Image(image_id, {**document, "config": {}}, [], 0)
     scripts = _write_scripts(store, step)
     try:
-        return _run(store, layers, step, image, scripts, epoch, ready, output)
+        return _run(store, layers, step, image, scripts, epoch, ready, output, debug)
     finally:
         if scripts:
             remove_tree(scripts)
@@ -60,6 +62,7 @@ def _run(
     epoch: int,
     ready: StepMounts,
     output: Callable[[int, bytes], None],
+    debug: bool,
 ) -> str:
     env = {**dict(step.proxies), **dict(step.env)}
     secrets = [f"{key}={value}" for key, value in ready.env.items()]
@@ -83,6 +86,10 @@ def _run(
     try:
         connection = start.launch(store, container, client=True, unwritten=secrets)
         code = attach.attach(store, container, connection=connection, stdin=False, proxy_signals=False, sink=output)
+        if code and debug:
+            from limpet.build import debugshell
+
+            debugshell.open_shell(store, container, image, options, layers, step, secrets, code)
         if code:
             raise LimpetError(f"the command failed with exit code {code}", exit_code=1)
         stubs.remove(f"{store.container_path(container.id)}/upper")

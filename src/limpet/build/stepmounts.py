@@ -33,11 +33,13 @@ class Given:
     """What the command line gives to steps. `secrets`: id → content; `agents`: id → path of an ssh agent's socket.
 
     `caches` is put before the id of each cache: with another one than "" a build has caches of its own.
+    `debug`: the terminal is for a shell in the RUN that fails.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     agents: Mapping[str, str] = field(default_factory=dict)
     caches: str = ""
+    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)

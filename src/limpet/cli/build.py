@@ -32,6 +32,10 @@ def build(call: Call) -> int:
     )
     if call["check"]:
         return _check(call, asked)
+    if call["debug-shell"]:
+        from limpet.build import debugshell
+
+        debugshell.check_terminal()
     quiet = call["quiet"]
     wanted = build_outputs.wanted(call)
     with progress(quiet=quiet) as shown:
@@ -53,7 +57,7 @@ def build(call: Call) -> int:
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             caching=specs.caching(call["cache-from"], call["cache-to"], call["no-cache-filter"]),
-            given=given(call["secret"], call["ssh"]),
+            given=given(call["secret"], call["ssh"], debug=call["debug-shell"]),
             explain=(lambda line: print(line, file=sys.stderr)) if call["explain"] else None,
             second=second,
             report=Lines(shown, quiet=quiet),
@@ -130,6 +134,7 @@ COMMANDS = {
             ),
             Option("check", help="Only check how the Dockerfile is written"),
             Option("check-reproducible", help="Build twice and show what differs"),
+            Option("debug-shell", help="Open a shell in a RUN that fails"),
             Option("explain", help="Say why each step was cached or not"),
             Option(
                 "file",
@@ -165,6 +170,7 @@ COMMANDS = {
             "tar c . | limpet build -t web -",
             "limpet build --check-reproducible -t web .",
             "limpet build --explain -t web .",
+            "limpet build --debug-shell .",
             "limpet build --cache-from HOST/app:cache --cache-to type=registry,ref=HOST/app:cache,mode=max .",
             "limpet build -o out .",
             "limpet build -o type=oci,dest=app.tar -t registry.example/app:1 --push .",

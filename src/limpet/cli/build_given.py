@@ -11,9 +11,9 @@ SECRET_LIMIT = 500 << 10
 """Bytes, as BuildKit's (session/secrets)."""
 
 
-def given(secrets: list[str], agents: list[str]) -> Given:
+def given(secrets: list[str], agents: list[str], *, debug: bool = False) -> Given:
     """Raises Invalid for what can't be read."""
-    return Given(dict(map(_secret, secrets)), dict(map(_agent, agents)))
+    return Given(dict(map(_secret, secrets)), dict(map(_agent, agents)), debug=debug)
 
 
 def _secret(text: str) -> tuple[str, bytes]:

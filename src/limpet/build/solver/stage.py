@@ -133,7 +133,8 @@ def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound
         job.report.emit(report.Output(report.now(), number, stream, data))
 
     with StepMounts(job.store, step, bound, job.given, job.report.say) as ready:
-        return run_step(job.store, state.layers, step, state.document, image_id, job.epoch, ready, output)
+        debug = job.given.debug
+        return run_step(job.store, state.layers, step, state.document, image_id, job.epoch, ready, output, debug=debug)
 
 
 def timestamp(epoch: int) -> str:
