@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build import execute as executor
-from limpet.build import planner, reading
+from limpet.build import merging, planner, reading
+from limpet.build.bases import image_for
 from limpet.build.caching.caches import Caches
 from limpet.build.caching.usage import bound
 from limpet.build.context import context as open_context
@@ -25,9 +26,10 @@ from limpet.build.sources import contexts
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError
 from limpet.images import catalog
+from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from limpet.build.caching.specs import Caching
     from limpet.build.language.dockerfile import Dockerfile
@@ -46,6 +48,7 @@ class Asked:
     """What a build is asked for. `directory` may be a URL too, or "-", standard input (`sources.contexts`).
 
     `file` "" is the context's Dockerfile, "-" standard input.
+    `platform` "" is this machine's; several are separated by commas.
     """
 
     directory: str
@@ -88,7 +91,8 @@ def build(
     runs, and may raise: nobody has to wait for a build of which the result can't be started. `explain` gets, line by
     line, why each step was cached or not. `second` does all again and compares.
     """
-    outputs.check(wanted, 1)
+    names = merging.requested(asked.platform)
+    outputs.check(wanted, len(names))
     epoch = _epoch(asked.arguments)
     given = given or Given()
     with ExitStack() as stack:
@@ -98,7 +102,7 @@ def build(
         context = open_context(local.directory, read.ignored, digests, title=local.title)
         stack.callback(context.close)
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            made, checked = _plan(read, asked, _bringing(store, report))
+            made, checked = _plans(read, asked, names, _bringing(store, report))
             for finding in checked.findings:
                 text, rule = f"{finding.rule.name}: {finding.text}", finding.rule
                 report.say(text, warning=True, rule=rule.name, url=rule.url, line=finding.line)
@@ -115,13 +119,13 @@ def build(
             shown = tuple(steps(made).values())
             planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
             report.emit(planned)
-            caches = Caches(store, caching, epoch, no_cache=no_cache, platform=asked.platform, report=report)
+            caches = Caches(store, caching, epoch, no_cache=no_cache, platform=names[0], report=report)
             explainer = Explainer(
                 store, made, local.title or local.directory, read.file.path, epoch, no_cache=no_cache, say=explain
             )
             with caches as cache:
                 with explainer:
-                    result = executor.execute(
+                    found = executor.execute(
                         store,
                         made,
                         context,
@@ -132,16 +136,16 @@ def build(
                         to=report,
                         inspector=explainer,
                     )
-                config = cache.carried(result.config, result.layers)
-                done = outputs.deliver(store, [Result(config, result.layers)], wanted, report)
-                cache.built(result.layers, done.kept)
+                results = [Result(cache.carried(one.config, one.layers), one.layers) for one in found]
+                done = outputs.deliver(store, results, wanted, report)
+                cache.built([diff_id for one in results for diff_id in one.layers], done.kept)
             if second is not None:
                 second.run(
                     store,
                     made,
                     local.directory,
                     read.ignored,
-                    result,
+                    found[0],
                     labels=labels or {},
                     epoch=epoch,
                     given=given,
@@ -164,7 +168,7 @@ def make_plan(store: Store, asked: Asked, *, given: Given | None = None, progres
     """What `build` would execute (`--print=plan`). Base images are brought in, as their config is part of it."""
     with contexts.opened(store, asked, given or Given(), progress.note, progress) as local, store.lease():
         read = reading.read(local, asked.arguments)
-        made, checked = _plan(read, asked, _bringing(store, progress))
+        made, checked = _plans(read, asked, merging.requested(asked.platform), _bringing(store, progress))
     if made is None:
         raise checked.error or AssertionError
     return made
@@ -180,20 +184,43 @@ def check(store: Store, asked: Asked, *, given: Given | None = None, progress: P
             return None
         return Base(image.id, image.config)
 
+    first = merging.requested(asked.platform)[0]
     with contexts.opened(store, asked, given or Given(), progress.note, progress) as local:
-        return _plan(reading.read(local, asked.arguments), asked, base, every_stage=True)[1]
+        return _plan(reading.read(local, asked.arguments), asked, first, base, every_stage=True)[1]
 
 
 def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | None]:
     def base(name: str, platform: str) -> Base:
-        image = executor.image_for(store, name, platform, progress)
+        image = image_for(store, name, platform, progress)
         return Base(image.id, image.config)
 
     return base
 
 
+def _plans(
+    read: Read, asked: Asked, wanted: Sequence[str], bases: Callable[[str, str], Base | None]
+) -> tuple[Plan | None, Checked]:
+    """The plan for all platforms, and what the checks found, of each thing once; no plan if there is an error."""
+    found: dict[str, Plan] = {}
+    findings: dict[notes.Finding, None] = {}
+    # This machine's first: a base that is brought in has its name from then on for that platform.
+    for platform in sorted(wanted, key=lambda each: each != str(platforms.host())):
+        made, checked = _plan(read, asked, platform, bases)
+        findings.update(dict.fromkeys(checked.findings))
+        checked = replace(checked, findings=tuple(findings))
+        if made is None or checked.error is not None:
+            return None, checked
+        found[platform] = made
+    return merging.merged([found[each] for each in wanted]), checked
+
+
 def _plan(
-    read: Read, asked: Asked, bases: Callable[[str, str], Base | None], *, every_stage: bool = False
+    read: Read,
+    asked: Asked,
+    platform: str,
+    bases: Callable[[str, str], Base | None],
+    *,
+    every_stage: bool = False,
 ) -> tuple[Plan | None, Checked]:
     """The plan, and what the checks found; no plan if there is an error."""
     collected = notes.Notes(read.checks.skip, read.checks.experimental)
@@ -201,7 +228,7 @@ def _plan(
     try:
         whole = program.program(read.file)
         check_program(whole, collected)
-        request = Request(asked.target, asked.arguments, asked.platform)
+        request = Request(asked.target, asked.arguments, platform)
         made = planner.make(whole, bases, request, notes=collected, ignored=read.ignored, every_stage=every_stage)
     except LimpetError as e:
         error = e

@@ -10,7 +10,6 @@ from limpet.build import refusals, report
 from limpet.build.inspector import Inspector
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job
-from limpet.build.solver.origins import image_for as image_for
 from limpet.layers import durable
 from limpet.oci import platform as platforms
 
@@ -46,8 +45,8 @@ def execute(
     given: Given,
     to: Report,
     inspector: Inspector | None = None,
-) -> Made:
-    """Runs the plan. The caller holds a lease. Raises LimpetError.
+) -> tuple[Made, ...]:
+    """Runs the plan: what its targets came to, in their order. The caller holds a lease. Raises LimpetError.
 
     What happens is told `to` the report; `cache` is asked for each step and told of each; the `inspector` may have a
     say. `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier
@@ -58,10 +57,13 @@ def execute(
     job = Job(store, made, context, epoch, cache, given, to, numbers, inspector or Inspector())
     for stage in made.stages:
         stages.run(job, stage)
-    state = job.states[made.target.number]
     durable.settle(store)  # one sync for the layers of all steps
-    config = image_config(made.target, state.document, state.layers, state.history, labels, made, epoch)
-    return Made(config, tuple(state.layers))
+    found = []
+    for target in made.results:
+        state = job.states[target.number]
+        config = image_config(target, state.document, state.layers, state.history, labels, made, epoch)
+        found.append(Made(config, tuple(state.layers)))
+    return tuple(found)
 
 
 def image_config(

@@ -28,13 +28,15 @@ Pairs = tuple[tuple[str, str], ...]
 class Origin:
     """Where files come from. `kind`: "scratch", "context", "stage" (its number in `stage`) or "image" (its reference).
 
-    `id` is the image's id where it is known, so that a plan names one image and not a tag that moves.
+    `id` is the image's id where it is known, so that a plan names one image and not a tag that moves. `platform`: of an
+    image whose id isn't; "" for that of the plan.
     """
 
     kind: str
     stage: int = -1
     image: str = ""
     id: str = ""
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,10 @@ Step = Copy | Run | Directory | Note
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`number` is its place in the Dockerfile. `config` is the image config's inner object as the steps leave it."""
+    """`number` is its place in the Dockerfile. `config` is the image config's inner object as the steps leave it.
+
+    In a plan for several platforms numbers are unique, and `shown` is what the stage is called.
+    """
 
     number: int
     name: str
@@ -149,23 +154,33 @@ class Stage:
     steps: tuple[Step, ...]
     config: dict[str, Any]
     author: str
+    shown: str = ""
 
     @property
     def title(self) -> str:
-        return self.name or f"stage-{self.number}"
+        return self.shown or self.name or f"stage-{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`stages` in an order in which each comes after what it needs; the last one is the target."""
+    """`stages` in an order in which each comes after what it needs; the last one is the target.
+
+    Of a plan for several platforms `targets` are the numbers of the targets, in the platforms' order.
+    """
 
     path: str
     platform: str
     stages: tuple[Stage, ...]
+    targets: tuple[int, ...] = ()
 
     @property
     def target(self) -> Stage:
         return self.stages[-1]
+
+    @property
+    def results(self) -> tuple[Stage, ...]:
+        """The stages that images are made of."""
+        return tuple(map(self.stage, self.targets)) or (self.target,)
 
     def stage(self, number: int) -> Stage:
         return next(each for each in self.stages if each.number == number)

@@ -282,7 +282,7 @@ class _Planner:
             parent=base,
             image=each.image,
             found=each.found,
-            platform=each.platform or self.request.platform,
+            platform="" if base else each.platform or self.request.platform,  # a stage has that of the one below
             escape=self.escape,
             globals=self.globals,
             given=self.request.arguments,

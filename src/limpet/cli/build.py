@@ -28,7 +28,7 @@ def build(call: Call) -> int:
         file=call["file"],
         target=call["target"],
         arguments=_arguments(call["build-arg"]),
-        platform=call["platform"],
+        platform=",".join(call["platform"]),
     )
     if call["check"]:
         return _check(call, asked)
@@ -47,6 +47,8 @@ def build(call: Call) -> int:
             return 0
         second = None
         if call["check-reproducible"]:
+            if "," in asked.platform:
+                raise Invalid("--check-reproducible takes one --platform at a time", "the others come after it")
             from limpet.build.reproducible.twice import Second
 
             second = Second()
@@ -148,7 +150,7 @@ COMMANDS = {
             *build_outputs.OPTIONS,
             Option("no-cache", help="Run every step again"),
             Option("no-cache-filter", kind="list", metavar="STAGE", help="Run the steps of these stages again"),
-            Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of the image"),
+            Option("platform", kind="list", metavar="OS/ARCH[,…]", help="Platform of the image; an index of several"),
             Option(
                 "print",
                 kind="string",

@@ -106,7 +106,7 @@ class Second:
             stack.enter_context(_other_conditions())
             time.sleep(max(0.0, begun + 1.1 - time.time()))  # many times are written in whole seconds
             try:
-                second = execute.execute(
+                (second,) = execute.execute(
                     store,
                     made,
                     tree,

@@ -7,13 +7,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from limpet.build import plan
+from limpet.build.bases import image_for
 from limpet.build.context import Tree, escaped
 from limpet.build.copy import Copying
 from limpet.build.solver import keys
 from limpet.build.stepmounts import Bound
-from limpet.images import catalog, ensure
+from limpet.images import catalog
 from limpet.layers.driver import driver
-from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from limpet.build.plan import Copy, Origin, Run
     from limpet.build.solver.job import Job
     from limpet.build.sources.added import Added
-    from limpet.images.catalog import Image
-    from limpet.progress import Progress
-    from limpet.store.store import Store
 
 
 def open_tree(job: Job, origin: Origin) -> Tree:
@@ -34,7 +31,7 @@ def open_tree(job: Job, origin: Origin) -> Tree:
     elif origin.kind == "scratch":
         title, layers = "scratch", []
     else:
-        image = image_for(job.store, origin.image, job.plan.platform, job.report)
+        image = image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
         title, layers = f"the image {origin.image}", catalog.layers(job.store, image.id)
     return Tree(driver(job.store).mount(layers), title, owners=True)
 
@@ -61,7 +58,7 @@ def bounds(job: Job, step: Run) -> dict[int, Bound]:
             before = job.states[origin.stage]
             found[number] = Bound(tuple(before.layers), before.key)
         elif origin.kind == "image":
-            image = image_for(job.store, origin.image, job.plan.platform, job.report)
+            image = image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
             found[number] = Bound(tuple(catalog.layers(job.store, image.id)), image.id)
     return found
 
@@ -78,13 +75,3 @@ def _of_context(job: Job, step: Run, source: str) -> Bound:
             diff_id = copying.write()
             job.cache.keep_content(key, diff_id, f"--mount=type=bind,source={path or '.'}")
     return Bound((diff_id,), key)
-
-
-def image_for(store: Store, name: str, platform: str, progress: Progress) -> Image:
-    """An image that a Dockerfile names, for a platform ("" for this machine's). Raises what pulling raises."""
-    image = ensure.ensure(store, name, progress=progress, platform=platform, implicit=True)
-    wanted = platforms.parse(platform) if platform else platforms.host()
-    here = (image.config.get("os"), image.config.get("architecture"))
-    if platform and here != (wanted.os, wanted.architecture) and here[1]:
-        return ensure.bring(store, name, progress=progress, platform=platform)
-    return image

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from limpet.build import plan, report
+from limpet.build import foreign, plan, report
 from limpet.build.copy import Copying
 from limpet.build.inspector import Looked
 from limpet.build.place import write_directory
@@ -15,6 +15,7 @@ from limpet.build.solver.job import State
 from limpet.build.stepmounts import StepMounts
 from limpet.errors import LimpetError
 from limpet.images import catalog
+from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,6 +128,8 @@ def _prepared(
 def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound], number: int) -> str:
     from limpet.build.run import run_step  # a build that finds all in the cache needs no containers
 
+    platform = platforms.parse(stage.platform or job.plan.platform)
+    foreign.check(str(state.document.get("architecture") or platform.architecture))
     image_id = stage.base.id if stage.base.kind == "image" else ""
 
     def output(stream: int, data: bytes) -> None:
