@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from limpet.build.reading import Read
     from limpet.build.report import Report
     from limpet.build.reproducible.twice import Second
+    from limpet.build.steps.runner import Runner
     from limpet.progress import Progress
     from limpet.store.store import Store
 
@@ -82,6 +83,7 @@ def build(
     check_ports: Callable[[tuple[str, ...]], None] | None = None,
     explain: Callable[[str], None] | None = None,
     second: Second | None = None,
+    runner: Runner | None = None,
     report: Report,
 ) -> Delivered:
     """Builds, and brings the result to the outputs that are `wanted`. Raises LimpetError. What happens is told to
@@ -89,7 +91,8 @@ def build(
 
     `caching`: which caches to read and to write. `check_ports` gets what the image will expose before the first step
     runs, and may raise: nobody has to wait for a build of which the result can't be started. `explain` gets, line by
-    line, why each step was cached or not. `second` does all again and compares.
+    line, why each step was cached or not. `second` does all again and compares. `runner`: for RUN steps, if the caller
+    made one before it grew.
     """
     names = merging.requested(asked.platform)
     outputs.check(wanted, len(names))
@@ -135,6 +138,7 @@ def build(
                         given=given,
                         to=report,
                         inspector=explainer,
+                        runner=runner,
                     )
                 results = [Result(cache.carried(one.config, one.layers), one.layers) for one in found]
                 done = outputs.deliver(store, results, wanted, report)

@@ -7,7 +7,6 @@ When the shell ends all of it is thrown away.
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import stat
@@ -18,20 +17,21 @@ from typing import TYPE_CHECKING
 
 from limpet.build.language.lines import printable
 from limpet.build.place import look, real
+from limpet.build.run import options
 from limpet.containers import attach, create, start, stop
+from limpet.containers.options import Options
 from limpet.errors import Invalid, LimpetError
 from limpet.images import elf
+from limpet.images.catalog import Image
 from limpet.kernel import terminal
 from limpet.layers.driver import driver
 from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Any
 
     from limpet.build.plan import Run
-    from limpet.containers.options import Options
-    from limpet.containers.state import Container
-    from limpet.images.catalog import Image
+    from limpet.build.stepmounts import StepMounts
     from limpet.store.store import Store
 
 SHELLS = ("/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh", "/busybox/sh", "/bin/ash")
@@ -49,23 +49,31 @@ def check_terminal() -> None:
 
 def open_shell(
     store: Store,
-    failed: Container,
-    image: Image,
-    options: Options,
+    place: str,
+    document: dict[str, Any],
     layers: list[str],
     step: Run,
-    secrets: Sequence[str],
+    ready: StepMounts,
     code: int,
 ) -> None:
-    """Returns when the shell has ended. `failed` has ended, and loses its changes. Raises LimpetError."""
-    wanted = copy.copy(options)
-    wanted.name = ""
-    wanted.tty = wanted.interactive = True
+    """Returns when the shell has ended. `place` is the directory of the step, which loses its changes.
+
+    `document`: the base image's config. Raises LimpetError.
+    """
+    secrets = [f"{key}={value}" for key, value in ready.env.items()]
+    wanted = Options(**options(step, ready))
+    wanted.env = [each for each in wanted.env if each not in secrets]
+    wanted.mounts = [
+        f"type=bind,source={bind.source},target={bind.target}{',readonly' if bind.read_only else ''}"
+        for bind in ready.binds
+    ]
+    wanted.init = wanted.auto_remove = wanted.tty = wanted.interactive = True
     wanted.labels = {"limpet.build": "debug shell"}
+    image = Image("", {**document, "config": {}}, [], 0)
     if not any(each.startswith("TERM=") for each in wanted.env):
         wanted.env = [*wanted.env, f"TERM={os.environ.get('TERM', 'xterm')}"]
     lent = ""
-    shell = _shell(store, failed, layers, step)
+    shell = _shell(store, place, layers, step)
     try:
         if shell:
             wanted.command = [shell]
@@ -77,7 +85,7 @@ def open_shell(
             wanted.env = [each for each in wanted.env if each != path] + [f"{path}:{_LENT}".replace("=:", "=")]
         container = create.create(store, image, wanted, layers=layers)
         try:
-            os.rename(f"{store.container_path(failed.id)}/upper", f"{store.container_path(container.id)}/upper")
+            os.rename(f"{place}/upper", f"{store.container_path(container.id)}/upper")
             _tell(step, code, wanted.command[0])
             connection = start.launch(store, container, client=True, size=_size(), unwritten=secrets)
             attach.attach(store, container, connection=connection, sink=_write)
@@ -88,9 +96,8 @@ def open_shell(
             remove_tree(lent)
 
 
-def _shell(store: Store, failed: Container, layers: list[str], step: Run) -> str:
+def _shell(store: Store, place: str, layers: list[str], step: Run) -> str:
     """The path of a shell that is there, what the step changed counted; "" for none."""
-    place = store.container_path(failed.id)
     work = store.temporary("work")
     os.mkdir(work, 0o700)
     try:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from limpet.build import refusals, report
 from limpet.build.inspector import Inspector
 from limpet.build.solver import stage as stages
-from limpet.build.solver.job import Job
+from limpet.build.solver.job import Job, Runners
 from limpet.layers import durable
+from limpet.layers.driver import keeping
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from limpet.build.plan import Plan, Stage
     from limpet.build.report import Report
     from limpet.build.stepmounts import Given
+    from limpet.build.steps.runner import Runner
     from limpet.store.store import Store
 
 _PLATFORM = ("architecture", "os", "variant", "os.version", "os.features")
@@ -45,18 +47,24 @@ def execute(
     given: Given,
     to: Report,
     inspector: Inspector | None = None,
+    runner: Runner | None = None,
 ) -> tuple[Made, ...]:
     """Runs the plan: what its targets came to, in their order. The caller holds a lease. Raises LimpetError.
 
     What happens is told `to` the report; `cache` is asked for each step and told of each; the `inspector` may have a
     say. `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier
-    one.
+    one. `runner` was made earlier; it is closed here.
     """
-    refusals.check(made)
     numbers = {key: step.number for key, step in report.steps(made).items()}
-    job = Job(store, made, context, epoch, cache, given, to, numbers, inspector or Inspector())
-    for stage in made.stages:
-        stages.run(job, stage)
+    runners = Runners(runner)
+    try:
+        refusals.check(made)
+        job = Job(store, made, context, epoch, cache, given, to, numbers, inspector or Inspector(), runners)
+        with keeping(store):
+            for stage in made.stages:
+                stages.run(job, stage)
+    finally:
+        runners.close()
     durable.settle(store)  # one sync for the layers of all steps
     found = []
     for target in made.results:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from limpet.build.stageplan import SCRIPTS
 from limpet.build.stubs import Stubs
-from limpet.containers import attach, changes, create, removal, start, stop
-from limpet.containers.options import Options
+from limpet.containers.hostfiles import ENGINE_FILES
 from limpet.errors import LimpetError
-from limpet.images.catalog import Image
-from limpet.layers import driver
+from limpet.layers import diff
+from limpet.layers.driver import driver
 from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from limpet.build.plan import Run
     from limpet.build.stepmounts import StepMounts
+    from limpet.build.steps.runner import Outcome, Runner
     from limpet.store.store import Store
 
 HOSTNAME = "limpet-build"
@@ -27,95 +27,108 @@ HOSTNAME = "limpet-build"
 
 def run_step(
     store: Store,
+    runner: Runner,
     layers: list[str],
     step: Run,
     document: dict[str, Any],
-    image_id: str,
     epoch: int,
     ready: StepMounts,
     output: Callable[[int, bytes], None],
     *,
     debug: bool = False,
-) -> str:
-    """The diff ID of the layer. Raises LimpetError if the command fails, with `debug` after a shell in what it left.
+) -> tuple[str, float]:
+    """The diff ID of the layer, and the seconds of processor time.
+
+    Raises LimpetError if the command fails, with `debug` after a shell in what it left.
 
     `output` gets what it writes, as it comes: 1 or 2 (standard output, standard error), and the bytes.
 
     `document` is the base image's config, for its platform. Of its inner object nothing counts that the step doesn't
     say, volumes least of all: what the step writes there belongs to the layer. `ready`: its mounts.
     """
-    image = Image(image_id, {**document, "config": {}}, [], 0)
-    scripts = _write_scripts(store, step)
+    directory = store.temporary("step")
+    os.mkdir(directory, 0o700)
     try:
-        return _run(store, layers, step, image, scripts, epoch, ready, output, debug)
+        if step.scripts:
+            _write_scripts(f"{directory}/scripts", step)
+            ready.scripts(f"{directory}/scripts", SCRIPTS)
+        stubs = Stubs(store, layers, ready.targets)
+        outcome = _run(store, runner, layers, step, document, directory, ready, output)
+        if outcome.code and debug and not outcome.error:
+            from limpet.build import debugshell
+
+            debugshell.open_shell(store, directory, document, layers, step, ready, outcome.code)
+        _check(outcome)
+        stubs.remove(f"{directory}/upper")
+        home = driver(store)
+        with home.ingest() as ingest:
+            leave_out = [*ENGINE_FILES, *(target.strip("/") for target in ready.targets)]
+            diff.write_tar(f"{directory}/upper", ingest.write, leave_out=leave_out, max_mtime=epoch)
+            diff_id = ingest.finish().diff_id
+        home.seal([*layers, diff_id], len(layers))
+        return diff_id, outcome.cpu
     finally:
-        if scripts:
-            remove_tree(scripts)
+        remove_tree(directory)
 
 
 def _run(
     store: Store,
+    runner: Runner,
     layers: list[str],
     step: Run,
-    image: Image,
-    scripts: str,
-    epoch: int,
+    document: dict[str, Any],
+    directory: str,
     ready: StepMounts,
     output: Callable[[int, bytes], None],
-    debug: bool,
-) -> str:
-    env = {**dict(step.proxies), **dict(step.env)}
-    secrets = [f"{key}={value}" for key, value in ready.env.items()]
-    stubs = Stubs(store, layers, ready.targets)
-    options = Options(
-        image=image.id,
-        entrypoint=[],
-        command=list(step.argv),
-        env=[f"{key}={value}" for key, value in env.items()],
-        workdir=step.workdir,
-        user=step.user,
-        labels={"limpet.build": "step"},
-        network="none" if step.network == "none" else "host",
-        hostname=HOSTNAME,
-        tmpfs=ready.tmpfs,
-        mounts=[*ready.mounts, *([f"type=bind,source={scripts},target={SCRIPTS},readonly"] if scripts else [])],
-        init=True,
-        auto_remove=True,  # nothing of it has to survive a crash
-    )
-    container = create.create(store, image, options, layers=layers)
+) -> Outcome:
+    request = {
+        "store": [store.root, store.run],
+        "directory": directory,
+        "image": {**document, "config": {}},
+        "options": {**options(step, ready), "init": True},
+        "binds": [[bind.target, bind.read_only] for bind in ready.binds],
+    }
+    # The root directory's own mode and owner come from the upper: those of an ordinary root file system.
+    for name, mode in (("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)):
+        os.mkdir(f"{directory}/{name}")
+        os.chmod(f"{directory}/{name}", mode)
+    root = driver(store).mount(layers, f"{directory}/upper", f"{directory}/work", volatile=True)
     try:
-        connection = start.launch(store, container, client=True, unwritten=secrets)
-        code = attach.attach(store, container, connection=connection, stdin=False, proxy_signals=False, sink=output)
-        if code and debug:
-            from limpet.build import debugshell
-
-            debugshell.open_shell(store, container, image, options, layers, step, secrets, code)
-        if code:
-            raise LimpetError(f"the command failed with exit code {code}", exit_code=1)
-        stubs.remove(f"{store.container_path(container.id)}/upper")
-        diff_id = changes.write_layer(store, container, max_mtime=epoch, empty=True)
-        assert diff_id is not None
-        driver.driver(store).seal([*layers, diff_id])
-        # It has ended, and its monitor leaves the removal to the first client.
-        removal.remove_container(store, container.id, with_volumes=True, durable=False)
-        if connection is not None:
-            connection.close()
-        return diff_id
-    except BaseException:
-        stop.remove(store, container, force=True, volumes=True)
-        raise
+        running = runner.start(request, root, [bind.tree for bind in ready.binds])
+    finally:
+        os.close(root)
+    return running.follow(output)
 
 
-def _write_scripts(store: Store, step: Run) -> str:
-    """A directory with the scripts, "" if there are none."""
-    if not step.scripts:
-        return ""
-    directory = store.temporary("scripts")
-    os.mkdir(directory, 0o755)
+def options(step: Run, ready: StepMounts) -> dict[str, Any]:
+    """Of `containers.options`: what a step says, but for its bind mounts."""
+    env = {**dict(step.proxies), **dict(step.env), **ready.env}
+    return {
+        "entrypoint": [],
+        "command": list(step.argv),
+        "env": [f"{key}={value}" for key, value in env.items()],
+        "workdir": step.workdir,
+        "user": step.user,
+        "network": "none" if step.network == "none" else "host",
+        "hostname": HOSTNAME,
+        "tmpfs": ready.tmpfs,
+    }
+
+
+def _check(outcome: Outcome) -> None:
+    """Raises LimpetError for what did not end well."""
+    if outcome.error:
+        raise LimpetError(outcome.error, outcome.hint, exit_code=outcome.code if outcome.code in (126, 127) else 125)
+    if outcome.code:
+        raise LimpetError(f"the command failed with exit code {outcome.code}", exit_code=1)
+
+
+def _write_scripts(directory: str, step: Run) -> None:
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)
     for file in step.scripts:
         # The name is a heredoc's: only its last part can be a file's name.
         path = os.path.join(directory, os.path.basename(file.name) or "script")
         with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
             out.write(file.content)
         os.chmod(path, 0o755)
-    return directory

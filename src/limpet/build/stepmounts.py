@@ -1,8 +1,9 @@
 """What the `--mount`s of one RUN need while it runs: bind, cache, secret, ssh.
 
 Trees of stages and images, and secrets, are mounted in a mount namespace that the builder enters for the time of the
-step (`kernel.mounts.Private`): the host never sees them, and nothing of them outlives the builder. Of the context a
-step sees a layer that was made of it as COPY would: without what .dockerignore excludes, and as it was at one moment.
+step (`kernel.mounts.Private`): the host never sees them, and nothing of them outlives the builder. What the step gets
+are detached copies of these mounts. Of the context a step sees a layer that was made of it as COPY would: without what
+.dockerignore excludes, and as it was at one moment.
 """
 
 from __future__ import annotations
@@ -50,8 +51,21 @@ class Bound:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """`tree`: the descriptor of a detached mount, closed with the step's other mounts.
+
+    `source`: its path, which this thread and its children see.
+    """
+
+    source: str
+    target: str
+    tree: int
+    read_only: bool
+
+
 class StepMounts:
-    """`with StepMounts(…) as ready:` all is in place; `ready.mounts`, `tmpfs` and `env` are for the container."""
+    """`with StepMounts(…) as ready:` all is in place; `ready.binds`, `tmpfs` and `env` are for the container."""
 
     def __init__(
         self, store: Store, step: Run, bound: Mapping[int, Bound], given: Given, say: Callable[[str], None]
@@ -66,7 +80,7 @@ class StepMounts:
         self._directory = ""
         self._number = 0
         self._agents = 0
-        self.mounts: list[str] = []
+        self.binds: list[Bind] = []
         self.tmpfs: list[str] = []
         self.env: dict[str, str] = {}
         self.targets: list[str] = []
@@ -88,6 +102,8 @@ class StepMounts:
     def _prepare(self, mount: Mount, bound: Bound | None) -> None:
         if mount.type == "tmpfs":
             size = f",size={mount.size}" if mount.size else ""
+            if mount.target in self.targets:
+                raise Invalid(f"duplicate mount point: {mount.target}")
             self.tmpfs.append(f"{mount.target}:exec,suid,dev,mode=1777{size}")  # what is built there may be executed
             self.targets.append(mount.target)
         elif mount.type == "bind":
@@ -104,10 +120,16 @@ class StepMounts:
             self._ssh(mount)
 
     def _bind(self, source: str, target: str, *, read_only: bool = False) -> None:
-        if "," in target:
-            raise Invalid(f"the mount target {target} has a comma", "name another directory")
-        self.mounts.append(f"type=bind,source={source},target={target}{',readonly' if read_only else ''}")
+        if target in self.targets:
+            raise Invalid(f"duplicate mount point: {target}")
+        tree = mounts.open_tree(source, recursive=True)
+        self._stack.callback(os.close, tree)
+        self.binds.append(Bind(source, target, tree, read_only))
         self.targets.append(target)
+
+    def scripts(self, source: str, target: str) -> None:
+        """A directory of the engine's own."""
+        self._bind(source, target, read_only=True)
 
     def _private(self, purpose: str) -> str:
         """An empty directory in a namespace of mounts that is this step's."""

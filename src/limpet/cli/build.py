@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from limpet.build.steps.runner import Runner
 from limpet.cli import build_outputs
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 
 def build(call: Call) -> int:
+    # Before anything large is loaded: see `runner`.
+    runner = None if call["check"] or call["print"] else Runner()
     from limpet.build import build as builds
     from limpet.build.caching import specs
     from limpet.cli.build_given import given
@@ -62,6 +65,7 @@ def build(call: Call) -> int:
             given=given(call["secret"], call["ssh"], debug=call["debug-shell"]),
             explain=(lambda line: print(line, file=sys.stderr)) if call["explain"] else None,
             second=second,
+            runner=runner,
             report=Lines(shown, quiet=quiet),
         )
     build_outputs.written(call, done)

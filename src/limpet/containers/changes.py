@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from limpet import jsontext
-from limpet.containers import events, listing, mountplan, ports, state
+from limpet.containers import events, hostfiles, listing, mountplan, ports, state
 from limpet.containers.inspect import merged_environment
 from limpet.images import importer, instructions
 from limpet.kernel import cgroup
@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
     from limpet.store.store import Store
-
-ENGINE_FILES = (
-    ".dockerenv",
-    "dev",
-    "etc/hostname",
-    "etc/hosts",
-    "etc/mtab",
-    "etc/resolv.conf",
-    "proc",
-    "sys",
-)
-"""Mount points and files that the engine makes in a container's root: no change of the container's own."""
 
 
 def changes(store: Store, container: Container) -> list[tuple[str, str]]:
@@ -108,7 +96,7 @@ def write_layer(
 
 def _leave_out(store: Store, container: Container) -> list[str]:
     """What lies under a mount is no change: the mount point was made by the engine if the image had none."""
-    return [*ENGINE_FILES, *(mount.target.strip("/") for mount in mountplan.load(store, container.id))]
+    return [*hostfiles.ENGINE_FILES, *(mount.target.strip("/") for mount in mountplan.load(store, container.id))]
 
 
 def _merge_options(config: dict[str, Any], container: Container) -> None:

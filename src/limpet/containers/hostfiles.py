@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 NAMES = ("hostname", "hosts", "resolv.conf")
 
+ENGINE_FILES = (".dockerenv", "dev", *(f"etc/{name}" for name in (*NAMES, "mtab")), "proc", "sys")
+"""Mount points and files that the engine makes in a container's root: no change of the container's own."""
+
 _LOCAL = (
     "127.0.0.1\tlocalhost\n"
     "::1\tlocalhost ip6-localhost ip6-loopback\n"

@@ -71,9 +71,13 @@ def collect_groups(store: Store) -> list[str]:
 
 
 def orphaned_groups(store: Store) -> list[str]:
-    """Paths. Nobody can be just making one of these: the row is there before the group, and goes after it."""
+    """Paths. Nobody can be just making one of these: the row is there before the group, and goes after it.
+
+    Those of a build's steps have no row; they go with the process that made them.
+    """
     return [
         place
         for place in cgroup.owned(store.root)
         if store.db.row("SELECT 1 FROM container WHERE id = ?", os.path.basename(place)) is None
+        and not cgroup.process_lives(os.path.basename(place))
     ]

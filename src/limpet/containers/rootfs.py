@@ -15,6 +15,7 @@ from limpet.kernel import cgroup, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     Config = dict[str, Any]
@@ -68,8 +69,11 @@ _LINKS = (
 )
 
 
-def open_sources(config: Config) -> dict[int, int]:
-    """Position of each bind mount in config["mounts"] → a detached tree with its attributes set. Before `enter`."""
+def open_sources(config: Config, given: Mapping[str, int]) -> dict[int, int]:
+    """Position of each bind mount in config["mounts"] → a detached tree with its attributes set. Before `enter`.
+
+    `given`: trees that are open already, by destination.
+    """
     trees: dict[int, int] = {}
     for position, mount in enumerate(config["mounts"]):
         flags, propagation, _ = parse_options(mount.get("options", ()))
@@ -83,10 +87,12 @@ def open_sources(config: Config) -> dict[int, int]:
             source = mount["source"]
         else:
             continue
-        try:
-            tree = mounts.open_tree(source, recursive=bool(flags & mounts.MS_REC))
-        except OSError as e:
-            raise OSError(e.errno, f"bind mount of {source}: {os.strerror(e.errno or 0)}") from e
+        tree = given.get(mount["destination"], -1)
+        if tree < 0:
+            try:
+                tree = mounts.open_tree(source, recursive=bool(flags & mounts.MS_REC))
+            except OSError as e:
+                raise OSError(e.errno, f"bind mount of {source}: {os.strerror(e.errno or 0)}") from e
         attributes = sum(attribute for flag, attribute in _ATTRIBUTES if flags & flag)
         if attributes:
             mounts.set_attributes(tree, attributes, recursive=True)

@@ -15,7 +15,7 @@ from limpet.kernel import process as kernel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
     Config = dict[str, Any]
@@ -50,10 +50,12 @@ def start(
     cgroup: int | None,
     program: bytes | None,
     entrances: Sequence[int] = (),
+    trees: Mapping[str, int] | None = None,
 ) -> Started:
     """`root`: the detached mount; `stdio`: descriptors for 0, 1, 2 (unused with a terminal); `program`: seccomp's BPF.
 
-    `entrances`: of groups of version 1 (`controllers.entrances`).
+    `entrances`: of groups of version 1 (`controllers.entrances`). `trees`: detached trees for bind mounts, by their
+    destination; the others are opened by their source.
 
     Raises LimpetError with the exit code that the command line shall give (125, 126, 127).
     """
@@ -68,7 +70,7 @@ def start(
     try:
         pid = kernel.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
-            _child(config, bundle, root, stdio, theirs, program, entrances)
+            _child(config, bundle, root, stdio, theirs, program, entrances, trees or {})
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
@@ -90,14 +92,15 @@ def _child(
     channel: socket.socket,
     program: bytes | None,
     entrances: Sequence[int],
+    given: Mapping[str, int],
 ) -> NoReturn:
     try:
         controllers.join(entrances)
         kernel.set_death_signal(signals.SIGKILL)
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
-        handshake.place((root,), stdio, channel)
+        handshake.place((root, *given.values()), stdio, channel)
         os.setsid()
-        trees = rootfs.open_sources(config)
+        trees = rootfs.open_sources(config, given)
         if any(namespace["type"] == "network" for namespace in config["linux"]["namespaces"]):
             from limpet.kernel import interfaces
 

@@ -116,13 +116,16 @@ def make(
     user: User,
     mounts: list[Mount],
     size: tuple[int, int] | None = None,
+    *,
+    directory: str = "",
 ) -> Config:
     """All of config.json but `linux.seccomp`, which `seccomp.section` adds (400 names: it is kept as text).
 
-    `user` is resolved from the container's own files; `size` is rows and columns of the terminal.
+    `user` is resolved from the container's own files; `size` is rows and columns of the terminal; `directory` has the
+    files that the engine provides, if not the container's own.
     """
     options = container.options
-    directory = store.container_path(container.id)
+    directory = directory or store.container_path(container.id)
     name = hostfiles.hostname(options, container.id)
     flags = security(options)
     process: Config = {

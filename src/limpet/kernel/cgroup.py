@@ -10,6 +10,8 @@ import os
 import select
 import time
 
+from limpet.kernel.process import start_time
+
 PARENT = "limpet"
 _OWNER = "user.limpet.store"
 """The extended attribute that says whose a group is: several stores have theirs below the one parent."""
@@ -64,6 +66,18 @@ def make(place: str) -> None:
                 pass  # another container's start was first, or its end took the parent away again
             continue
         return
+
+
+def of_process(pid: int) -> str:
+    """How the names of the groups begin that belong to a process and end with it."""
+    return f"process-{pid}-{start_time(pid)}-"
+
+
+def process_lives(name: str) -> bool:
+    """Whether a group is of a process that lives (`of_process`)."""
+    kind, _, rest = name.partition("-")
+    pid, _, rest = rest.partition("-")
+    return kind == "process" and pid.isdecimal() and rest.partition("-")[0] == str(start_time(int(pid)))
 
 
 def owned(owner: str) -> list[str]:

@@ -35,8 +35,8 @@ class DirDriver:
 
         return Ingest(self._store, self.name, unpack, limits)
 
-    def seal(self, diff_ids: Sequence[str]) -> None:
-        for position in range(len(diff_ids)):
+    def seal(self, diff_ids: Sequence[str], start: int = 0) -> None:
+        for position in range(start, len(diff_ids)):
             place = self._store.layer_path(diff_ids[position])
             suffix = stored.suffix(place, stored.below(diff_ids, position))
             if suffix and not os.path.exists(f"{place}/tree{suffix}"):

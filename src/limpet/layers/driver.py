@@ -1,8 +1,8 @@
 """The storage driver of a store: how layers lie on disk and become a mounted root. Small, so that `run` can import it.
 
     ingest        a layer's tar comes in (ingest.py); `with driver.ingest() as layer: layer.write(…); layer.finish(…)`
-    seal          what in a stack depends on the layers below (seal.py), done once when an image is imported; a mount
-                  does it for what is missing
+    seal          what in a stack depends on the layers below (seal.py), done once when an image is imported, for the
+                  layers from `start` on; a mount does it for what is missing
     mount         a stack, with a writable top or without, as a detached mount
     open_tar      the exact bytes of a layer
     remove, usage, check
@@ -21,6 +21,7 @@ from limpet.kernel import mounts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
     from typing import BinaryIO, Protocol
 
     from limpet.layers.ingest import Ingest
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
         def ingest(self, limits: Limits | None = None) -> Ingest: ...
 
-        def seal(self, diff_ids: Sequence[str]) -> None: ...
+        def seal(self, diff_ids: Sequence[str], start: int = 0) -> None: ...
 
         def mount(
             self,
@@ -52,6 +53,26 @@ if TYPE_CHECKING:
         def usage(self, diff_id: str) -> int: ...
 
         def check(self, diff_id: str) -> str | None: ...
+
+
+class keeping:
+    """`with keeping(store):` the mounts of single layers stay open for the next stack, where the driver has any.
+
+    Of this `Store` only, which belongs to one thread. The caller has a lease.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._store.kept = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        kept, self._store.kept = self._store.kept, None
+        for fd in (kept or {}).values():
+            os.close(fd)
 
 
 _OPTIONS = ("index=off", "metacopy=off", "redirect_dir=off", "xino=off")

@@ -33,10 +33,10 @@ class ErofsDriver:
 
         return Ingest(self._store, self.name, write_index, limits)
 
-    def seal(self, diff_ids: Sequence[str]) -> None:
+    def seal(self, diff_ids: Sequence[str], start: int = 0) -> None:
         opened: dict[str, int] = {}
         try:
-            for position in range(len(diff_ids)):
+            for position in range(start, len(diff_ids)):
                 place = self._store.layer_path(diff_ids[position])
                 suffix = stored.suffix(place, stored.below(diff_ids, position))
                 if suffix and not os.path.exists(f"{place}/index{suffix}"):
@@ -54,7 +54,7 @@ class ErofsDriver:
         volatile: bool = False,
     ) -> int:
         """Raises Corrupt for a layer that is not there, OSError with the kernel's words for the rest."""
-        return self._mount(diff_ids, upper, work, volatile=volatile)
+        return self._mount(diff_ids, upper, work, volatile=volatile, opened=self._store.kept)
 
     def _mount(
         self,

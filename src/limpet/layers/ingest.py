@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 
+_SMALL = 64 << 10
+"""Bytes of a layer that are kept in memory at first: one that is here already leaves no trace on the disk."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
     """`size`: bytes of the tar. `entries`: its members."""
@@ -54,8 +58,8 @@ class Ingest:
         self._hash = hashlib.sha256()
         self._size = 0
         self._path = store.temporary("layer")
-        os.mkdir(self._path, 0o700)
-        self._fd = os.open(f"{self._path}/data", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._fd = -1
+        self._begun = bytearray()
 
     def __enter__(self) -> Ingest:
         return self
@@ -70,7 +74,19 @@ class Ingest:
         self._scanner.feed(piece)
         self._hash.update(piece)
         self._size += len(piece)
+        if self._fd < 0:
+            self._begun += piece
+            if len(self._begun) < _SMALL:
+                return
+            piece = memoryview(self._open())
         write_all(self._fd, piece)
+
+    def _open(self) -> bytearray:
+        """Makes the file; what is to be written first."""
+        os.mkdir(self._path, 0o700)
+        self._fd = os.open(f"{self._path}/data", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        begun, self._begun = self._begun, bytearray()
+        return begun
 
     def finish(self, expected_diff_id: str | None = None, *, durable: bool = False) -> LayerInfo:
         """Checks the digest, writes the index, and makes the layer visible. `durable`: on disk when this returns.
@@ -82,9 +98,15 @@ class Ingest:
             raise Corrupt(f"the layer is {diff_id}, but the image says {expected_diff_id}", "the image is broken")
         if not self._size:
             raise Corrupt("the layer is empty, not even a tar's end")
+        here = self._is_here(diff_id, durable)
+        if here and self._fd < 0:  # the same bytes were understood when they came in
+            return LayerInfo(diff_id, self._size, self._scanner.entries)
+        if self._fd < 0:
+            begun = self._open()
+            write_all(self._fd, begun)
         self._scanner.finish(self._fd)
         info = LayerInfo(diff_id, self._size, self._scanner.entries)
-        if not self._is_here(diff_id, durable):
+        if not here:
             self._write_forms(durable)
             self._publish(info, durable)
         self.abort()

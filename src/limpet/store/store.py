@@ -29,6 +29,8 @@ class Store:
         # A store elsewhere has its own run directory, so that two stores never see each other's containers.
         self.run = os.path.abspath(chosen or (DEFAULT_RUN if self.root == DEFAULT_ROOT else f"{self.root}/run"))
         self._db: Database | None = None
+        self.kept: dict[str, int] | None = None
+        """Mounts of layers, by what was mounted, where one stack is mounted after another (`layers.driver.keeping`)."""
         here = os.path.exists(f"{self.root}/state.db")
         self.absent = not (here or make)
         if self.absent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from limpet.build.plan import Plan
     from limpet.build.report import Report
     from limpet.build.stepmounts import Given
+    from limpet.build.steps.runner import Runner
     from limpet.store.store import Store
 
 
@@ -41,4 +43,26 @@ class Job:
     report: Report
     numbers: dict[tuple[int, int], int]
     inspector: Inspector
+    runners: Runners
     states: dict[int, State] = field(default_factory=dict)
+
+
+class Runners:
+    """The process that starts RUN steps, made when the first one is to be run if nobody made it before."""
+
+    def __init__(self, runner: Runner | None) -> None:
+        self._runner = runner
+        self._lock = threading.Lock()
+
+    def get(self) -> Runner:
+        with self._lock:
+            if self._runner is None:
+                from limpet.build.steps.runner import Runner
+
+                self._runner = Runner()
+            return self._runner
+
+    def close(self) -> None:
+        """Ends what still runs."""
+        if self._runner is not None:
+            self._runner.close()

@@ -61,7 +61,7 @@ def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None
     emit = job.report.emit
     emit(report.Began(report.now(), number))
     try:
-        result, diff_id = _result(job, stage, state, step, number)
+        done = _done(job, stage, state, step, number)
     except LimpetError as e:
         emit(report.Ended(report.now(), number, report.FAILED, e.message))
         raise
@@ -69,17 +69,26 @@ def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None
         kind = report.CANCELLED if isinstance(e, KeyboardInterrupt) else report.FAILED
         emit(report.Ended(report.now(), number, kind, str(e)))
         raise
-    if diff_id is None:
+    if not done.layer:
         entry["empty_layer"] = True
-        emit(report.Ended(report.now(), number, result))
+        emit(report.Ended(report.now(), number, done.result))
         return
-    state.layers.append(diff_id)
-    row = job.store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
-    emit(report.Ended(report.now(), number, result, layer=diff_id, size=row[0] if row is not None else 0))
+    state.layers.append(done.layer)
+    row = job.store.db.row("SELECT size FROM layer WHERE diff_id = ?", done.layer)
+    size = row[0] if row is not None else 0
+    emit(report.Ended(report.now(), number, done.result, layer=done.layer, size=size, cpu=done.cpu))
 
 
-def _result(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, number: int) -> tuple[str, str | None]:
-    """(how it ended, its layer); the state has its key."""
+class _Done(NamedTuple):
+    """How a step ended (`report`'s words), its layer ("" for none), and the processor's seconds (-1: not counted)."""
+
+    result: str
+    layer: str = ""
+    cpu: float = -1.0
+
+
+def _done(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, number: int) -> _Done:
+    """The state has its key afterwards."""
     with ExitStack() as open_until_done:
         ready = _prepared(job, stage, state, step, number, open_until_done)
         parent, state.key = state.key, keys.key(state.key, ready.inputs)
@@ -88,20 +97,25 @@ def _result(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, 
         looked = Looked(stage, step, number, parent, state.key, found, used, ready.copying, ready.bound)
         why = job.inspector.looked_up(looked)
         if used:
-            return report.CACHED, found
+            return _Done(report.CACHED, found)
         job.report.emit(report.Making(report.now(), number, why))
-        diff_id = job.inspector.made(looked, ready.make())
+        made = ready.make()
+        diff_id, cpu = made if isinstance(made, tuple) else (made, -1.0)
+        diff_id = job.inspector.made(looked, diff_id)
     if diff_id is None:
-        return report.EMPTY, None
+        return _Done(report.EMPTY)
     job.cache.keep(stage.number, state.key, state.layers, diff_id, what)
-    return report.RAN, diff_id
+    return _Done(report.RAN, diff_id, cpu)
 
 
 class _Ready(NamedTuple):
-    """A step's inputs for its key, and what makes its layer: the diff ID, None if there is nothing to do."""
+    """A step's inputs for its key, and what makes its layer: the diff ID, None if there is nothing to do.
+
+    Of a RUN the seconds of processor time too.
+    """
 
     inputs: str
-    make: Callable[[], str | None]
+    make: Callable[[], tuple[str, float] | str | None]
     copying: Copying | None = None
     bound: Mapping[int, Bound] = {}
 
@@ -125,19 +139,18 @@ def _prepared(
     return _Ready(inputs, lambda: _run(job, stage, state, run_it, bound, number), bound=bound)
 
 
-def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound], number: int) -> str:
+def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound], number: int) -> tuple[str, float]:
     from limpet.build.run import run_step  # a build that finds all in the cache needs no containers
 
     platform = platforms.parse(stage.platform or job.plan.platform)
     foreign.check(str(state.document.get("architecture") or platform.architecture))
-    image_id = stage.base.id if stage.base.kind == "image" else ""
 
     def output(stream: int, data: bytes) -> None:
         job.report.emit(report.Output(report.now(), number, stream, data))
 
     with StepMounts(job.store, step, bound, job.given, job.report.say) as ready:
-        debug = job.given.debug
-        return run_step(job.store, state.layers, step, state.document, image_id, job.epoch, ready, output, debug=debug)
+        runner, debug = job.runners.get(), job.given.debug
+        return run_step(job.store, runner, state.layers, step, state.document, job.epoch, ready, output, debug=debug)
 
 
 def timestamp(epoch: int) -> str:
