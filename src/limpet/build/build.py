@@ -23,6 +23,7 @@ from limpet.build.outputs.deliver import Result
 from limpet.build.planner import Base, Request
 from limpet.build.report import Planned, now, steps
 from limpet.build.sources import contexts
+from limpet.build.sources.named import Named
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError
 from limpet.images import catalog
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 class Asked:
     """What a build is asked for. `directory` may be a URL too, or "-", standard input (`sources.contexts`).
 
-    `file` "" is the context's Dockerfile, "-" standard input.
+    `file` "" is the context's Dockerfile, "-" standard input. `contexts`: name → source (`sources.named`).
     `platform` "" is this machine's; several are separated by commas.
     """
 
@@ -57,6 +58,7 @@ class Asked:
     target: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
+    contexts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,13 @@ def build(
     given = given or Given()
     with ExitStack() as stack:
         local = stack.enter_context(contexts.opened(store, asked, given, report.say, report))
+        named = stack.enter_context(Named(store, asked.contexts, given, report.say, report))
         read = reading.read(local, asked.arguments)
         digests = None if local.foreign else Digests(store, local.directory)
         context = open_context(local.directory, read.ignored, digests, title=local.title)
         stack.callback(context.close)
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            made, checked = _plans(read, asked, names, _bringing(store, report))
+            made, checked = _plans(read, asked, names, _bringing(store, report), named)
             for finding in checked.findings:
                 text, rule = f"{finding.rule.name}: {finding.text}", finding.rule
                 report.say(text, warning=True, rule=rule.name, url=rule.url, line=finding.line)
@@ -139,6 +142,7 @@ def build(
                         to=report,
                         inspector=explainer,
                         runner=runner,
+                        named=named.tree,
                     )
                 results = [Result(cache.carried(one.config, one.layers), one.layers) for one in found]
                 done = outputs.deliver(store, results, wanted, report)
@@ -154,6 +158,7 @@ def build(
                     epoch=epoch,
                     given=given,
                     to=report,
+                    named=named.tree,
                 )
     if cache.steps.grew:
         bound(store, report.say)
@@ -170,9 +175,15 @@ def _epoch(arguments: Mapping[str, str]) -> int:
 
 def make_plan(store: Store, asked: Asked, *, given: Given | None = None, progress: Progress) -> Plan:
     """What `build` would execute (`--print=plan`). Base images are brought in, as their config is part of it."""
-    with contexts.opened(store, asked, given or Given(), progress.note, progress) as local, store.lease():
+    given = given or Given()
+    with (
+        contexts.opened(store, asked, given, progress.note, progress) as local,
+        Named(store, asked.contexts, given, progress.note, progress) as named,
+        store.lease(),
+    ):
         read = reading.read(local, asked.arguments)
-        made, checked = _plans(read, asked, merging.requested(asked.platform), _bringing(store, progress))
+        names = merging.requested(asked.platform)
+        made, checked = _plans(read, asked, names, _bringing(store, progress), named)
     if made is None:
         raise checked.error or AssertionError
     return made
@@ -189,8 +200,12 @@ def check(store: Store, asked: Asked, *, given: Given | None = None, progress: P
         return Base(image.id, image.config)
 
     first = merging.requested(asked.platform)[0]
-    with contexts.opened(store, asked, given or Given(), progress.note, progress) as local:
-        return _plan(reading.read(local, asked.arguments), asked, first, base, every_stage=True)[1]
+    given = given or Given()
+    with (
+        contexts.opened(store, asked, given, progress.note, progress) as local,
+        Named(store, asked.contexts, given, progress.note, progress) as named,
+    ):
+        return _plan(reading.read(local, asked.arguments), asked, first, base, named, every_stage=True)[1]
 
 
 def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | None]:
@@ -202,14 +217,14 @@ def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | N
 
 
 def _plans(
-    read: Read, asked: Asked, wanted: Sequence[str], bases: Callable[[str, str], Base | None]
+    read: Read, asked: Asked, wanted: Sequence[str], bases: Callable[[str, str], Base | None], named: Named
 ) -> tuple[Plan | None, Checked]:
     """The plan for all platforms, and what the checks found, of each thing once; no plan if there is an error."""
     found: dict[str, Plan] = {}
     findings: dict[notes.Finding, None] = {}
     # This machine's first: a base that is brought in has its name from then on for that platform.
     for platform in sorted(wanted, key=lambda each: each != str(platforms.host())):
-        made, checked = _plan(read, asked, platform, bases)
+        made, checked = _plan(read, asked, platform, bases, named)
         findings.update(dict.fromkeys(checked.findings))
         checked = replace(checked, findings=tuple(findings))
         if made is None or checked.error is not None:
@@ -223,6 +238,7 @@ def _plan(
     asked: Asked,
     platform: str,
     bases: Callable[[str, str], Base | None],
+    named: Named,
     *,
     every_stage: bool = False,
 ) -> tuple[Plan | None, Checked]:
@@ -232,7 +248,7 @@ def _plan(
     try:
         whole = program.program(read.file)
         check_program(whole, collected)
-        request = Request(asked.target, asked.arguments, platform)
+        request = Request(asked.target, asked.arguments, platform, named.images(platform))
         made = planner.make(whole, bases, request, notes=collected, ignored=read.ignored, every_stage=every_stage)
     except LimpetError as e:
         error = e

@@ -100,7 +100,7 @@ def _source(each: kinds.Copy, word: Word, text: str, origin: plan.Origin, scope:
                 each.source, f"{text} lies outside the build context", "copy it into the directory first", at=word
             )
         clean = posixpath.normpath("/" + clean).lstrip("/") or "."
-    if origin.kind == "context" and ignored is not None and not ignored.has_exceptions:
+    if origin.kind == "context" and not origin.context and ignored is not None and not ignored.has_exceptions:
         _check_ignored(each, word, text, clean, scope, ignored)
     return "" if clean == "." else clean
 

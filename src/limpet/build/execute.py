@@ -10,12 +10,13 @@ from limpet.build import refusals, report
 from limpet.build.inspector import Inspector
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job, Runners
+from limpet.errors import NotFound
 from limpet.layers import durable
 from limpet.layers.driver import keeping
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from limpet.build.caching.steps import StepCache
     from limpet.build.context import Tree
@@ -48,18 +49,20 @@ def execute(
     to: Report,
     inspector: Inspector | None = None,
     runner: Runner | None = None,
+    named: Callable[[str], Tree] | None = None,
 ) -> tuple[Made, ...]:
     """Runs the plan: what its targets came to, in their order. The caller holds a lease. Raises LimpetError.
 
     What happens is told `to` the report; `cache` is asked for each step and told of each; the `inspector` may have a
-    say. `epoch`, in Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier
-    one. `runner` was made earlier; it is closed here.
+    say. `runner` was made earlier; it is closed here. `named` opens a context that the plan has a name for. `epoch`, in
+    Unix seconds, is the time of every file and of the image itself, unless a RUN step sets an earlier one.
     """
     numbers = {key: step.number for key, step in report.steps(made).items()}
     runners = Runners(runner)
     try:
         refusals.check(made)
-        job = Job(store, made, context, epoch, cache, given, to, numbers, inspector or Inspector(), runners)
+        inspector, named = inspector or Inspector(), named or _none
+        job = Job(store, made, context, epoch, cache, given, to, numbers, inspector, runners, named)
         with keeping(store):
             for stage in made.stages:
                 stages.run(job, stage)
@@ -72,6 +75,10 @@ def execute(
         config = image_config(target, state.document, state.layers, state.history, labels, made, epoch)
         found.append(Made(config, tuple(state.layers)))
     return tuple(found)
+
+
+def _none(name: str) -> Tree:
+    raise NotFound(f"the context {name} was not given", f"--build-context {name}=SOURCE")
 
 
 def image_config(

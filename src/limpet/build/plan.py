@@ -29,7 +29,8 @@ class Origin:
     """Where files come from. `kind`: "scratch", "context", "stage" (its number in `stage`) or "image" (its reference).
 
     `id` is the image's id where it is known, so that a plan names one image and not a tag that moves. `platform`: of an
-    image whose id isn't; "" for that of the plan.
+    image whose id isn't; "" for that of the plan. `context` is the name of a context with one (`--build-context`), ""
+    for the build's own.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Origin:
     image: str = ""
     id: str = ""
     platform: str = ""
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)

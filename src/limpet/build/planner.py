@@ -7,7 +7,7 @@ base and what its own ENV and ARG add, the last one winning; an ARG without a va
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import plan
@@ -41,11 +41,15 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for beside the Dockerfile. `platform` "" is this machine's."""
+    """What is asked for beside the Dockerfile. `platform` "" is this machine's.
+
+    `contexts`: what names mean for this build, by `canonical` names: an image, "" for files.
+    """
 
     target: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
+    contexts: Mapping[str, str] = field(default_factory=dict)
 
 
 def make(
@@ -76,6 +80,8 @@ class _Needed:
     platform: str
     base: int | None
     """The stage that it stands on, if it is one."""
+    context: str = ""
+    """The named context that it is, or stands on, if that has files only."""
     found: Base | None = None
     triggers: tuple[Typed, ...] = ()
 
@@ -131,9 +137,22 @@ class _Planner:
             raise error(begin.source, f"base name ({begin.image.text}) should not be blank", hint, at=begin.image)
         base = self.names.get(found.text.lower())
         each = _Needed(stage, found.text, begin.name, self._platform(begin), base)
+        context = self._context(begin.name)
+        if context:  # all of the stage is something else
+            each.stage, each.base = replace(stage, instructions=()), None
+        elif base is None:
+            context = self._context(found.text)
+        if context:
+            each.image = self.request.contexts[context] or found.text
+            each.context = "" if self.request.contexts[context] else context
         self.stages.append(each)
         if begin.name:
             self.names[begin.name] = number
+
+    def _context(self, name: str) -> str:
+        """The canonical name of the context that is called so, or ""."""
+        found = canonical(name) if name and self.request.contexts else ""
+        return found if found in self.request.contexts else ""
 
     def _platform(self, begin: From) -> str:
         if not begin.platform:
@@ -214,7 +233,7 @@ class _Planner:
         return sorted(needed)
 
     def _base(self, each: _Needed) -> Base | None:
-        if each.image.lower() == "scratch":
+        if each.image.lower() == "scratch" or each.context:
             return Base("", {})
         begin = each.stage.begin
         try:
@@ -266,7 +285,11 @@ class _Planner:
             if not _is_reference(name):
                 hint = did_you_mean(name, self.names) or "a stage's name, its number, or an image"
                 raise error(each.source, f'"{name}" is no stage and no image', hint, at=_from_flag(each))
-            return plan.Origin("image", image=name)
+            context = self._context(name)
+            if context and not self.request.contexts[context]:
+                return plan.Origin("context", context=context)
+            name = self.request.contexts[context] if context else name
+            return plan.Origin("scratch") if name == "scratch" else plan.Origin("image", image=name)
         if found == number:
             raise error(each.source, f"circular dependency detected on stage: {title}", at=_from_flag(each))
         if found > number:
@@ -290,6 +313,8 @@ class _Planner:
             ignored=self.ignored,
             origin=lambda name, one, what: self.origin(number, name, one, what),
         )
+        if each.context:
+            planner.add_files(each.context)
         for one in each.triggers:
             planner.take(one, trigger=True)
         for one in each.stage.instructions:
@@ -316,12 +341,16 @@ def _platform_of(config: dict[str, Any]) -> Platform | None:
     return found if found.architecture else None
 
 
-def _is_reference(name: str) -> bool:
+def canonical(name: str) -> str:
+    """A name of an image, or what may be one, in whole (`docker.io/library/alpine:latest`); "" if it can't be one."""
     try:
-        reference.parse(name)
+        return reference.parse(name).canonical
     except LimpetError:
-        return False
-    return True
+        return ""
+
+
+def _is_reference(name: str) -> bool:
+    return bool(canonical(name))
 
 
 def _from_flag(each: Copy | Run) -> Word | None:

@@ -55,21 +55,26 @@ def read(local: Local, arguments: Mapping[str, str]) -> Read:
     """`arguments`: the --build-arg. Raises NotFound and Invalid."""
     if local.text is not None:
         data, shown = local.text.data, local.text.shown
-        ignored = _foreign_ignore(local.directory, "") if local.foreign else ignore.read(local.directory)
+        found_ignored = ignored(local)
     elif local.foreign:
         top = local.directory
         shown = posixpath.normpath(local.file) if local.file else _default(top, os.listdir(top), local.title)
         found = _beneath(top, shown, dockerfile.MAX_SIZE)
         if found is None:
             raise NotFound(f"{shown}: no such Dockerfile in {local.title}", "-f names a file of the context")
-        data, ignored = found, _foreign_ignore(top, shown)
+        data, found_ignored = found, _foreign_ignore(top, shown)
     else:
         path = local.file or os.path.join(local.directory, _default(local.directory, os.listdir(local.directory)))
         data, shown = _read_file(path), os.path.relpath(path)
-        ignored = ignore.read(local.directory, path)
+        found_ignored = ignore.read(local.directory, path)
     text = data.decode("utf-8", "surrogateescape")
     file = dockerfile.parse(text, shown)
-    return Read(text, file, ignored, _options(file, arguments))
+    return Read(text, file, found_ignored, _options(file, arguments))
+
+
+def ignored(local: Local) -> Ignore:
+    """What the context's own .dockerignore leaves out. Raises Invalid."""
+    return _foreign_ignore(local.directory, "") if local.foreign else ignore.read(local.directory)
 
 
 def _options(file: Dockerfile, arguments: Mapping[str, str]) -> notes.Options:

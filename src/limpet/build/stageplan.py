@@ -102,6 +102,12 @@ class StagePlanner:
             self.number, self.begin.name, self.base, self.platform, tuple(self.steps), _clean(self.config), self.author
         )
 
+    def add_files(self, context: str) -> None:
+        """The stage begins with the files of a named context."""
+        place = self._place(self.begin.source)
+        origin = plan.Origin("context", context=context)
+        self.steps.append(plan.Copy(place, origin, ("",), (), (), "/", created_by=f"FROM {context}"))
+
     def take(self, each: kinds.Typed, *, trigger: bool = False) -> None:
         """`trigger`: it comes from the base's ONBUILD, so that it stands where FROM does. Raises Invalid."""
         self._at = self.begin.source.keyword if trigger else each.source.keyword

@@ -23,6 +23,7 @@ def build(call: Call) -> int:
     runner = None if call["check"] or call["print"] else Runner()
     from limpet.build import build as builds
     from limpet.build.caching import specs
+    from limpet.build.sources import named
     from limpet.cli.build_given import given
     from limpet.cli.build_progress import Lines
 
@@ -32,6 +33,7 @@ def build(call: Call) -> int:
         target=call["target"],
         arguments=_arguments(call["build-arg"]),
         platform=",".join(call["platform"]),
+        contexts=named.parse(call["build-context"]),
     )
     if call["check"]:
         return _check(call, asked)
@@ -127,6 +129,12 @@ COMMANDS = {
         options=(
             Option("build-arg", kind="list", metavar="KEY=VALUE", help="Value of an ARG"),
             Option(
+                "build-context",
+                kind="list",
+                metavar="NAME=SOURCE",
+                help="What a name means: a directory, a URL, docker-image://, oci-layout://",
+            ),
+            Option(
                 "cache-from",
                 kind="list",
                 metavar="REF|type=…",
@@ -174,6 +182,7 @@ COMMANDS = {
             "limpet build --check .",
             "limpet build -t web https://git.example.org/web.git#main:docker",
             "tar c . | limpet build -t web -",
+            "limpet build --build-context lib=../lib --build-context alpine=docker-image://alpine:3.20 .",
             "limpet build --check-reproducible -t web .",
             "limpet build --explain -t web .",
             "limpet build --debug-shell .",

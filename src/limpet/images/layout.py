@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from limpet.errors import Corrupt, Invalid
+from limpet.errors import Corrupt, Invalid, NotFound
 from limpet.images import archive
 from limpet.images.source import Contents, Document, check_artifact, layer_of
 from limpet.oci import config as configs
@@ -59,6 +59,36 @@ def images(files: Files, platform: Platform | None) -> list[tuple[list[Reference
     if not found:
         raise Invalid(f"{files.title}: the layout has no image")
     return list(found.values())
+
+
+def select(files: Files, tag: str, digest: str) -> LayoutSource:
+    """The image with this digest, or of this tag or name, or the only one. Raises NotFound, Invalid."""
+    index = manifests.parse(archive.read(files, "index.json", manifests.MAX_BYTES), media.OCI_INDEX)
+    if not isinstance(index, Index):
+        raise Invalid(f"{files.title}: index.json is not an index")
+    known = media.MANIFESTS | media.INDEXES
+    entries = {each.digest: each for each in index.manifests if each.media_type in known}
+    if digest:
+        found = [each for each in entries.values() if each.digest == digest]
+    elif tag:
+        found = [each for each in entries.values() if tag in _tags(each)]
+    else:
+        found = list(entries.values())
+    if len(found) == 1:
+        return LayoutSource(files, found[0])
+    tags = sorted({text for each in entries.values() for text in _tags(each)})
+    hint = f"name one: :{', :'.join(tags[:5])}" if tags else "name one by its digest: @sha256:…"
+    if not entries:
+        raise Invalid(f"{files.title}: the layout has no image")
+    if not found:
+        raise NotFound(f"{files.title}: the layout has no image {tag or digest}", hint)
+    raise Invalid(f"{files.title}: the layout has {len(found)} images {tag}".rstrip(), hint)
+
+
+def _tags(entry: Descriptor) -> set[str]:
+    """What its annotations call it: a tag, or a name and its tag."""
+    texts = {entry.annotations[key] for key in (CONTAINERD_NAME, REF_NAME) if entry.annotations.get(key)}
+    return texts | {text.rpartition(":")[2] for text in texts if ":" in text.rpartition("/")[2]}
 
 
 class LayoutSource:

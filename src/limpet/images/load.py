@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from limpet.images.archive import Files
+    from limpet.images.catalog import Image
     from limpet.images.source import Source
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
@@ -58,6 +59,21 @@ def load(
     finally:
         files.close()
     return lines
+
+
+def one(store: Store, path: str, *, tag: str, digest: str, platform: Platform | None, progress: Progress) -> Image:
+    """The image of an OCI layout with a tag or a digest, or the only one; it gets no name.
+
+    Raises NotFound, Invalid, Corrupt.
+    """
+    files = _open(store, path)
+    try:
+        if not layout.is_layout(files):
+            raise Invalid(f"{path} is no OCI layout", "it has a file oci-layout and an index.json")
+        source = layout.select(files, tag, digest)
+        return importer.import_image(store, source, names=[], platform=platform, progress=progress)
+    finally:
+        files.close()
 
 
 def _open(store: Store, source: str | BinaryIO) -> Files:

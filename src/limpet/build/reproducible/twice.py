@@ -29,8 +29,9 @@ from limpet.images import collect
 from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from limpet.build.context import Tree
     from limpet.build.inspector import Looked
     from limpet.build.language.ignore import Ignore, State
     from limpet.build.plan import Copy, Directory, Plan, Run
@@ -91,6 +92,7 @@ class Second:
         epoch: int,
         given: Given,
         to: Report,
+        named: Callable[[str], Tree] | None = None,
     ) -> None:
         """`first` is what the first build made of the plan. The caller holds a lease. Raises LimpetError."""
         self.path = made.path
@@ -116,6 +118,7 @@ class Second:
                     given=replace(given, caches=caches),
                     to=_Again(to, made),
                     inspector=_Comparing(store, self),
+                    named=named,
                 )
             except LimpetError as e:
                 raise type(e)(f"the second build failed: {e.message}", e.hint, exit_code=e.exit_code) from e

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.build.caching.steps import StepCache
     from limpet.build.context import Tree
     from limpet.build.inspector import Inspector
@@ -31,7 +33,7 @@ class State:
 class Job:
     """`epoch` in Unix seconds. `numbers`: of the steps that are shown, by the stage's number and the step's place.
 
-    `states`: of the stages that have begun, by their number.
+    `states`: of the stages that have begun, by their number. `named` opens a named context, by its canonical name.
     """
 
     store: Store
@@ -44,6 +46,7 @@ class Job:
     numbers: dict[tuple[int, int], int]
     inspector: Inspector
     runners: Runners
+    named: Callable[[str], Tree]
     states: dict[int, State] = field(default_factory=dict)
 
 

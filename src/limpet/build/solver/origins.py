@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def open_tree(job: Job, origin: Origin) -> Tree:
-    """The root of a stage or an image, mounted; the caller closes it. The context is `job.context`."""
+    """The root of a stage or an image, mounted, or a named context; the caller closes it."""
+    if origin.kind == "context":
+        return job.named(origin.context)
     if origin.kind == "stage":
         title = f"the stage {job.plan.stage(origin.stage).title}"
         layers = job.states[origin.stage].layers
@@ -52,8 +54,11 @@ def bounds(job: Job, step: Run) -> dict[int, Bound]:
         origin = each.origin
         if each.mount.type not in ("bind", "cache"):
             continue
-        if origin.kind == "context":
-            found[number] = _of_context(job, step, each.mount.source)
+        if origin.kind == "context" and origin.context:
+            with closing(job.named(origin.context)) as tree:
+                found[number] = _of_context(job, step, each.mount.source, tree)
+        elif origin.kind == "context":
+            found[number] = _of_context(job, step, each.mount.source, job.context)
         elif origin.kind == "stage":
             before = job.states[origin.stage]
             found[number] = Bound(tuple(before.layers), before.key)
@@ -63,12 +68,12 @@ def bounds(job: Job, step: Run) -> dict[int, Bound]:
     return found
 
 
-def _of_context(job: Job, step: Run, source: str) -> Bound:
-    """A layer of the part of the context that a bind names, made as COPY would: kept as a step's result is."""
+def _of_context(job: Job, step: Run, source: str, tree: Tree) -> Bound:
+    """A layer of the part of a context that a bind names, made as COPY would: kept as a step's result is."""
     path = posixpath.normpath("/" + source).strip("/")
-    target = f"/{path}" if path and job.context.is_file(path) else f"/{path}/".replace("//", "/")
+    target = f"/{path}" if path and tree.is_file(path) else f"/{path}/".replace("//", "/")
     copy = plan.Copy(step.place, plan.Origin("context"), (escaped(path),), (), (), target)
-    with closing(Copying(job.store, [], copy, job.context, job.epoch)) as copying:
+    with closing(Copying(job.store, [], copy, tree, job.epoch)) as copying:
         key = keys.key("bind", f"{job.epoch} {copying.digest()}")
         diff_id = job.cache.content(key)
         if diff_id is None:

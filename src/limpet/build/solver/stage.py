@@ -125,7 +125,7 @@ def _prepared(
 ) -> _Ready:
     if isinstance(step, plan.Copy):
         tree = job.context
-        if step.origin.kind != "context":
+        if step.origin.kind != "context" or step.origin.context:
             tree = stack.enter_context(closing(origins.open_tree(job, step.origin)))
         added = origins.added(job, step)
         copying = stack.enter_context(closing(Copying(job.store, state.layers, step, tree, job.epoch, added)))

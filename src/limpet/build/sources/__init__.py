@@ -6,6 +6,7 @@
     git          a commit of a repository, by the machine's program (`gitprogram`)
     added        what ADD fetches, as files to copy
     contexts     what `limpet build` is given, as a directory; `unpack` makes one of an archive
+    named        `--build-context`: what a name of the Dockerfile stands for
 
 What is kept saves time only: the key of a step has the digest of the file, or the commit, and never the address.
 """

@@ -112,6 +112,15 @@ class Fetcher:
         finally:
             os.close(fd)
 
+    def files(self, address: str) -> Local:
+        """The same, for a context of which only the files count: what is no archive is a file called `context`."""
+        local = self.remote(address)
+        if local.text is None:
+            return local
+        with open(f"{local.directory}/context", "wb") as file:
+            file.write(local.text.data)
+        return replace(local, text=None)
+
     def text(self, address: str) -> Text:
         """A Dockerfile by HTTP."""
         from limpet.build.sources.http import Files
