@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,3 +157,38 @@ def test_a_foreign_run_without_an_emulator(limpet: Any, context: Path, busybox_t
     failed = limpet("build", "-q", "--platform", "linux/s390x", context, check=False)
     assert "limpet/host is this machine's own" in failed.stderr
     assert os.listdir(limpet.root / "containers") == []
+
+
+REGISTERED = """
+import os, subprocess, sys
+interpreter, header, *command = sys.argv[1:]
+subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"], check=True)
+escaped = "".join(f"\\\\x{byte:02x}" for byte in bytes.fromhex(header))
+with open("/proc/sys/fs/binfmt_misc/register", "w") as file:
+    file.write(f":limpet-test-{os.getpid()}:M::{escaped}::{interpreter}:F")
+os.execvp(command[0], command)
+"""
+"""In a mount namespace of its own: the kernel forgets what is registered when its last mount goes, whatever happens."""
+
+
+def test_a_foreign_run_goes_to_the_emulator(limpet: Any, context: Path, busybox_rootfs: Path, tmp_path: Path) -> None:
+    """The "machine" is a shell: its programs are scripts behind an ELF header. The kernel hands them to it."""
+    if "binfmt_misc" not in Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has no binfmt_misc")
+    header = bytes.fromhex("7f454c46020201000000000000000000" + "0002" + "0008")  # mips64, big-endian
+    emulator, rootfs = tmp_path / "sh", tmp_path / "rootfs"
+    shutil.copy(busybox_rootfs / "bin/busybox", emulator)
+    for name in ("bin", "etc", "proc", "dev", "sys", "tmp"):
+        (rootfs / name).mkdir(parents=True)
+    (rootfs / "bin/sh").write_bytes(header + b'\necho emulated "$2"\neval "$2"\n')
+    (rootfs / "bin/sh").chmod(0o755)
+    limpet("import", "--platform", "linux/mips64", rootfs, "foreign:1")
+    (context / "Dockerfile").write_text("FROM foreign:1\nRUN echo made >/made\nFROM scratch\nCOPY --from=0 /made /\n")
+    build = [*limpet.command, "build", "--platform", "linux/mips64", "-o", tmp_path / "out", context]
+    without = subprocess.run(build, env=limpet.environment, capture_output=True, text=True, check=False)
+    assert "this machine runs no programs for mips64" in without.stderr
+    command = ["unshare", "-m", sys.executable, "-c", REGISTERED, emulator, header.hex(), *build]
+    result = subprocess.run(command, env=limpet.environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "emulated echo made >/made" in result.stderr
+    assert (tmp_path / "out/made").read_text() == "made\n"
