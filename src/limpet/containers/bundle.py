@@ -19,17 +19,27 @@ if TYPE_CHECKING:
 
     from limpet.containers.mountplan import Mount
     from limpet.containers.state import Container
+    from limpet.kernel.userns import Mapped
     from limpet.store.store import Store
 
     Config = dict[str, Any]
 
 
-def mount(store: Store, container: Container) -> int:
-    """The container's layers under its own upper directory: a detached mount."""
+def mount(store: Store, container: Container, mapped: Mapped | None = None) -> int:
+    """The container's layers under its own upper directory: a detached mount.
+
+    Without `mapped` one with a user namespace is mounted for its preparation only, and then again.
+    """
+    options = container.options
+    last = mapped is not None or options.userns != "auto"
     directory = store.container_path(container.id)
     try:
         return driver.driver(store).mount(
-            container.layers, f"{directory}/upper", f"{directory}/work", volatile=container.options.auto_remove
+            container.layers,
+            f"{directory}/upper",
+            f"{directory}/work",
+            volatile=options.auto_remove and last,
+            mapped=mapped,
         )
     except OSError as e:
         raise LimpetError(

@@ -68,7 +68,7 @@ def pack(root: Root, path: str, name: str, out: Callable[[bytes], object], *, fo
     def write(data: bytes) -> None:
         out(data)
 
-    tar = TarWriter(write)
+    tar = TarWriter(write, first_id=root.first_id)
     try:
         fd = root.open(path, os.O_PATH | (0 if follow or path.endswith("/") else os.O_NOFOLLOW))
     except (FileNotFoundError, NotADirectoryError):

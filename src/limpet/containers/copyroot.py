@@ -44,6 +44,7 @@ class Root:
     ) -> None:
         self.fd = fd
         self.where = where
+        self.first_id = 0  # of the host, for the root of the container's user namespace
         self.foreign: frozenset[int] = frozenset()  # devices of what the engine mounts: /proc and the like
         self._prefix = prefix
         self._resolve = resolve
@@ -133,6 +134,10 @@ def container_root(store: Store, container: Container) -> Root:
         if fd >= 0:
             root = Root(fd, f"container {container.name}")
             root.foreign = _foreign(root)
+            if container.options.userns == "auto":
+                from limpet.containers import idrange
+
+                root.first_id = idrange.claim(store, container.id)
             return root
         lock = state.try_lock(store, container)
         if lock >= 0:

@@ -124,6 +124,7 @@ def _plan(
     with open(f"{store.container_path(container.id)}/config.json", "rb") as file:
         config: Config = jsontext.loads(file.read())
     plan: Config = config["process"]
+    plan["userns"] = "uidMappings" in config["linux"]
     plan["args"] = command
     plan["terminal"] = tty
     if workdir and not workdir.startswith("/"):
@@ -311,7 +312,11 @@ def _child(
             kernel.set_death_signal(signals.SIGKILL)
         os.setsid()  # no controlling terminal of the host's
         process.forget_imports()
-        kernel.setns(pidfd, _NAMESPACES)
+        kernel.setns(pidfd, _NAMESPACES | (kernel.CLONE_NEWUSER if plan["userns"] else 0))
+        if plan["userns"]:
+            os.setgroups(())
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
         handshake.place((pidfd,), stdio, channel)
         os.close(pidfd)
         if detach and os.fork():

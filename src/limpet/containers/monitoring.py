@@ -136,6 +136,10 @@ class Monitor:
         if not self._config:
             self._config, self._program = bundle.prepare(self._store, self._container, root, size)
             self._config["process"]["env"] = [*self._config["process"]["env"], *self.unwritten]
+        mapped = runtime.mapped(self._config)
+        if mapped is not None:  # the preparation needs the files as they are on disk
+            os.close(root)
+            root = bundle.mount(self._store, self._container, mapped)
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.id, self._store.root)
@@ -157,9 +161,11 @@ class Monitor:
                 entrances = self._limit()
                 stdio = self._streams.open(theirs)
                 self._started = runtime.start(
-                    self._config, self._directory, root, stdio, group, self._program, entrances
+                    self._config, self._directory, root, stdio, group, self._program, entrances, mapped=mapped
                 )
         finally:
+            if mapped is not None:
+                mapped.close()
             for fd in {*theirs, root, *entrances, *([group] if group is not None else [])}:
                 os.close(fd)
         if self._started.terminal is not None:

@@ -120,7 +120,7 @@ class Options:
     ipc: str  # "", private, host, none
     uts: str  # "", private, host
     cgroupns: str  # "", private, host
-    userns: str  # "", host: there is no other yet
+    userns: str  # "", host, auto
     volumes_from: list[str]  # container[:ro|rw]
     platform: str
     oom_score_adj: int

@@ -59,7 +59,12 @@ _ATTRIBUTES = (
     (mounts.MS_NOEXEC, mounts.MOUNT_ATTR_NOEXEC),
 )
 # config-linux.md "Default Devices": every runtime supplies these.
-_DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+DEVICES: tuple[Config, ...] = tuple(
+    {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}
+    for name, major, minor in (
+        ("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0),
+    )
+)  # fmt: skip
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -93,9 +98,9 @@ def open_sources(config: Config, given: Mapping[str, int]) -> dict[int, int]:
                 tree = mounts.open_tree(source, recursive=bool(flags & mounts.MS_REC))
             except OSError as e:
                 raise OSError(e.errno, f"bind mount of {source}: {os.strerror(e.errno or 0)}") from e
-        attributes = sum(attribute for flag, attribute in _ATTRIBUTES if flags & flag)
-        if attributes:
-            mounts.set_attributes(tree, attributes, recursive=True)
+        wanted = attributes(flags)
+        if wanted:
+            mounts.set_attributes(tree, wanted, recursive=True)
         for kind, recursive in propagation:
             mounts.set_attributes(tree, propagation=kind, recursive=recursive)
         trees[position] = tree
@@ -111,7 +116,7 @@ def enter(root: int, target: str, propagation: str) -> None:
     kind = mounts.MS_PRIVATE if propagation == "private" else mounts.MS_SLAVE
     mounts.mount(None, "/", None, mounts.MS_REC | kind)
     mounts.attach(root, target)
-    os.chdir(target)
+    os.fchdir(root)
     mounts.pivot_root(".", ".")  # the old root is now stacked below the new one (pivot_root(2), NOTES)
     mounts.umount(".", mounts.MNT_DETACH)
     os.chdir("/")
@@ -121,6 +126,7 @@ def furnish(config: Config, trees: dict[int, int]) -> None:
     """Mounts, devices, links, and then what hides and protects; all paths are the container's."""
     linux = config["linux"]
     for position, mount in enumerate(config["mounts"]):
+        _refuse_link(mount)
         tree = trees.get(position)
         if tree is not None:
             _attach(tree, mount["destination"])
@@ -128,7 +134,7 @@ def furnish(config: Config, trees: dict[int, int]) -> None:
         elif mount["type"] != "cgroup":  # no cgroup2 on this host
             _mount(mount)
     if any(mount["destination"] == "/dev" and mount["type"] == "tmpfs" for mount in config["mounts"]):
-        _make_devices(linux.get("devices", ()))
+        _make_devices(linux)
     for name, value in linux.get("sysctl", {}).items():
         _write_sysctl(name, value)
 
@@ -178,19 +184,28 @@ def parse_options(words: list[str] | tuple[str, ...]) -> tuple[int, list[tuple[i
     return flags, propagation, ",".join(data)
 
 
+def attributes(flags: int) -> int:
+    """mount(2)'s flags as mount_setattr(2)'s."""
+    return sum(attribute for flag, attribute in _ATTRIBUTES if flags & flag)
+
+
 def _mount(mount: Config) -> None:
     kind, target = mount["type"], mount["destination"]
     flags, propagation, data = parse_options(mount.get("options", ()))
     _make_target(target, directory=True)
-    if kind in ("proc", "sysfs") and os.path.islink(target):
-        # A link would put the real /proc where the masks do not reach (CVE-2019-19921).
-        raise OSError(40, f"{target} is a symbolic link in the image: refusing to mount {kind} through it")
     try:
         mounts.mount(mount.get("source", kind), target, kind, flags, data or None)
     except OSError as e:
         raise OSError(e.errno, f"mounting {kind} on {target}: {os.strerror(e.errno or 0)}") from e
     for change, recursive in propagation:
         mounts.mount(None, target, None, change | (mounts.MS_REC if recursive else 0))
+
+
+def _refuse_link(mount: Config) -> None:
+    """A link would put the real /proc where the masks do not reach (CVE-2019-19921)."""
+    kind, target = mount["type"], mount["destination"]
+    if kind in ("proc", "sysfs") and os.path.islink(target):
+        raise OSError(40, f"{target} is a symbolic link in the image: refusing to mount {kind} through it")
 
 
 def _attach(tree: int, target: str) -> None:
@@ -218,27 +233,36 @@ def _make_target(path: str, *, directory: bool) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
-def _make_devices(extra: list[Config] | tuple[Config, ...]) -> None:
-    mask = os.umask(0)
-    for name, minor in _DEVICES:
-        os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
-    os.mknod("/dev/tty", stat.S_IFCHR | 0o666, os.makedev(5, 0))
-    for device in extra:
-        path = device["path"]
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        kind = stat.S_IFBLK if device["type"] == "b" else stat.S_IFCHR
-        try:
-            os.mknod(path, kind | device.get("fileMode", 0o666), os.makedev(device["major"], device["minor"]))
-        except FileExistsError:
-            continue
-        os.chown(path, device.get("uid", 0), device.get("gid", 0))
-    os.umask(mask)
+def _make_devices(linux: Config) -> None:
+    if "uidMappings" not in linux:  # else they are bind mounts
+        _make_nodes(linux.get("devices", ()))
     core = (("core", "/proc/kcore"),) if os.path.exists("/proc/kcore") else ()
     for name, target in (*_LINKS, *core):
         try:
             os.symlink(target, f"/dev/{name}")
         except FileExistsError:
             pass
+
+
+def _make_nodes(extra: list[Config] | tuple[Config, ...]) -> None:
+    for device in (*DEVICES, *extra):
+        os.makedirs(os.path.dirname(device["path"]), 0o755, exist_ok=True)
+        try:
+            make_node(device["path"], device)
+        except FileExistsError:
+            continue
+
+
+def make_node(path: str, device: Config, dirfd: int | None = None) -> None:
+    """A device of config.json (config-linux.md "Devices") at `path`, relative to `dirfd`."""
+    mask = os.umask(0)
+    try:
+        kind = stat.S_IFBLK if device["type"] == "b" else stat.S_IFCHR
+        number = os.makedev(device["major"], device["minor"])
+        os.mknod(path, kind | device.get("fileMode", 0o666), number, dir_fd=dirfd)
+        os.chown(path, device.get("uid", 0), device.get("gid", 0), dir_fd=dirfd)
+    finally:
+        os.umask(mask)
 
 
 def _write_sysctl(name: str, value: str) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
+    from limpet.kernel.userns import Mapped
+
     Config = dict[str, Any]
 else:
     import _socket as socket
@@ -28,6 +30,7 @@ _NAMESPACES = {
     "ipc": kernel.CLONE_NEWIPC,
     "uts": kernel.CLONE_NEWUTS,
     "network": kernel.CLONE_NEWNET,
+    "user": kernel.CLONE_NEWUSER,
 }
 
 
@@ -42,6 +45,15 @@ class Started:
         self.terminal = terminal
 
 
+def mapped(config: Config) -> Mapped | None:
+    """What the container's user namespace, if it has one, begins with."""
+    for each in config["linux"].get("uidMappings", ()):
+        from limpet.kernel.userns import Mapped
+
+        return Mapped(each["hostID"], each["size"])
+    return None
+
+
 def start(
     config: Config,
     bundle: str,
@@ -50,12 +62,13 @@ def start(
     cgroup: int | None,
     program: bytes | None,
     entrances: Sequence[int] = (),
-    trees: Mapping[str, int] | None = None,
+    given: Mapping[str, int] | None = None,
+    mapped: Mapped | None = None,
 ) -> Started:
     """`root`: the detached mount; `stdio`: descriptors for 0, 1, 2 (unused with a terminal); `program`: seccomp's BPF.
 
-    `entrances`: of groups of version 1 (`controllers.entrances`). `trees`: detached trees for bind mounts, by their
-    destination; the others are opened by their source.
+    `entrances`: of groups of version 1 (`controllers.entrances`). `given`: detached trees for bind mounts, by their
+    destination; the others are opened by their source. `mapped`: of the config's user namespace.
 
     Raises LimpetError with the exit code that the command line shall give (125, 126, 127).
     """
@@ -66,14 +79,22 @@ def start(
         flags |= _NAMESPACES.get(namespace["type"], 0)  # "cgroup" comes later: its root is where the caller is then
     if flags & kernel.CLONE_NEWNET:
         import limpet.kernel.interfaces  # noqa: F401 - for the child, which can't import
+    trees: dict[int, int] | None = None
+    if mapped is not None:
+        from limpet.containers import userns
+
+        trees = userns.open_sources(config, mapped)
+        userns.give(stdio, config["process"]["user"], mapped)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         pid = kernel.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
-            _child(config, bundle, root, stdio, theirs, program, entrances, trees or {})
+            _child(config, bundle, root, stdio, theirs, program, entrances, given or {}, trees)
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
+            if mapped is not None:
+                userns.admit(pid, config["process"], mapped, ours)
             return Started(pid, pidfd, handshake.converse(ours))
         except StartFailed:
             os.waitpid(pid, 0)
@@ -82,6 +103,8 @@ def start(
     finally:
         theirs.close()
         ours.close()
+        for fd in (trees or {}).values():
+            os.close(fd)
 
 
 def _child(
@@ -93,14 +116,22 @@ def _child(
     program: bytes | None,
     entrances: Sequence[int],
     given: Mapping[str, int],
+    trees: dict[int, int] | None,
 ) -> NoReturn:
     try:
         controllers.join(entrances)
         kernel.set_death_signal(signals.SIGKILL)
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
-        handshake.place((root, *given.values()), stdio, channel)
+        handshake.place((root, *given.values(), *(trees or {}).values()), stdio, channel)
         os.setsid()
-        trees = rootfs.open_sources(config, given)
+        if trees is None:
+            trees, place = rootfs.open_sources(config, given), f"{bundle}/{config['root']['path']}"
+        else:
+            from limpet.containers import userns
+
+            userns.enter(config["process"], channel)
+            userns.open_own(config, trees)
+            place = "/"  # the way to the bundle is closed to whom we are now
         if any(namespace["type"] == "network" for namespace in config["linux"]["namespaces"]):
             from limpet.kernel import interfaces
 
@@ -108,7 +139,7 @@ def _child(
         process.forget_imports()
         if any(namespace["type"] == "cgroup" for namespace in config["linux"]["namespaces"]):
             kernel.unshare(kernel.CLONE_NEWCGROUP)
-        rootfs.enter(root, f"{bundle}/{config['root']['path']}", config["linux"].get("rootfsPropagation", ""))
+        rootfs.enter(root, place, config["linux"].get("rootfsPropagation", ""))
         os.close(root)
         if "hostname" in config:
             kernel.sethostname(config["hostname"].encode())

@@ -20,7 +20,7 @@ _MODES = (
     ("ipc", ("", "private", "host", "none")),
     ("uts", ("", "private", "host")),
     ("cgroupns", ("", "private", "host")),
-    ("userns", ("", "host")),
+    ("userns", ("", "auto", "host")),
 )
 
 
@@ -32,6 +32,8 @@ def namespaces(options: Options) -> list[str]:
             kinds.remove(kind)
     if options.network == "none":
         kinds.append("network")
+    if options.userns == "auto":
+        kinds.append("user")
     return kinds
 
 
@@ -42,10 +44,15 @@ def check(options: Options) -> None:
         if mode not in known:
             raise Invalid(
                 f"--{name} '{mode}' is not supported",
-                f"{' and '.join(known[1:])} {'are' if len(known) > 2 else 'is'}; another container's comes with part 4",
+                f"{' and '.join(known[1:])} {'are' if len(known) > 2 else 'is'}; no other",
             )
     if options.uts == "host" and (options.hostname or options.domainname):
         raise Invalid("conflicting options: hostname and the UTS mode", "with --uts host the name is the host's")
+    if options.userns == "auto":
+        if options.privileged:
+            raise Invalid("privileged mode is incompatible with user namespaces", "leave out --privileged or --userns")
+        if options.runtime != "limpet":
+            raise Invalid(f"--userns auto is not there with the runtime {options.runtime}", "leave out one of the two")
     own = namespaces(options)
     for name in options.sysctls:
         kind = (

@@ -179,6 +179,16 @@ def make(
             config["annotations"][healthcheck.ANNOTATION] = check
     if options.domainname:
         config["domainname"] = options.domainname
+    if options.userns == "auto":
+        from limpet.containers import idrange
+
+        base = idrange.claim(store, container.id)
+        mapping = [{"containerID": 0, "hostID": base, "size": idrange.SIZE}]
+        linux["uidMappings"] = linux["gidMappings"] = mapping
+        if max(user.uid, user.gid, *user.groups) >= idrange.SIZE:
+            raise Invalid(
+                f"user {user_text(options, image)}: its user namespace ends at id {idrange.SIZE - 1}", "--userns host"
+            )
     config["linux"] = linux  # the last key: `start.prepare` adds the seccomp section to the end of the text
     return config
 
@@ -232,7 +242,6 @@ def _init(options: Options, args: list[str]) -> str:
 
 def _system_mounts(options: Options) -> list[Config]:
     sys_mode = "rw" if options.privileged else "ro"
-    network_sysfs = {"type": "sysfs", "source": "sysfs"}
     return [
         {
             "destination": "/proc",
@@ -252,7 +261,7 @@ def _system_mounts(options: Options) -> list[Config]:
             "source": "devpts",
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         },
-        {"destination": "/sys", **network_sysfs, "options": ["nosuid", "noexec", "nodev", sys_mode]},
+        _sysfs(options, ["nosuid", "noexec", "nodev", sys_mode]),
         {
             "destination": "/sys/fs/cgroup",
             "type": "cgroup",
@@ -267,6 +276,13 @@ def _system_mounts(options: Options) -> list[Config]:
         },
         *_shared_memory(options),
     ]
+
+
+def _sysfs(options: Options, flags: list[str]) -> Config:
+    """Only who owns the network namespace may make one; others see the host's."""
+    if options.userns == "auto" and options.network == "host":
+        return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *flags]}
+    return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}
 
 
 def _shared_memory(options: Options) -> list[Config]:

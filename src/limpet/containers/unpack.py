@@ -12,9 +12,11 @@ import os
 import posixpath
 import stat
 import tarfile
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from limpet.errors import Invalid, LimpetError, NotFound, Refused, quoted
+from limpet.kernel.userns import Acting
 
 if TYPE_CHECKING:
     from limpet.containers.copyroot import Root
@@ -34,8 +36,14 @@ def unpack(stream: BinaryIO, root: Root, place: str) -> int:
     name = ""
     directories: list[tuple[str, tarfile.TarInfo]] = []
     try:
-        with root.beneath(place) as inner, tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as tar:
+        with (
+            root.beneath(place) as inner,
+            tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as tar,
+            Acting(root.first_id) if root.first_id else nullcontext(),
+        ):
             for member in tar:
+                member.uid += root.first_id
+                member.gid += root.first_id
                 name = _clean(member.name)
                 if name:
                     _place(inner, tar, member, name)

@@ -94,11 +94,11 @@ def set_name(name: bytes) -> None:
     syscall(_PRCTL, _PR_SET_NAME, name[:15] + b"\0", 0, 0, 0)
 
 
-def set_limit(name: str, soft: int, hard: int) -> None:
-    """prlimit64(2) on ourselves, by OCI name (`RLIMIT_NOFILE`); 2^64 - 1 means no limit."""
+def set_limit(name: str, soft: int, hard: int, pid: int = 0) -> None:
+    """prlimit64(2) on a process (0: ourselves), by OCI name (`RLIMIT_NOFILE`); 2^64 - 1 means no limit."""
     limits = struct.pack("<2Q", soft & _MAX, hard & _MAX)
     try:
-        syscall(_PRLIMIT64, 0, LIMITS.index(name), Buffer(limits), None)
+        syscall(_PRLIMIT64, pid, LIMITS.index(name), Buffer(limits), None)
     except OSError as e:
         fail(e, f"{name}={soft}:{hard}")
 

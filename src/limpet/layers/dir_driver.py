@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from limpet.kernel import mounts
 from limpet.layers import stored
 from limpet.layers.driver import overlay
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from limpet.kernel.userns import Mapped
     from limpet.layers.ingest import Ingest
     from limpet.layers.limits import Limits
     from limpet.store.store import Store
@@ -49,19 +51,19 @@ class DirDriver:
         work: str | None = None,
         *,
         volatile: bool = False,
+        mapped: Mapped | None = None,
     ) -> int:
         """As `ErofsDriver.mount`."""
 
         def open_layer(place: str, suffix: str, position: int) -> int:
-            try:
-                return os.open(f"{place}/tree{suffix}", _DIRECTORY)
-            except FileNotFoundError:
+            tree = f"{place}/tree{suffix}"
+            if not os.path.isdir(tree):
                 self._make(diff_ids, position)
-                return os.open(f"{place}/tree{suffix}", _DIRECTORY)
+            return os.open(tree, _DIRECTORY) if mapped is None else mounts.open_tree(tree)
 
         lowers = stored.open_stack(self._store, diff_ids, open_layer)
         try:
-            return overlay(lowers, upper, work, volatile=volatile)
+            return overlay(lowers, upper, work, volatile=volatile, mapped=mapped)
         finally:
             for fd in lowers:
                 os.close(fd)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO, Protocol
 
+    from limpet.kernel.userns import Mapped
     from limpet.layers.ingest import Ingest
     from limpet.layers.limits import Limits
     from limpet.store.store import Store
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
             work: str | None = None,
             *,
             volatile: bool = False,
+            mapped: Mapped | None = None,
         ) -> int: ...
 
         def open_tar(self, diff_id: str) -> BinaryIO: ...
@@ -93,8 +95,17 @@ def driver(store: Store, name: str = "") -> Driver:
     raise LimpetError(f"unknown storage driver {name!r}", "erofs and dir are known")
 
 
-def overlay(lowers: list[int], upper: str | None, work: str | None, *, volatile: bool) -> int:
-    """A detached overlay over layers: descriptors, bottom first. The kernel wants two lowers if there is no upper."""
+def overlay(
+    lowers: list[int], upper: str | None, work: str | None, *, volatile: bool, mapped: Mapped | None = None
+) -> int:
+    """A detached overlay over layers: descriptors, bottom first. The kernel wants two lowers if there is no upper.
+
+    With `mapped` the layers are detached mounts, and the upper is beside its work directory.
+    """
+    if mapped is not None and upper is not None and work is not None:
+        from limpet.layers.mapping import overlay_mapped
+
+        return overlay_mapped(lowers, upper, work, [*_OPTIONS, *(["volatile"] if volatile else [])], mapped)
     layers: list[int | str] = [*reversed(lowers)]
     options = [*_OPTIONS, "volatile"] if volatile and upper is not None else _OPTIONS
     empty = [mounts.tmpfs() for _ in range((1 if upper is not None else 2) - len(lowers))]  # no two may be the same

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from limpet.kernel.userns import Mapped
     from limpet.layers.ingest import Ingest
     from limpet.layers.limits import Limits
     from limpet.store.store import Store
@@ -52,9 +53,11 @@ class ErofsDriver:
         work: str | None = None,
         *,
         volatile: bool = False,
+        mapped: Mapped | None = None,
     ) -> int:
         """Raises Corrupt for a layer that is not there, OSError with the kernel's words for the rest."""
-        return self._mount(diff_ids, upper, work, volatile=volatile, opened=self._store.kept)
+        kept = self._store.kept if mapped is None else None  # a mount that is mapped is so for all
+        return self._mount(diff_ids, upper, work, volatile=volatile, mapped=mapped, opened=kept)
 
     def _mount(
         self,
@@ -63,6 +66,7 @@ class ErofsDriver:
         work: str | None = None,
         *,
         volatile: bool = False,
+        mapped: Mapped | None = None,
         opened: dict[str, int] | None = None,
     ) -> int:
         """`opened` keeps the layers' own mounts for the next time, by the index."""
@@ -80,7 +84,7 @@ class ErofsDriver:
 
         lowers = stored.open_stack(self._store, diff_ids, open_layer)
         try:
-            return overlay(lowers, upper, work, volatile=volatile)
+            return overlay(lowers, upper, work, volatile=volatile, mapped=mapped)
         finally:
             for fd in lowers:
                 os.close(fd)

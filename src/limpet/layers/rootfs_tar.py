@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20
 _MAX_OCTAL = {8: 0o7777777, 12: 0o77777777777}
 
+_NOBODY = 65534
+
 
 class TarWriter:
     """`out` gets the bytes. `mtime`, if given, is the time (seconds) of all that is added without one.
@@ -26,8 +28,10 @@ class TarWriter:
     Names are relative to the root, str or bytes; all methods raise OSError of what they read.
     """
 
-    def __init__(self, out: Callable[[bytes], None], *, mtime: int | None = None) -> None:
+    def __init__(self, out: Callable[[bytes], None], *, mtime: int | None = None, first_id: int = 0) -> None:
+        """`first_id`: the host's id that is 0 in the tar, in which those below it are nobody."""
         self._out = out
+        self._first_id = first_id
         self._mtime = 0 if mtime is None else mtime
 
     def directory(
@@ -179,6 +183,8 @@ class TarWriter:
         device: tuple[int, int] = (0, 0),
         xattrs: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
+        if self._first_id:
+            uid, gid = (each - self._first_id if each >= self._first_id else _NOBODY for each in (uid, gid))
         records: list[tuple[bytes, bytes]] = []
         seconds, rest = divmod(self._mtime * 10**9 if mtime_ns is None else mtime_ns, 10**9)
         if rest or not 0 <= seconds <= _MAX_OCTAL[12]:
