@@ -122,6 +122,17 @@ def test_an_index_in_archive_registry_and_store(
     (shown,) = json.loads(limpet("image", "inspect", name).stdout)
     assert shown["Architecture"] == HERE
     assert metadata["containerimage.digest"] in limpet("push", name).stdout
+    saved = tmp_path / "saved.tar"
+    limpet("save", "--format", "oci-archive", "-o", saved, name)
+    assert raw(f"oci-archive:{saved}") == pushed
+
+    # The other images belong to it: they are not listed and not pruned, and go with the name.
+    assert limpet("images", "--format", "{{.Tag}}").stdout.split() == ["1", "test"]
+    assert len(limpet("images", "-aq").stdout.split()) == 3
+    limpet("image", "prune", "-f")
+    assert len(limpet("images", "-aq").stdout.split()) == 3
+    assert limpet("rmi", name).stdout.count("Deleted: sha256:") >= 2
+    assert limpet("images", "-a", "--format", "{{.Tag}}").stdout.split() == ["test"]
 
 
 def test_a_base_for_several_platforms(limpet: Any, context: Path, tmp_path: Path, registry: server.Registry) -> None:

@@ -9,7 +9,7 @@ from limpet import jsontext
 from limpet.cli import output
 from limpet.cli.table import Command, Option
 from limpet.errors import Invalid, LimpetError, NotFound
-from limpet.images import catalog, filters, inspect, names
+from limpet.images import catalog, filters, inspect, members, names
 from limpet.oci import digest as digests
 from limpet.oci import reference
 
@@ -31,7 +31,8 @@ def images(call: Call) -> int:
     store = call.store
     matches = filters.matcher(store, wanted)
     patterns = wanted.get("reference", [])
-    found = [image for image in catalog.all_images(store) if matches(image)]
+    hidden = {} if call["all"] else members.held(store)
+    found = [image for image in catalog.all_images(store) if matches(image) and image.id not in hidden]
     found.sort(key=lambda image: -filters.created(image))
     rows = [
         _image_row(call, image, name)
@@ -261,7 +262,7 @@ COMMANDS: dict[str, Command] = {
         "[OPTIONS] [REPOSITORY[:TAG]]",
         "List images",
         [
-            Option("all", "a", help="Accepted for Docker's sake: there are no hidden images"),
+            Option("all", "a", help="Those too that belong to an index, for other platforms"),
             Option("digests", help="Show the digests by which registries know the images"),
             Option(
                 "filter",

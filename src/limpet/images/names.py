@@ -8,7 +8,7 @@ it is forced. What nothing needs afterwards is freed before `remove` returns.
 from __future__ import annotations
 
 from limpet.errors import Conflict, Invalid
-from limpet.images import catalog
+from limpet.images import catalog, members
 from limpet.images.collect import collect
 from limpet.oci import digest, reference
 from limpet.store import eventlog, faults
@@ -59,16 +59,21 @@ def remove(store: Store, text: str, force: bool = False, prune: bool = True) -> 
         names = [row[0] for row in store.db.rows("SELECT reference FROM name WHERE image_id = ? ORDER BY 1", image_id)]
         given = _given_name(store, text, names)
         gone = _by_name(store, image_id, given, names, force) if given else _by_id(store, image_id, names, force)
+        belonging = [id for id, holders in members.held(store).items() if holders <= set(gone)]
         for name in gone:
             lines += _untag(store, name)
         # The last name is gone, but a running container keeps the image: it stays, nameless, as Docker's does.
         if len(gone) == len(names) and not (given and _running(store, image_id)):
             store.db.run("DELETE FROM image WHERE id = ?", image_id)
             lines.append(f"Deleted: {image_id}")
+        for other in belonging:  # of the same index, for other platforms
+            if not _user(store, other):
+                store.db.run("DELETE FROM image WHERE id = ?", other)
+                lines.append(f"Deleted: {other}")
     faults.reach("image-row-gone")
     for name in gone:
         eventlog.write(store, "image", "untag", image_id, {"name": reference.parse(name).familiar})
-    if lines[-1] == f"Deleted: {image_id}":
+    if f"Deleted: {image_id}" in lines:
         eventlog.write(store, "image", "delete", image_id, {"name": image_id})
     freed = collect(store)
     lines += [f"Deleted: {image_id}" for image_id in freed.images]

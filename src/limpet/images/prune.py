@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from limpet.images import catalog, filters
+from limpet.images import catalog, filters, members
 from limpet.images.collect import collect
 from limpet.images.usage import bytes_of
 from limpet.oci import reference
@@ -41,11 +41,16 @@ def plan(
         for container_id, image_id in store.db.rows("SELECT id, image_id FROM container")
         if container_id not in without
     }
-    found = tuple(
-        image
-        for image in catalog.all_images(store)
-        if image.id not in used and (everything or not image.names) and matches(image)
-    )
+    held = members.held(store)
+    named = dict(store.db.rows("SELECT reference, image_id FROM name"))
+
+    def unneeded(image: Image) -> bool:
+        """An image of an index goes with the one that the name stands for."""
+        if image.id in used or any(named[name] in used for name in held.get(image.id, ())):
+            return False
+        return everything or not (image.names or image.id in held)
+
+    found = tuple(image for image in catalog.all_images(store) if unneeded(image) and matches(image))
     return Plan(found, bytes_of(store, {image.id for image in found}, without))
 
 

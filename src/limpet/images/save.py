@@ -22,6 +22,7 @@ from limpet.images import archive, catalog, outgoing
 from limpet.images import package as packages
 from limpet.images.archive import DirectoryFiles
 from limpet.images.layout import CONTAINERD_NAME, REF_NAME, is_layout
+from limpet.images.package import Form
 from limpet.images.sink import DirectorySink, TarSink
 from limpet.layers.driver import driver
 from limpet.oci import config as configs
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from limpet.images.catalog import Image
-    from limpet.images.package import Package, Part
+    from limpet.images.package import Member, Package, Part
     from limpet.images.sink import Sink
     from limpet.oci.reference import Reference
     from limpet.store.store import Store
@@ -72,15 +73,15 @@ def save(store: Store, names: Sequence[str], out: BinaryIO | str, format: str = 
         if format == "oci-dir":
             if not isinstance(out, str):
                 raise Invalid("oci-dir writes a directory", "give its path with -o")
-            write_layout(store, [_saved(store, one) for one in chosen], DirectorySink(out), present(out))
+            write_layout(store, _saved(store, chosen, True), DirectorySink(out), present(out))
         elif isinstance(out, str):
             raise Invalid(f"{format} writes a file")
         else:
             sink = TarSink(out)
             if format == "docker-archive":
-                write_docker(store, [_saved(store, one) for one in chosen], sink)
+                write_docker(store, _saved(store, chosen, False), sink)
             else:
-                write_layout(store, [_saved(store, one) for one in chosen], sink)
+                write_layout(store, _saved(store, chosen, True), sink)
             sink.finish()
     for one in chosen:
         eventlog.write(store, "image", "save", one.image.id, {"name": one.image.id})
@@ -120,14 +121,45 @@ def _as_name(text: str, image: Image) -> Reference | None:
     return wanted if wanted.tag and wanted.canonical in image.names else None
 
 
-def _saved(store: Store, one: _Chosen) -> Saved:
+def _saved(store: Store, chosen: Sequence[_Chosen], indexes: bool) -> list[Saved]:
+    """With `indexes` a name that stands for images of several platforms, all of them here, has all of them."""
+    found = []
+    for one in chosen:
+        alone = list(one.names)
+        for name in one.names if indexes else ():
+            package = _index(store, name)
+            if package is not None:
+                found.append(Saved(package, (name,)))
+                alone.remove(name)
+        if alone or not one.names:
+            found.append(Saved(packages.alone(_member(store, one.image.id, alone)), tuple(alone)))
+    return found
+
+
+def _index(store: Store, name: Reference) -> Package | None:
+    row = store.db.row("SELECT index_digest FROM name WHERE reference = ?", name.canonical)
+    index = outgoing.documents(store, row[0]) if row is not None and row[0] else None
+    if index is None or len(index.manifests) < 2:
+        return None
+    members = []
+    for entry in index.manifests:
+        known = store.db.row("SELECT image_id FROM manifest WHERE digest = ?", entry.digest)
+        data = outgoing.whole(store, entry.digest, known[0]) if known is not None else None
+        if data is None:
+            return None
+        config = blobs.read(store, known[0], configs.MAX_BYTES)
+        members.append(packages.arrived(data, config, catalog.layers(store, known[0])))
+    return packages.together(members, Form(), data=blobs.read(store, row[0], manifests.MAX_BYTES))
+
+
+def _member(store: Store, image_id: str, names: Sequence[Reference]) -> Member:
     """By the manifest by which it came, if all its blobs can be given out; else by one that fits what is here."""
-    config, layers = blobs.read(store, one.image.id, configs.MAX_BYTES), catalog.layers(store, one.image.id)
-    data = outgoing.arrived_as(store, one.image.id, one.names)
+    config, layers = blobs.read(store, image_id, configs.MAX_BYTES), catalog.layers(store, image_id)
+    data = outgoing.arrived_as(store, image_id, names)
     if data is None:
         stack = tuple(outgoing.kept(store, diff_id) or outgoing.plain(store, diff_id) for diff_id in layers)
-        data = Manifest(media.OCI_MANIFEST, Descriptor(media.OCI_CONFIG, one.image.id, len(config)), stack).to_json()
-    return Saved(packages.alone(packages.arrived(data, config, layers)), tuple(one.names))
+        data = Manifest(media.OCI_MANIFEST, Descriptor(media.OCI_CONFIG, image_id, len(config)), stack).to_json()
+    return packages.arrived(data, config, layers)
 
 
 def write_docker(store: Store, saved: Sequence[Saved], sink: Sink) -> None:
