@@ -11,7 +11,6 @@ from limpet.containers.hostfiles import ENGINE_FILES
 from limpet.errors import LimpetError
 from limpet.layers import diff
 from limpet.layers.driver import driver
-from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +47,7 @@ def run_step(
     """
     directory = store.temporary("step")
     os.mkdir(directory, 0o700)
+    entries = 1000  # of what failed nobody knows
     try:
         if step.scripts:
             _write_scripts(f"{directory}/scripts", step)
@@ -63,12 +63,12 @@ def run_step(
         home = driver(store)
         with home.ingest() as ingest:
             leave_out = [*ENGINE_FILES, *(target.strip("/") for target in ready.targets)]
-            diff.write_tar(f"{directory}/upper", ingest.write, leave_out=leave_out, max_mtime=epoch)
+            entries = diff.write_tar(f"{directory}/upper", ingest.write, leave_out=leave_out, max_mtime=epoch)
             diff_id = ingest.finish().diff_id
         home.seal([*layers, diff_id], len(layers))
         return diff_id, outcome.cpu
     finally:
-        remove_tree(directory)
+        runner.throw_away(directory, entries)
 
 
 def _run(

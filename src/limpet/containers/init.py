@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import tinyinit, title
-from limpet.containers.process import become
+from limpet.containers import handshake, tinyinit, title
+from limpet.containers.process import become, start
 from limpet.kernel import capabilities, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    import socket
     from typing import Any, NoReturn
 
     Config = dict[str, Any]
@@ -42,6 +43,26 @@ def fork(section: Config, filter: bytes | None, terminal: str, *, apart: bool) -
     os.close(ready)
 
 
+def spawn(section: Config, filter: bytes | None, channel: socket.socket) -> NoReturn:
+    """This process becomes the init, and its child the program, without a copy of our memory in between.
+
+    posix_spawn(3) shares it until the exec. For programs without a terminal that have a default seccomp profile.
+    """
+    try:
+        signals.block(signals.SIG_BLOCK, signals.valid())  # what arrives in between waits for the init
+        signals.reset()
+        become(section, filter)
+        os.umask(section["user"].get("umask", 0o022))
+        program = start(section)
+        process.set_death_signal(signals.SIGKILL)
+        os.chdir("/")
+        os.close(0)  # whoever feeds the program shall notice when it stops reading
+    except BaseException as e:
+        handshake.report(channel, e)
+        os._exit(125)
+    _wait(program)
+
+
 def _run(program: int, section: Config, filter: bytes | None, terminal: str, *, apart: bool) -> NoReturn:
     """The rest of PID 1's life. `program` is the child whose exit code becomes ours (128 + n for a signal)."""
     try:
@@ -58,7 +79,15 @@ def _run(program: int, section: Config, filter: bytes | None, terminal: str, *, 
             become(section, filter)
             os.close(0)  # whoever feeds the program shall notice when it stops reading
         process.set_death_signal(signals.SIGKILL)
-        tinyinit.become(program, readable=not apart)
+        _wait(program, readable=not apart)
+    finally:
+        os._exit(255)
+
+
+def _wait(program: int, *, readable: bool = True) -> NoReturn:
+    """All signals are blocked."""
+    try:
+        tinyinit.become(program, readable=readable)
         process.close_range(3, 0xFFFFFFFF)
         title.set_title("limpet init")
         process.set_name(b"limpet-init")

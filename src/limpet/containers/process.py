@@ -15,6 +15,7 @@ from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     Config = dict[str, Any]
@@ -68,7 +69,23 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
     signals.block(signals.SIG_SETMASK, ())
     kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
     environment = dict(text.split("=", 1) for text in process["env"])
-    _exec(process["args"], environment)
+    _run(process["args"], environment, os.execve)
+    raise AssertionError
+
+
+def start(process: Config) -> int:
+    """The program becomes a child of this process, which has become what it shall be: its pid. Raises Failure.
+
+    The child has no signal blocked, and of our descriptors 0, 1 and 2 only.
+    """
+    _enter_directory(process["cwd"])
+    kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
+    environment = dict(text.split("=", 1) for text in process["env"])
+
+    def spawn(path: str, args: list[str], environment: dict[str, str]) -> int:
+        return os.posix_spawn(path, args, environment, setsigmask=())
+
+    return _run(process["args"], environment, spawn)
 
 
 def become(process: Config, program: bytes | None) -> None:
@@ -114,7 +131,8 @@ def _enter_directory(path: str) -> None:
         raise Failure(126 if e.errno == errno.EACCES else 127, f'chdir to cwd "{path}": {_reason(e)}') from e
 
 
-def _exec(args: list[str], environment: dict[str, str]) -> NoReturn:
+def _run(args: list[str], environment: dict[str, str], how: Callable[[str, list[str], dict[str, str]], int]) -> int:
+    """`how` tries one path; what it gives for the first that can be run."""
     name = args[0]
     if "/" in name:
         candidates = [name]
@@ -124,7 +142,7 @@ def _exec(args: list[str], environment: dict[str, str]) -> NoReturn:
     worst: OSError | None = None
     for path in candidates:
         try:
-            os.execve(path, args, environment)
+            return how(path, args, environment)
         except OSError as e:
             if e.errno == errno.ENOEXEC:
                 raise Failure(126, f'exec: "{name}": exec format error', _format_hint(path)) from e

@@ -153,6 +153,8 @@ def _child(
         _make_directory(config["process"]["cwd"])
         rootfs.protect(config)
         kind = config.get("annotations", {}).get("org.limpet.init", "false")
+        if kind == "spawn":
+            init.spawn(config["process"], program, channel)
         if kind != "false":
             init.fork(config["process"], program, slave, apart=kind == "apart")
         if slave:

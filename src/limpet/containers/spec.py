@@ -104,9 +104,14 @@ def bounding(options: Options) -> list[str]:
 
 def all_capabilities() -> list[str]:
     """All that limpet itself may have: inside another container, or with a kernel that knows fewer, not every one."""
-    with open("/proc/self/status", "rb") as file:
-        mask = next(int(line.split()[1], 16) for line in file if line.startswith(b"CapBnd:"))
-    return [name for bit, name in enumerate(capabilities.NAMES) if mask >> bit & 1]
+    if not _all:
+        with open("/proc/self/status", "rb") as file:
+            mask = next(int(line.split()[1], 16) for line in file if line.startswith(b"CapBnd:"))
+        _all.extend(name for bit, name in enumerate(capabilities.NAMES) if mask >> bit & 1)
+    return [*_all]
+
+
+_all: list[str] = []
 
 
 def make(

@@ -181,7 +181,7 @@ def tmpfs(attributes: int = 0, **options: str) -> int:
 class Private:
     """`with Private():` the calling thread is in a mount namespace of its own: it and its children see what is mounted.
 
-    For a main thread; the working directory is kept.
+    The working directory is kept. A thread that is begun meanwhile is in that namespace, and stays there.
     """
 
     def __init__(self) -> None:
@@ -196,6 +196,7 @@ class Private:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        process.unshare(process.CLONE_FS)  # a thread begun meanwhile shares it, and setns(2) would refuse
         process.setns(self._home, process.CLONE_NEWNS)
         os.fchdir(self._here)
         os.close(self._home)

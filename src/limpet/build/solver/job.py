@@ -63,7 +63,7 @@ class Runners:
                 from limpet.build.steps.runner import Runner
 
                 self._runner = Runner()
-            return self._runner
+            return self._runner.ready()
 
     def close(self) -> None:
         """Ends what still runs."""

@@ -148,8 +148,8 @@ def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound
     def output(stream: int, data: bytes) -> None:
         job.report.emit(report.Output(report.now(), number, stream, data))
 
+    runner, debug = job.runners.get(), job.given.debug
     with StepMounts(job.store, step, bound, job.given, job.report.say) as ready:
-        runner, debug = job.runners.get(), job.given.debug
         return run_step(job.store, runner, state.layers, step, state.document, job.epoch, ready, output, debug=debug)
 
 

@@ -2,4 +2,5 @@
 
 runner          what the builder asks, and how it follows a step
 runnerprocess   the small process that starts the steps: a fork of it costs less than one of the builder
+trash           what steps leave behind goes while the next ones run
 """

@@ -12,6 +12,7 @@ that run at the same time have one each.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 
@@ -39,6 +40,9 @@ def serve(control: socket.socket) -> NoReturn:
     """The life of the process."""
     title.set_title("limpet build: steps")
     process.set_name(b"limpet-steps")
+    # Each child writes to what it touches: a collection of all that was loaded would copy it all.
+    gc.disable()
+    gc.freeze()
     server = _Server(control)
     try:
         while server.turn():
@@ -257,6 +261,7 @@ class _Plan:
         hostfiles.write(directory, self.options, name)
         hostfiles.link_mtab(root)
         self.config = spec.make(store, container, request["image"], user, mounts, directory=directory)
+        self.config["annotations"]["org.limpet.init"] = "spawn"
 
 
 def _failure(error: Exception) -> Config:
