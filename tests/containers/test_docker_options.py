@@ -154,7 +154,6 @@ def test_namespaces_of_the_host(limpet: Runner, busybox: str) -> None:
     assert os.uname().nodename == subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
     for bad in (["--uts", "host", "-h", "name"], ["--ipc", "container:shared"], ["--userns", "keep-id"]):
         assert limpet("create", *bad, busybox, "true", check=False).returncode == 125
-    assert "part 4" in limpet("run", "--pid", "host", busybox, "true", check=False).stderr
 
 
 @pytest.mark.parametrize(

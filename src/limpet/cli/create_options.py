@@ -18,7 +18,7 @@ def wanted(call: Call) -> Options:
     image, *command = call.arguments
     entrypoint = call["entrypoint"]
     init = False if call["no-init"] else None if call["init"] == _UNSAID else call["init"]
-    return options.Options(
+    made = options.Options(
         image=image,
         command=command,
         # `--entrypoint ""` takes the image's away; it is one word, as in Docker.
@@ -32,14 +32,14 @@ def wanted(call: Call) -> Options:
         mounts=call["mount"],
         tmpfs=call["tmpfs"],
         mkdir=call["mkdir"],
-        read_only=call["read-only"],
+        read_only=bool(call["read-only"]),
         hostname=call["hostname"],
         domainname=call["domainname"],
         labels=keyvalues.pairs([*keyvalues.label_files(call["label-file"]), *call["label"]]),
         init=init,
         stop_signal=call["stop-signal"],
         stop_timeout=call["stop-timeout"],
-        privileged=call["privileged"],
+        privileged=bool(call["privileged"]),
         cap_add=call["cap-add"],
         cap_drop=call["cap-drop"],
         security_opt=keyvalues.security(call["security-opt"]),
@@ -49,7 +49,7 @@ def wanted(call: Call) -> Options:
         detach=bool(call.get("detach")),
         auto_remove=call["rm"],
         restart=call["restart"] or "no",
-        network=call["network"] or "host",
+        network=call["network"],
         runtime=call["runtime"] or "limpet",
         devices=call["device"],
         shm_size=options.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else options.SHM_SIZE,
@@ -65,16 +65,24 @@ def wanted(call: Call) -> Options:
         uts=call["uts"],
         cgroupns=call["cgroupns"],
         userns=call["userns"],
+        pid=call["pid"],
+        isolate=call["isolate"],
         volumes_from=call["volumes-from"],
         platform=call["platform"],
         oom_score_adj=call["oom-score-adj"] or 0,
         limits=limits(call),
         health=health(call),
     )
+    if made.isolate:
+        from limpet.containers import isolation
+
+        isolation.apply(made, {name for name in isolation.SINGLE if call[name.replace("_", "-")] != _UNSAID})
+    made.network = made.network or "host"
+    return made
 
 
 _UNSAID = ""
-"""The value of --init where neither it nor --init=false was given."""
+"""The value of --init where neither it nor --init=false was given; and of what a level of isolation may set."""
 
 ENVIRONMENT = (
     Option("env", "e", kind="list", metavar="KEY=VALUE", help="Set an environment variable (KEY alone: the caller's)"),
@@ -113,6 +121,14 @@ OPTIONS = (
     Option(
         "ipc", kind="string", default="", metavar="MODE", help="IPC namespace: private, host, or none (no /dev/shm)"
     ),
+    Option(
+        "isolate",
+        kind="string",
+        default="",
+        metavar="LEVEL",
+        help="none, light, default or strict: many options by one word; those given beside it win",
+        choices=("none", "light", "default", "strict"),
+    ),
     Option("label", "l", kind="list", metavar="KEY=VALUE", help="Set a label"),
     Option("label-file", kind="list", metavar="FILE", help="Read labels from a file"),
     Option("log-driver", kind="string", default="", metavar="NAME", help="json-file (the default) or none"),
@@ -123,16 +139,16 @@ OPTIONS = (
     Option(
         "network",
         kind="string",
-        default="host",
+        default="",
         metavar="MODE",
-        help="host or none",
-        choices=("host", "none"),
+        help="host (the default), none, or container:NAME",
         aliases=("net",),
     ),
     Option("no-init", help="Run the command itself as PID 1"),
     Option("oom-score-adj", kind="int", default=0, metavar="N", help="Preference of the out-of-memory killer"),
+    Option("pid", kind="string", default="", metavar="MODE", help="PID namespace: private, host, or container:NAME"),
     Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of an image to pull"),
-    Option("privileged", help="All capabilities, all devices, nothing masked"),
+    Option("privileged", default=_UNSAID, help="All capabilities, all devices, nothing masked"),
     Option(
         "pull",
         kind="string",
@@ -142,7 +158,7 @@ OPTIONS = (
         choices=("always", "missing", "never"),
     ),
     Option("quiet", "q", help="No progress of a pull"),
-    Option("read-only", help="Mount the container's root read-only"),
+    Option("read-only", default=_UNSAID, help="Mount the container's root read-only"),
     Option(
         "restart",
         kind="string",

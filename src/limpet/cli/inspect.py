@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 def inspect(call: Call) -> int:
+    if call.get("isolation"):
+        return _isolation(call)
     found: list[dict[str, Any]] = []
     failed = 0
     for name in call.arguments:
@@ -32,6 +34,23 @@ def inspect(call: Call) -> int:
     else:
         print(jsontext.dumps(found, indent=4))
     return failed
+
+
+def _isolation(call: Call) -> int:
+    from limpet.containers import measured, state
+
+    found = {}
+    for name in call.arguments:
+        container = state.find(call.store, name)
+        found[container.name] = measured.explain(call.store, container)
+    if call["format"] == "json":
+        print(jsontext.dumps(found))
+        return 0
+    for name, rows in found.items():
+        print(name)
+        for what, how in rows:
+            output.say(f"  {what:<27}{how}")
+    return 0
 
 
 def _one(call: Call, name: str) -> dict[str, Any]:
@@ -88,6 +107,7 @@ def of_another_kind(call: Call, name: str, error: NotFound) -> NotFound:
 
 
 _FORMAT = Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")
+_ISOLATION = Option("isolation", help="Show what running containers can and can't do, as the kernel has it")
 _SIZE = Option("size", "s", help="Show what a container holds on disk")
 
 COMMANDS = {
@@ -99,6 +119,7 @@ COMMANDS = {
         options=(
             _FORMAT,
             _SIZE,
+            _ISOLATION,
             Option(
                 "type",
                 kind="string",
@@ -108,7 +129,7 @@ COMMANDS = {
                 choices=("container", "image", "volume"),
             ),
         ),
-        examples=("limpet inspect web", "limpet inspect -f '{{.State.Status}}' web"),
+        examples=("limpet inspect web", "limpet inspect -f '{{.State.Status}}' web", "limpet inspect --isolation web"),
         min_args=1,
         complete="container|image|volume",
     ),
@@ -117,7 +138,7 @@ COMMANDS = {
         handler=inspect,
         usage="[OPTIONS] CONTAINER [CONTAINER...]",
         summary="Show all that is known about containers",
-        options=(_FORMAT, _SIZE),
+        options=(_FORMAT, _SIZE, _ISOLATION),
         examples=("limpet container inspect web",),
         min_args=1,
         complete="container",

@@ -29,7 +29,6 @@ _CREATE: Sequence[tuple[str, str]] = (
         " cgroup-parent",
         _LIMITS,
     ),
-    ("pid", "the container always has its own PID namespace, by which it is ended; --pid comes with part 4"),
     ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers come with part 4"),
     ("gpus device-cgroup-rule", _ISOLATION),
     ("use-api-socket", f"{_LATER}: the Engine API comes with part 8"),

@@ -40,6 +40,7 @@ def create(store: Store, image: Image, options: Options, *, layers: list[str] | 
     `layers`: other ones than the image's, bottom first (a build's steps so far; the image then may have no id).
     On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
     """
+    sharing.resolve(store, options)
     check(options, image.config)
     wanted = names.check(options.name) if options.name else ""
     declared = (image.config.get("config") or {}).get("Volumes") or {}
@@ -100,8 +101,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         spec.rlimit(text)
     if options.stop_signal:
         signals.number(options.stop_signal)
-    if options.network not in ("host", "none"):
-        raise Invalid(f"network '{options.network}' is not supported", "host (the default) and none are")
+    if options.network not in ("host", "none") and not options.network.startswith(sharing.CONTAINER):
+        raise Invalid(
+            f"network '{options.network}' is not supported", "host (the default), none and container:NAME are"
+        )
     if options.runtime not in ("limpet", "runc"):
         raise Invalid(f"unknown runtime '{options.runtime}'", "limpet (the default) and runc are known")
     if options.init and options.runtime != "limpet":

@@ -103,7 +103,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "IpcMode": options.ipc or "private",
         "Links": None,
         "OomScoreAdj": options.oom_score_adj,
-        "PidMode": "",
+        "PidMode": options.pid,
         "Privileged": options.privileged,
         "PublishAllPorts": False,
         "ReadonlyRootfs": options.read_only,

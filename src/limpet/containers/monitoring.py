@@ -345,6 +345,8 @@ class Monitor:
             events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
         self._put_away()
         if self._cgroup is not None:
+            if self._container.options.pid not in ("", "private"):  # the end of a PID 1 would have taken them along
+                cgroup.kill(self._cgroup)
             cgroup.remove(self._cgroup)
         controllers.remove(self._container.id)
         self._status.update(

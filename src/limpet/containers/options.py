@@ -63,6 +63,8 @@ _DEFAULTS: dict[str, Any] = {
     "uts": "",
     "cgroupns": "",
     "userns": "",
+    "pid": "",
+    "isolate": "",
     "volumes_from": [],
     "platform": "",
     "oom_score_adj": 0,
@@ -105,7 +107,7 @@ class Options:
     detach: bool
     auto_remove: bool
     restart: str  # no, always, unless-stopped, on-failure[:N]
-    network: str  # host, none
+    network: str  # host, none, container:<id>
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
     shm_size: int  # bytes
@@ -121,6 +123,8 @@ class Options:
     uts: str  # "", private, host
     cgroupns: str  # "", private, host
     userns: str  # "", host, auto
+    pid: str  # "", private, host, container:<id>
+    isolate: str  # "", or one of `isolation.LEVELS`, which the other options hold too
     volumes_from: list[str]  # container[:ro|rw]
     platform: str
     oom_score_adj: int

@@ -15,7 +15,8 @@ from limpet.kernel import process as kernel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
     from typing import Any, NoReturn
 
     from limpet.kernel.userns import Mapped
@@ -75,7 +76,11 @@ def start(
     if config["process"]["terminal"]:
         handshake.load_terminal()
     flags = 0
+    joined: dict[str, int] = {}
     for namespace in config["linux"]["namespaces"]:
+        if "path" in namespace:
+            joined[namespace["type"]] = _open_namespace(namespace["path"])
+            continue
         flags |= _NAMESPACES.get(namespace["type"], 0)  # "cgroup" comes later: its root is where the caller is then
     if flags & kernel.CLONE_NEWNET:
         import limpet.kernel.interfaces  # noqa: F401 - for the child, which can't import
@@ -87,9 +92,10 @@ def start(
         userns.give(stdio, config["process"]["user"], mapped)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid = kernel.clone3(flags, cgroup_fd=cgroup)
-        if pid == 0:
-            _child(config, bundle, root, stdio, theirs, program, entrances, given or {}, trees)
+        with _born_in(joined.pop("pid", -1)):
+            pid = kernel.clone3(flags, cgroup_fd=cgroup)
+            if pid == 0:
+                _child(config, bundle, root, stdio, theirs, program, entrances, given or {}, trees, joined.values())
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
@@ -103,8 +109,36 @@ def start(
     finally:
         theirs.close()
         ours.close()
-        for fd in (trees or {}).values():
+        for fd in (*(trees or {}).values(), *joined.values()):
             os.close(fd)
+
+
+def _open_namespace(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise StartFailed(f"{path}: the container whose namespace was to be joined has ended", "", 125) from e
+
+
+class _born_in:
+    """`with _born_in(namespace):` children are in that PID namespace; we stay. -1 for no other."""
+
+    def __init__(self, namespace: int) -> None:
+        self._namespace = namespace
+        self._home = -1
+
+    def __enter__(self) -> None:
+        if self._namespace >= 0:
+            self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            kernel.setns(self._namespace, kernel.CLONE_NEWPID)
+            os.close(self._namespace)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._home >= 0:
+            kernel.setns(self._home, kernel.CLONE_NEWPID)
+            os.close(self._home)
 
 
 def _child(
@@ -117,11 +151,14 @@ def _child(
     entrances: Sequence[int],
     given: Mapping[str, int],
     trees: dict[int, int] | None,
+    joined: Iterable[int],
 ) -> NoReturn:
     try:
         controllers.join(entrances)
         kernel.set_death_signal(signals.SIGKILL)
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
+        for namespace in joined:
+            kernel.setns(namespace, 0)
         handshake.place((root, *given.values(), *(trees or {}).values()), stdio, channel)
         os.setsid()
         if trees is None:

@@ -1,4 +1,4 @@
-"""Which namespaces a container has of its own, and which kernel parameters it may set there (`--sysctl`).
+"""Which namespaces a container has of its own, which are another's, and which parameters of the kernel it may set.
 
 A parameter that is not a namespace's own would be the host's: it is refused (docker/cli `opts.ValidateSysctl`, runc
 `libcontainer/configs/validate`).
@@ -6,17 +6,19 @@ A parameter that is not a namespace's own would be the host's: it is refused (do
 
 from __future__ import annotations
 
-from limpet.errors import Invalid
+from limpet.errors import Conflict, Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from limpet.containers.options import Options
+    from limpet.store.store import Store
 
 _OF_IPC = frozenset(
     "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni"
     " kernel.shm_rmid_forced".split(" ")
 )
 _MODES = (
+    ("pid", ("", "private", "host")),
     ("ipc", ("", "private", "host", "none")),
     ("uts", ("", "private", "host")),
     ("cgroupns", ("", "private", "host")),
@@ -24,11 +26,19 @@ _MODES = (
 )
 
 
+CONTAINER = "container:"
+
+
 def namespaces(options: Options) -> list[str]:
-    """Of the OCI runtime specification's kinds."""
+    """Those of its own, of the OCI runtime specification's kinds."""
     kinds = ["mount", "pid", "ipc", "uts", "cgroup"]
-    for kind, mode in (("ipc", options.ipc), ("uts", options.uts), ("cgroup", options.cgroupns)):
-        if mode == "host":
+    for kind, mode in (
+        ("pid", options.pid),
+        ("ipc", options.ipc),
+        ("uts", options.uts),
+        ("cgroup", options.cgroupns),
+    ):
+        if mode == "host" or mode.startswith(CONTAINER):
             kinds.remove(kind)
     if options.network == "none":
         kinds.append("network")
@@ -37,18 +47,49 @@ def namespaces(options: Options) -> list[str]:
     return kinds
 
 
+def resolve(store: Store, options: Options) -> None:
+    """The containers that `--pid` and `--network` name, by id from here on. Raises NotFound."""
+    from limpet.containers import state
+
+    for kind in ("pid", "network"):
+        mode = getattr(options, kind)
+        if mode.startswith(CONTAINER):
+            setattr(options, kind, CONTAINER + state.find(store, mode.removeprefix(CONTAINER)).id)
+
+
+def joined(store: Store, options: Options) -> dict[str, str]:
+    """The kinds that are another container's, and where they are now. Raises Conflict if that one does not run."""
+    from limpet.containers import state
+
+    found = {}
+    for kind, name in (("pid", "pid"), ("network", "net")):
+        mode = getattr(options, kind)
+        if mode.startswith(CONTAINER):
+            pid = state.running_pid(store, mode.removeprefix(CONTAINER))
+            if not pid:
+                short = mode.removeprefix(CONTAINER)[:12]
+                raise Conflict(f"cannot join the {kind} namespace of container {short}: it is not running")
+            found[kind] = f"/proc/{pid}/ns/{name}"
+    return found
+
+
 def check(options: Options) -> None:
     """Raises Invalid."""
     for name, known in _MODES:
         mode = getattr(options, name)
-        if mode not in known:
+        if mode not in known and not (name == "pid" and mode.startswith(CONTAINER)):
             raise Invalid(
                 f"--{name} '{mode}' is not supported",
-                f"{' and '.join(known[1:])} {'are' if len(known) > 2 else 'is'}; no other",
+                f"{', '.join(known[1:])}{' and container:NAME' if name == 'pid' else ''} are",
             )
     if options.uts == "host" and (options.hostname or options.domainname):
         raise Invalid("conflicting options: hostname and the UTS mode", "with --uts host the name is the host's")
+    others = [kind for kind in ("pid", "network") if getattr(options, kind).startswith(CONTAINER)]
+    if (options.pid == "host" or others) and options.runtime != "limpet":
+        raise Invalid(f"namespaces of others are not there with the runtime {options.runtime}", "leave out one of them")
     if options.userns == "auto":
+        if options.pid == "host" or others:
+            raise Invalid("a user namespace of its own, and namespaces of others", "leave out --userns or the others")
         if options.privileged:
             raise Invalid("privileged mode is incompatible with user namespaces", "leave out --privileged or --userns")
         if options.runtime != "limpet":

@@ -150,7 +150,10 @@ def make(
         process["oomScoreAdj"] = options.oom_score_adj
     devices, rules = _devices(options)
     linux: Config = {
-        "namespaces": [{"type": kind} for kind in sharing.namespaces(options)],
+        "namespaces": [
+            *({"type": kind} for kind in sharing.namespaces(options)),
+            *({"type": kind, "path": path} for kind, path in sharing.joined(store, options).items()),
+        ],
         "cgroupsPath": f"/limpet/{container.id}",
         "resources": {"devices": rules},
         "devices": devices,
@@ -240,7 +243,7 @@ def wants_init(options: Options, args: list[str]) -> bool:
 
 def _init(options: Options, args: list[str]) -> str:
     """The annotation that `runtime` reads; see `init` for what they mean."""
-    if not wants_init(options, args):
+    if not wants_init(options, args) or options.pid not in ("", "private"):  # PID 1 is somebody else
         return "false"
     return "true" if security(options)["seccomp"] in ("", "unconfined") else "apart"
 

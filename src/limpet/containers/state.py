@@ -186,6 +186,12 @@ def monitored(store: Store, container_id: str) -> bool:
         return False
 
 
+def running_pid(store: Store, container_id: str) -> int:
+    """PID 1 of a container, by its id alone; 0 if it does not run."""
+    found = Status(_read(f"{store.container_path(container_id)}/status"))
+    return found.pid if found.state == "running" and monitored(store, container_id) else 0
+
+
 def try_lock(store: Store, container: Container) -> int:
     """The container's lock, held until the caller closes the descriptor: nobody starts it meanwhile. -1 if it is taken.
 
