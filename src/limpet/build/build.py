@@ -12,6 +12,7 @@ from limpet.build import merging, planner, reading
 from limpet.build.bases import image_for
 from limpet.build.caching.caches import Caches
 from limpet.build.caching.usage import bound
+from limpet.build.conditions import Conditions, applied
 from limpet.build.context import context as open_context
 from limpet.build.digests import Digests
 from limpet.build.explain.explainer import Explainer
@@ -20,17 +21,18 @@ from limpet.build.language.checks import check_program
 from limpet.build.language.nearest import did_you_mean
 from limpet.build.outputs import deliver as outputs
 from limpet.build.outputs.deliver import Result
-from limpet.build.planner import Base, Request
+from limpet.build.plan import Copy, Run
+from limpet.build.planner import Base, Request, canonical
 from limpet.build.report import Planned, now, steps
 from limpet.build.sources import contexts
 from limpet.build.sources.named import Named
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError
-from limpet.images import catalog
+from limpet.images import catalog, ensure
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from limpet.build.caching.specs import Caching
     from limpet.build.language.dockerfile import Dockerfile
@@ -50,6 +52,7 @@ class Asked:
     """What a build is asked for. `directory` may be a URL too, or "-", standard input (`sources.contexts`).
 
     `file` "" is the context's Dockerfile, "-" standard input. `contexts`: name → source (`sources.named`).
+    `pull`: images are asked for again, even if they are here.
     `platform` "" is this machine's; several are separated by commas.
     """
 
@@ -59,6 +62,8 @@ class Asked:
     arguments: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
     contexts: Mapping[str, str] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=Conditions)
+    pull: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +113,17 @@ def build(
         context = open_context(local.directory, read.ignored, digests, title=local.title)
         stack.callback(context.close)
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            made, checked = _plans(read, asked, names, _bringing(store, report), named)
+            bases = _bringing(store, report, pull=asked.pull)
+            made, checked = _plans(read, asked, names, bases, named)
             for finding in checked.findings:
                 text, rule = f"{finding.rule.name}: {finding.text}", finding.rule
                 report.say(text, warning=True, rule=rule.name, url=rule.url, line=finding.line)
             if made is None or checked.error is not None:
                 raise checked.error or AssertionError
+            made = applied(made, asked.conditions)
+            if asked.pull:
+                for image in _copied_from(made):
+                    bases(*image)
             for text in _unused(read.file, asked.arguments):
                 report.say(text, warning=True)
             if checked.findings and checked.is_error:
@@ -208,12 +218,31 @@ def check(store: Store, asked: Asked, *, given: Given | None = None, progress: P
         return _plan(reading.read(local, asked.arguments), asked, first, base, named, every_stage=True)[1]
 
 
-def _bringing(store: Store, progress: Progress) -> Callable[[str, str], Base | None]:
+def _bringing(store: Store, progress: Progress, *, pull: bool = False) -> Callable[[str, str], Base | None]:
+    """`pull`: each image is asked for again, once."""
+    asked_for: set[tuple[str, str]] = set()
+
     def base(name: str, platform: str) -> Base:
+        if pull and (name, platform) not in asked_for and not name.startswith("sha256:"):
+            asked_for.add((name, platform))
+            if canonical(name) != ensure.HOST:  # no registry has it
+                ensure.bring(store, name, progress=progress, platform=platform)
         image = image_for(store, name, platform, progress)
         return Base(image.id, image.config)
 
     return base
+
+
+def _copied_from(made: Plan) -> Iterator[tuple[str, str]]:
+    """(image, platform) of those that no stage stands on, and files are taken from."""
+    for stage in made.stages:
+        for step in stage.steps:
+            origins = [step.origin] if isinstance(step, Copy) else []
+            if isinstance(step, Run):
+                origins = [mount.origin for mount in step.mounts]
+            for origin in origins:
+                if origin.kind == "image":
+                    yield origin.image, origin.platform or made.platform
 
 
 def _plans(

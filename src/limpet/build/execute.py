@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import refusals, report
+from limpet.build import report
 from limpet.build.inspector import Inspector
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job, Runners
@@ -60,7 +60,6 @@ def execute(
     numbers = {key: step.number for key, step in report.steps(made).items()}
     runners = Runners(runner)
     try:
-        refusals.check(made)
         inspector, named = inspector or Inspector(), named or _none
         job = Job(store, made, context, epoch, cache, given, to, numbers, inspector, runners, named)
         with keeping(store):

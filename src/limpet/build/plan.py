@@ -104,6 +104,7 @@ class MountFrom:
 class Run:
     """`env` is all of the environment but for `proxies`, which count neither for the key nor for the history.
 
+    `hosts`, `ulimits` and `shm_size` (bytes, 0 for the usual) are what `conditions` says of them.
     `scripts` are files in /dev/pipes (a heredoc that begins with `#!`). `shell` is what the shell form went through.
     """
 
@@ -118,6 +119,9 @@ class Run:
     network: str = "default"
     security: str = "sandbox"
     devices: tuple[Device, ...] = ()
+    hosts: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    shm_size: int = 0
     created_by: str = ""
 
 

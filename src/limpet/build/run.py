@@ -103,7 +103,7 @@ def _run(
 def options(step: Run, ready: StepMounts) -> dict[str, Any]:
     """Of `containers.options`: what a step says, but for its bind mounts."""
     env = {**dict(step.proxies), **dict(step.env), **ready.env}
-    return {
+    found: dict[str, Any] = {
         "entrypoint": [],
         "command": list(step.argv),
         "env": [f"{key}={value}" for key, value in env.items()],
@@ -112,7 +112,15 @@ def options(step: Run, ready: StepMounts) -> dict[str, Any]:
         "network": "none" if step.network == "none" else "host",
         "hostname": HOSTNAME,
         "tmpfs": ready.tmpfs,
+        "devices": ready.devices,
+        "privileged": step.security == "insecure",
+        "add_host": list(step.hosts),
+        "ulimits": list(step.ulimits),
+        "limits": dict(ready.limits),
     }
+    if step.shm_size:
+        found["shm_size"] = step.shm_size
+    return found
 
 
 def _check(outcome: Outcome) -> None:

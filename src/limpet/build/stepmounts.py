@@ -23,6 +23,7 @@ from limpet.store.files import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+    from typing import Any
 
     from limpet.build.language.mounts import Mount
     from limpet.build.plan import Run
@@ -34,13 +35,14 @@ class Given:
     """What the command line gives to steps. `secrets`: id → content; `agents`: id → path of an ssh agent's socket.
 
     `caches` is put before the id of each cache: with another one than "" a build has caches of its own.
-    `debug`: the terminal is for a shell in the RUN that fails.
+    `debug`: the terminal is for a shell in the RUN that fails. `limits`: of `containers.limits`, for each RUN.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     agents: Mapping[str, str] = field(default_factory=dict)
     caches: str = ""
     debug: bool = False
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,13 @@ class StepMounts:
         self.tmpfs: list[str] = []
         self.env: dict[str, str] = {}
         self.targets: list[str] = []
+        self.devices: list[str] = []
+        self.limits = given.limits
 
     def __enter__(self) -> StepMounts:
         try:
+            if self._step.devices:
+                self._give_devices()
             for number, each in enumerate(self._step.mounts):
                 self._prepare(each.mount, self._bound.get(number))
         except BaseException:
@@ -98,6 +104,17 @@ class StepMounts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _give_devices(self) -> None:
+        from limpet.build import devices
+
+        found = devices.edits(self._step.devices, self._say)
+        self.devices = found.nodes
+        self.env.update(found.env)
+        for source, target, read_only in found.mounts:
+            if not os.path.exists(source):
+                raise NotFound(f"{source}: no such file, which a device of the step needs")
+            self._bind(source, target, read_only=read_only)
 
     def _prepare(self, mount: Mount, bound: Bound | None) -> None:
         if mount.type == "tmpfs":

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from limpet.build.steps.runner import Runner
-from limpet.cli import build_outputs
+from limpet.cli import build_outputs, build_steps
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
 from limpet.errors import Exit, Invalid
@@ -34,6 +34,8 @@ def build(call: Call) -> int:
         arguments=_arguments(call["build-arg"]),
         platform=",".join(call["platform"]),
         contexts=named.parse(call["build-context"]),
+        conditions=build_steps.conditions(call),
+        pull=call["pull"],
     )
     if call["check"]:
         return _check(call, asked)
@@ -64,7 +66,7 @@ def build(call: Call) -> int:
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             caching=specs.caching(call["cache-from"], call["cache-to"], call["no-cache-filter"]),
-            given=given(call["secret"], call["ssh"], debug=call["debug-shell"]),
+            given=given(call["secret"], call["ssh"], debug=call["debug-shell"], limits=asked.conditions.limits),
             explain=(lambda line: print(line, file=sys.stderr)) if call["explain"] else None,
             second=second,
             runner=runner,
@@ -160,6 +162,7 @@ COMMANDS = {
             ),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
             *build_outputs.OPTIONS,
+            *build_steps.OPTIONS,
             Option("no-cache", help="Run every step again"),
             Option("no-cache-filter", kind="list", metavar="STAGE", help="Run the steps of these stages again"),
             Option("platform", kind="list", metavar="OS/ARCH[,…]", help="Platform of the image; an index of several"),
@@ -183,6 +186,7 @@ COMMANDS = {
             "limpet build -t web https://git.example.org/web.git#main:docker",
             "tar c . | limpet build -t web -",
             "limpet build --build-context lib=../lib --build-context alpine=docker-image://alpine:3.20 .",
+            "limpet build --network none --memory 2g --cpus 1.5 .",
             "limpet build --check-reproducible -t web .",
             "limpet build --explain -t web .",
             "limpet build --debug-shell .",

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 SECRET_LIMIT = 500 << 10
 """Bytes, as BuildKit's (session/secrets)."""
 
 
-def given(secrets: list[str], agents: list[str], *, debug: bool = False) -> Given:
+def given(
+    secrets: list[str], agents: list[str], *, debug: bool = False, limits: Mapping[str, Any] | None = None
+) -> Given:
     """Raises Invalid for what can't be read."""
-    return Given(dict(map(_secret, secrets)), dict(map(_agent, agents)), debug=debug)
+    return Given(dict(map(_secret, secrets)), dict(map(_agent, agents)), debug=debug, limits=limits or {})
 
 
 def _secret(text: str) -> tuple[str, bytes]:

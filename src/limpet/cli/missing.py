@@ -44,12 +44,18 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "create": _CREATE,
     "build": (
         (
-            "pull add-host network progress"
-            " security-opt shm-size ulimit squash memory m memory-swap cpu-period cpu-quota cpu-shares c cpuset-cpus"
-            " cpuset-mems cgroup-parent isolation disable-content-trust",
-            _LATER,
+            "squash",
+            "end the Dockerfile with `FROM scratch` and `COPY --from=STAGE / /`: that is one layer of what stays",
         ),
-        ("compress force-rm rm", "there is nothing to compress or to remove: leave it out"),
+        ("cgroup-parent", "limpet's steps have groups of their own: --memory, --cpus, --pids-limit limit them"),
+        (
+            "security-opt",
+            "a step has limpet's own confinement; --allow security.insecure lifts it where RUN asks for it",
+        ),
+        ("isolation", "it is for Windows"),
+        ("disable-content-trust", "there is no content trust to disable: leave it out"),
+        ("progress", _LATER),
+        ("compress", "there is nothing to compress: leave it out"),
     ),
     "pull": (("disable-content-trust", _LATER),),
     "push": (("disable-content-trust", _LATER),),

@@ -49,4 +49,7 @@ def run_inputs(step: Run, architecture: object, bound: Mapping[int, Bound]) -> s
         mounts,
         architecture,
     ]
+    special = [step.security, [device.name for device in step.devices], step.hosts, step.ulimits, step.shm_size]
+    if special != ["sandbox", [], (), (), 0]:
+        parts.append(special)
     return f"RUN {json.dumps(parts)}"

@@ -58,7 +58,7 @@ class _Group:
     def __init__(self, number: int, store: Store, resources: Config) -> None:
         self.name = f"{cgroup.of_process(os.getpid())}{number}"
         self._owner = store.root
-        self._resources = resources
+        self.resources = resources
         self.path: str | None = None
         self.entrances: list[int] = []
 
@@ -68,8 +68,8 @@ class _Group:
             self.close()
             self.path = cgroup.create(self.name, self._owner)
             if self.path is not None:
-                devices.attach(self.path, self._resources.get("devices", ()))
-            self.entrances = controllers.create(self.name, self._resources)
+                devices.attach(self.path, self.resources.get("devices", ()))
+            self.entrances = controllers.create(self.name, self.resources)
         return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.path is not None else None
 
     def kill(self) -> None:
@@ -190,7 +190,7 @@ class _Server:
                 request = jsontext.loads(text.read())
             store = Store(*request["store"])
             plan = _Plan(store, request, root)
-            group = self._idle.pop() if self._idle else self._new_group(store, plan.config)
+            group = self._free_group(store, plan.config)
             step = _Step(reply, group, request["directory"])
             self._start(step, plan, (self._null, out, err), root, trees)
         except (LimpetError, OSError) as e:
@@ -202,7 +202,12 @@ class _Server:
                 os.close(fd)
         return True
 
-    def _new_group(self, store: Store, config: Config) -> _Group:
+    def _free_group(self, store: Store, config: Config) -> _Group:
+        """One whose rules for devices are this step's: privileged steps have others."""
+        for group in self._idle:
+            if group.resources == config["linux"]["resources"]:
+                self._idle.remove(group)
+                return group
         group = _Group(len(self._groups), store, config["linux"]["resources"])
         self._groups.append(group)
         return group

@@ -1,0 +1,90 @@
+"""`build --network`, `--memory`, `--allow` and their like: under which conditions its steps run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limpet.cli.limit_options import UPDATABLE
+from limpet.cli.table import Option
+from limpet.errors import Invalid
+
+if TYPE_CHECKING:
+    from limpet.build.conditions import Conditions
+    from limpet.cli.table import Call
+
+OPTIONS = (
+    Option("add-host", kind="list", metavar="NAME:ADDRESS", help="Add a line to /etc/hosts of the steps"),
+    Option(
+        "allow",
+        kind="list",
+        metavar="RIGHT",
+        help="Give steps a right: security.insecure, network.host, device[=NAME]",
+    ),
+    Option("force-rm", help="What a step ran in is always removed: the same without it"),
+    Option(
+        "network", kind="string", default="", metavar="MODE", help="Network of the steps: host (the default) or none"
+    ),
+    Option("pull", help="Ask the registries for newer base images"),
+    Option("rm", help="What a step ran in is always removed: the same without it", default=True),
+    Option("shm-size", kind="string", default="", metavar="SIZE", help="Size of /dev/shm in the steps (64m)"),
+    Option("ulimit", kind="list", metavar="NAME=SOFT[:HARD]", help="Set a resource limit for the steps"),
+    *UPDATABLE,
+)
+
+
+def conditions(call: Call) -> Conditions:
+    """Raises Invalid."""
+    from limpet.build.conditions import Conditions
+
+    network = call["network"]
+    if network not in ("", "default", "host", "none"):
+        hint = "host or none: a step has the host's network, its localhost too, or nothing"
+        raise Invalid(f"invalid network '{network}'", hint)
+    if not call["rm"]:
+        raise Invalid(
+            "--rm=false: what a step ran in is always removed", "--debug-shell opens a shell in one that fails"
+        )
+    shm_size = 0
+    if call["shm-size"]:
+        from limpet.containers.options import parse_size
+
+        shm_size = parse_size(call["shm-size"], "shm-size")
+    if call["ulimit"]:
+        from limpet.containers.spec import rlimit
+
+        for text in call["ulimit"]:
+            rlimit(text)
+    if call["add-host"]:
+        from limpet.containers.hostfiles import host_entry
+
+        for text in call["add-host"]:
+            host_entry(text)
+    return Conditions(
+        network="" if network == "default" else network,
+        hosts=tuple(call["add-host"]),
+        shm_size=shm_size,
+        ulimits=tuple(call["ulimit"]),
+        limits=_limits(call),
+        allowed=frozenset(map(_right, call["allow"])),
+    )
+
+
+def _limits(call: Call) -> dict[str, object]:
+    if all(call.get(option.name) in (None, "") for option in UPDATABLE):
+        return {}
+    from limpet.containers import limits
+
+    names = {option.name for option in UPDATABLE}
+    found = limits.parse(lambda name: call.get(name) if name in names else None)
+    limits.check(found)
+    return found
+
+
+def _right(text: str) -> str:
+    from limpet.build.conditions import ENTITLEMENTS
+    from limpet.build.language.nearest import did_you_mean
+
+    if text in ENTITLEMENTS or (text.startswith("device=") and len(text) > len("device=")):
+        return text
+    hint = did_you_mean(text, ENTITLEMENTS) or f"{', '.join(ENTITLEMENTS)} and device=NAME are known"
+    raise Invalid(f"--allow {text}: no such right", hint)
