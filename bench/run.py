@@ -26,6 +26,7 @@ import engines
 import link
 
 import images
+import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 GOALS = {"pull": 0.25, "present": 0.5, "push": 0.5, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
 GOALS |= {"steps": 0.3, "cached": 0.5, "copy": 0.5}
-CASES = ["pull", "present", "push", "load", "run", "exec", "ps", "memory", "rmi", "build", "link"]
+CASES = ["pull", "present", "push", "load", "run", "exec", "ps", "memory", "rmi", "build", "link", "serve"]
 
 
 def main() -> None:
@@ -132,9 +133,8 @@ class Bench:
         for label, image in (("pull, all of 1 layer here", self.big), ("pull, all of 20 layers here", self.many)):
             for engine in self.engines:
                 engine("pull", *engine.pull_options, image)
-            self.row(
-                label, self.measure(self.rounds(9), lambda e, image=image: e("pull", *e.pull_options, image)), "present"
-            )
+            figures = self.measure(self.rounds(21), lambda e, image=image: e("pull", *e.pull_options, image))
+            self.row(label, figures, "present")
 
     def case_push(self) -> None:
         """Each time to a registry that is empty: of what was pulled, and of what has no blob yet."""
@@ -267,6 +267,9 @@ class Bench:
                 file.write(os.urandom(1 << 20))
         (place / "Dockerfile").write_text(f"FROM {self.big}\nCOPY data /\n")
         self.row("build, COPY of 200 MB", self.measure(self.rounds(), lambda e: build(e, "--no-cache")), "copy")
+
+    def case_serve(self) -> None:
+        serving.measure(self.scratch, self.rounds(11))
 
     def case_link(self) -> None:
         """Against a plain download of the same blob by curl: what the link gives to one TCP connection."""
