@@ -365,3 +365,33 @@ def test_a_port_that_never_answers(limpet: Any, tmp_path: Path, listens: bool) -
     again = limpet("up", "-d", "--wait-timeout", "0", directory)
     assert (again.stdout, "waiting" in again.stderr) == ("", False)
     limpet("down", "-t", "0", directory)
+
+
+def test_what_a_volume_holds_stays_until_it_is_asked_for(limpet: Any, tmp_path: Path, busybox: str) -> None:
+    directory = tmp_path / "shop"
+    directory.mkdir()
+    dockerfile = directory / "Dockerfile"
+    program = 'echo "$(cat /version) $(cat /data/of/mine)" >>/data/of/mine; exec sleep 600'
+    text = f"FROM {busybox}\nRUN mkdir -p /data/of && echo first >/data/of/mine\nVOLUME /data/of\n"
+
+    def up(version: int) -> list[str]:
+        dockerfile.write_text(f"{text}RUN echo {version} >/version\nCMD {program}\n")
+        limpet("up", "-d", directory)
+        return str(limpet("exec", "shop-app-1", "cat", "/data/of/mine").stdout).splitlines()
+
+    before = files(limpet.root)
+    assert up(1) == ["first", "1 first"]
+    assert limpet("volume", "ls", "-q").stdout == "shop_data-of\n"
+    assert len(up(2)) == 4  # the container is another one, with the volume of the one before
+    assert "Volume shop_data-of: kept" in limpet("down", "-t", "0", directory).stderr
+    assert len(up(3)) == 8
+    last = limpet("down", "-t", "0", "--volumes", directory)
+    assert "Volume shop_data-of: removed" in last.stderr
+    assert files(limpet.root) == before
+    assert limpet("down", directory, check=False).returncode == 1
+
+    limpet("volume", "create", "shop_data-of")
+    refused = limpet("up", "-d", directory, check=False)
+    assert "the volume shop_data-of is not this project's" in refused.stderr
+    limpet("down", directory)
+    limpet("volume", "rm", "shop_data-of")

@@ -56,7 +56,7 @@ def down(call: Call) -> int:
         project = projects.find(call.store, call["project-name"])
     else:
         project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
-    projects.down(call.store, project, timeout=call["timeout"], say=lambda text: _say(call, text))
+    projects.down(call.store, project, timeout=call["timeout"], volumes=call["volumes"], say=partial(_say, call))
     return 0
 
 
@@ -91,13 +91,16 @@ def _start(call: Call, made: Up) -> socket | None:
 
 
 def _remove(call: Call, made: Up) -> None:
-    from limpet.containers import stop
+    from limpet.containers import stop, volumes
 
     try:
         stop.remove(call.store, made.container, force=True, volumes=True)
     except NotFound:
         return  # a `down` was faster
     _say(call, f"Container {made.container.name}: removed")
+    for name in made.volumes:
+        volumes.remove(call.store, name)
+        _say(call, f"Volume {name}: removed")
 
 
 def _remove_images(call: Call, project: Project) -> None:
@@ -192,8 +195,9 @@ COMMANDS = {
         options=(
             _PROJECT,
             Option("timeout", "t", kind="int", metavar="SECONDS", help="Seconds until it is killed (10)"),
+            Option("volumes", "v", help="What it kept, too: the volumes of its VOLUME paths"),
         ),
-        examples=("limpet down examples/hello",),
+        examples=("limpet down examples/hello", "limpet down --volumes examples/hello"),
         max_args=1,
         complete="file",
     ),

@@ -12,12 +12,13 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limpet.build.build import Asked, build
 from limpet.build.outputs.request import Wanted
-from limpet.compose import lock
+from limpet.compose import kept, lock
 from limpet.containers import create, listing, start, state, stop, watch
+from limpet.containers import volumes as volume_rows
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.images import catalog, names
@@ -86,11 +87,15 @@ def load(directory: str, name: str = "") -> Project:
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What `up` came to. `running`: the container runs already. `fresh`: before there was no image of the project."""
+    """What `up` came to. `running`: the container runs already. `fresh`: before there was no image of the project.
+
+    `volumes` are the names of those that were not here before.
+    """
 
     container: Container
     running: bool
     fresh: bool
+    volumes: tuple[str, ...] = ()
 
 
 def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[str], None], report: Report) -> Up:
@@ -118,13 +123,19 @@ def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[
         if old.options.labels.get(f"{_LABEL}config-hash") == wanted and old.name == project.container:
             say(f"Container {old.name}: {'running' if running else 'exists'}")
             return Up(old, running, fresh)
+        if running:
+            remark = stop.stop(store, old)
+            if remark:
+                say(f"Container {old.name}: {remark}")
         say(f"Container {old.name}: recreated, its image changed")
         stop.remove(store, old, force=True, volumes=True)
     if ours:  # by now its port is free, or somebody else's
         _check_ports(_ports_of(image.config))
+    mounted, fresh_volumes = kept.make(store, project.name, project.labels, list(_inner(image).get("Volumes") or ()))
     options = Options(
         name=project.container,
         image=project.image,
+        volumes=mounted,
         labels={
             **project.labels,
             f"{_LABEL}container-number": "1",
@@ -134,7 +145,7 @@ def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[
     )
     container = create.create(store, image, options)
     say(f"Container {container.name}: created")
-    return Up(container, False, fresh)
+    return Up(container, False, fresh, tuple(fresh_volumes))
 
 
 def launch(store: Store, container: Container) -> int | None:
@@ -151,18 +162,32 @@ def launch(store: Store, container: Container) -> int | None:
     return code
 
 
-def down(store: Store, project: Project, *, timeout: int | None = None, say: Callable[[str], None]) -> None:
-    """Removes containers and images. Raises NotFound if there is nothing.
+def down(
+    store: Store,
+    project: Project,
+    *,
+    timeout: int | None = None,
+    volumes: bool = False,
+    say: Callable[[str], None],
+) -> None:
+    """Removes containers and images; with `volumes` what they kept, too. Raises NotFound if there is nothing.
 
     A base that only `up` brought in goes with the last image that stands on it (`images.collect`).
     """
     there = bool(containers(store, project) or _images(store, project))
     with lock.held(store, project.name, say) as waited:
-        _down(store, project, timeout=timeout, say=say, there=there or waited)
+        gone = _down(store, project, timeout=timeout, say=say)
+        for volume in kept.of(store, project.labels):
+            if volumes:
+                volume_rows.remove(store, volume.name)
+                gone = True
+            say(f"Volume {volume.name}: {'removed' if volumes else 'kept, --volumes removes it'}")
+        if not (gone or there or waited):  # another `down` may have taken it while we waited
+            raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
 
 
-def _down(store: Store, project: Project, *, timeout: int | None, say: Callable[[str], None], there: bool) -> None:
-    """`there`: something was, when it was asked for: another `down` may have taken it while we waited."""
+def _down(store: Store, project: Project, *, timeout: int | None, say: Callable[[str], None]) -> bool:
+    """Whether there was anything."""
     found = containers(store, project)
     for container in found:
         remark = stop.stop(store, container, timeout=timeout)
@@ -170,8 +195,7 @@ def _down(store: Store, project: Project, *, timeout: int | None, say: Callable[
             say(f"Container {container.name}: {remark}")
         stop.remove(store, container, force=True, volumes=True)
         say(f"Container {container.name}: removed")
-    if not remove_images(store, project, say=say) and not found and not there:
-        raise NotFound(f"nothing of project {project.name} is here", "`limpet up` makes it", exit_code=1)
+    return remove_images(store, project, say=say) or bool(found)
 
 
 def remove_images(store: Store, project: Project, *, say: Callable[[str], None]) -> bool:
@@ -191,6 +215,7 @@ def find(store: Store, name: str) -> Project:
     """A project by its name: its directory may be gone. Raises NotFound, Conflict if two have the name."""
     labels = [container.options.labels for container in state.all_containers(store)]
     labels += [_labels(image) for image in catalog.all_images(store)]
+    labels += [volume.labels for volume in volume_rows.all_volumes(store)]
     places = {each.get(f"{_LABEL}project.working_dir", "") for each in labels if each.get(f"{_LABEL}project") == name}
     if not places:
         raise NotFound(f"nothing of project {name} is here", "`limpet up` makes it", exit_code=1)
@@ -312,7 +337,11 @@ def _images(store: Store, project: Project) -> list[Image]:
 
 
 def _labels(image: Image) -> dict[str, str]:
-    return (image.config.get("config") or {}).get("Labels") or {}
+    return _inner(image).get("Labels") or {}
+
+
+def _inner(image: Image) -> dict[str, Any]:
+    return image.config.get("config") or {}
 
 
 def _implicit(store: Store) -> set[str]:
