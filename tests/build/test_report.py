@@ -25,7 +25,9 @@ EVENTS = st.one_of(
         TEXTS,
         st.integers(0, 9),
         st.tuples(
-            st.builds(report.Step, st.integers(1, 9), TEXTS, TEXTS, TEXTS, st.just(1), st.just(1), st.just((1, 2)))
+            st.builds(
+                report.Step, st.integers(1, 9), TEXTS, TEXTS, TEXTS, st.just(1), st.just(1), st.just(1), st.just((1, 2))
+            )
         ),
     ),
 )

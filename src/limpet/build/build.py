@@ -132,7 +132,7 @@ def build(
                 raise Invalid(message, "# check=error=true makes it an error")
             if check_ports is not None:
                 check_ports(tuple(made.target.config.get("ExposedPorts") or ()))
-            shown = tuple(steps(made).values())
+            shown = tuple(steps(made, {each.line: each.end_line for each in read.file.instructions}).values())
             planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
             report.emit(planned)
             caches = Caches(store, caching, epoch, no_cache=no_cache, platform=names[0], report=report)

@@ -25,6 +25,8 @@ from limpet.build.language.lines import printable
 from limpet.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from limpet.build.plan import Plan
 
 RAN, CACHED, EMPTY, FAILED, CANCELLED = "ran", "cached", "empty", "failed", "cancelled"
@@ -34,7 +36,8 @@ RAN, CACHED, EMPTY, FAILED, CANCELLED = "ran", "cached", "empty", "failed", "can
 class Step(NamedTuple):
     """A step that is shown: one that makes a layer. `number` counts from 1 over all stages of the plan.
 
-    `text` is the instruction's first line, harmless on a terminal; `line` and `column` its place in the Dockerfile.
+    `text` is the instruction's first line, harmless on a terminal; `line` and `column` its place in the Dockerfile,
+    `end_line` the last one of it.
     `inputs` are the numbers of the steps that it stands on, the one before it and those of stages that it takes from.
     """
 
@@ -44,6 +47,7 @@ class Step(NamedTuple):
     text: str
     line: int
     column: int
+    end_line: int = 0
     inputs: tuple[int, ...] = ()
 
 
@@ -166,11 +170,13 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def steps(made: Plan) -> dict[tuple[int, int], Step]:
+def steps(made: Plan, ends: Mapping[int, int] | None = None) -> dict[tuple[int, int], Step]:
     """The steps that are shown, in order: (stage's number, place in its steps) → step.
 
-    Those of which the only trace is the config have nothing to tell.
+    Those of which the only trace is the config have nothing to tell. `ends`: where an instruction begins → its last
+    line.
     """
+    ends = ends or {}
     found: dict[tuple[int, int], Step] = {}
     last: dict[int, int] = {}  # a stage's number → its last step, that of the stage below if it has none
     number = 0
@@ -188,7 +194,9 @@ def steps(made: Plan) -> dict[tuple[int, int], Step]:
             text = printable(at.text.partition("\n")[0])
             title = stage.title if len(made.stages) > 1 else ""
             kind = {plan.Copy: "copy", plan.Run: "run"}.get(type(step), "workdir")
-            found[stage.number, place] = Step(number, title, kind, text, at.line, at.column, tuple(sorted(inputs)))
+            found[stage.number, place] = Step(
+                number, title, kind, text, at.line, at.column, ends.get(at.line, at.line), tuple(sorted(inputs))
+            )
             before = number
         last[stage.number] = before
     return found

@@ -15,6 +15,7 @@ from limpet.errors import Exit, Invalid
 if TYPE_CHECKING:
     from limpet.build.build import Asked
     from limpet.build.reproducible.twice import Second
+    from limpet.build.stepmounts import Given
     from limpet.cli.table import Call
 
 
@@ -25,7 +26,7 @@ def build(call: Call) -> int:
     from limpet.build.caching import specs
     from limpet.build.sources import named
     from limpet.cli.build_given import given
-    from limpet.cli.build_progress import Lines
+    from limpet.cli.building.choice import Shown, mode
 
     asked = builds.Asked(
         directory=call.arguments[0],
@@ -43,22 +44,23 @@ def build(call: Call) -> int:
         from limpet.build import debugshell
 
         debugshell.check_terminal()
-    quiet = call["quiet"]
+    things = given(call["secret"], call["ssh"], debug=call["debug-shell"], limits=asked.conditions.limits)
+    if call["print"]:
+        return _print(call, asked, things)
     wanted = build_outputs.wanted(call)
-    with progress(quiet=quiet) as shown:
-        if call["print"]:
-            from limpet.build import graph, plan
+    second = None
+    if call["check-reproducible"]:
+        if "," in asked.platform:
+            raise Invalid("--check-reproducible takes one --platform at a time", "the others come after it")
+        from limpet.build.reproducible.twice import Second
 
-            made = builds.make_plan(call.store, asked, given=given(call["secret"], call["ssh"]), progress=shown)
-            print(plan.to_json(made) if call["print"] == "plan" else graph.to_svg(made))
-            return 0
-        second = None
-        if call["check-reproducible"]:
-            if "," in asked.platform:
-                raise Invalid("--check-reproducible takes one --platform at a time", "the others come after it")
-            from limpet.build.reproducible.twice import Second
-
-            second = Second()
+        second = Second()
+    kind = "quiet" if call["quiet"] else call["progress"]
+    if call["debug-shell"] and kind in ("", "auto", "tty"):
+        kind = "plain"  # the terminal will be the shell's
+    shown = mode(kind)
+    explained: list[str] = []
+    with Shown(call.store, shown, secrets=things.secrets.values(), profile=call["profile"], after=explained) as report:
         done = builds.build(
             call.store,
             asked,
@@ -66,11 +68,11 @@ def build(call: Call) -> int:
             labels=dict(text.partition("=")[::2] for text in call["label"]),
             no_cache=call["no-cache"],
             caching=specs.caching(call["cache-from"], call["cache-to"], call["no-cache-filter"]),
-            given=given(call["secret"], call["ssh"], debug=call["debug-shell"], limits=asked.conditions.limits),
-            explain=(lambda line: print(line, file=sys.stderr)) if call["explain"] else None,
+            given=things,
+            explain=explained.append if call["explain"] else None,
             second=second,
             runner=runner,
-            report=Lines(shown, quiet=quiet),
+            report=report,
         )
     build_outputs.written(call, done)
     if wanted.is_image and not wanted.takes_standard_output:
@@ -86,6 +88,16 @@ def _compared(call: Call, second: Second) -> int:
     for line in report.lines(second):
         print(line, file=sys.stderr)
     return 0 if second.ok else 1
+
+
+def _print(call: Call, asked: Asked, things: Given) -> int:
+    from limpet.build import build as builds
+    from limpet.build import graph, plan
+
+    with progress(quiet=call["quiet"]) as shown:
+        made = builds.make_plan(call.store, asked, given=things, progress=shown)
+    print(plan.to_json(made) if call["print"] == "plan" else graph.to_svg(made))
+    return 0
 
 
 def _check(call: Call, asked: Asked) -> int:
@@ -174,7 +186,21 @@ COMMANDS = {
                 metavar="plan|graph",
                 help="Print the plan: JSON, SVG",
             ),
-            Option("quiet", "q", help="Print only the image's id"),
+            Option(
+                "profile",
+                kind="list",
+                metavar="FILE.svg|FILE.json",
+                help="Write where the time went: a picture, trace events",
+            ),
+            Option(
+                "progress",
+                kind="string",
+                default="",
+                choices=("auto", "plain", "tty", "quiet", "rawjson"),
+                metavar="KIND",
+                help="How the build shows itself: auto, plain, tty, quiet, rawjson (BUILDKIT_PROGRESS)",
+            ),
+            Option("quiet", "q", help="Print only the image's id (--progress=quiet)"),
             Option("secret", kind="list", metavar="id=NAME,src=FILE", help="A secret for RUN --mount=type=secret"),
             Option("ssh", kind="list", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh"),
             Option("target", kind="string", default="", metavar="STAGE", help="Stage to build, instead of the last"),
@@ -187,6 +213,7 @@ COMMANDS = {
             "tar c . | limpet build -t web -",
             "limpet build --build-context lib=../lib --build-context alpine=docker-image://alpine:3.20 .",
             "limpet build --network none --memory 2g --cpus 1.5 .",
+            "limpet build --progress=plain --profile build.svg -t web .",
             "limpet build --check-reproducible -t web .",
             "limpet build --explain -t web .",
             "limpet build --debug-shell .",

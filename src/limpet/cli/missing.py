@@ -54,7 +54,6 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ),
         ("isolation", "it is for Windows"),
         ("disable-content-trust", "there is no content trust to disable: leave it out"),
-        ("progress", _LATER),
         ("compress", "there is nothing to compress: leave it out"),
     ),
     "pull": (("disable-content-trust", _LATER),),

@@ -8,8 +8,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-from limpet.cli.build_progress import Lines
-from limpet.cli.progress import progress
+from limpet.cli.building.choice import Shown, mode
 from limpet.cli.table import Command, Option
 from limpet.compose import lock
 from limpet.compose import project as projects
@@ -46,8 +45,7 @@ def up(call: Call) -> int:
 
 
 def _make(call: Call, project: Project) -> Up:
-    with progress(quiet=call["quiet"]) as shown:
-        report = Lines(shown, quiet=call["quiet"])
+    with Shown(call.store, mode("quiet" if call["quiet"] else call["progress"])) as report:
         return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(_say, call), report=report)
 
 
@@ -174,6 +172,14 @@ COMMANDS = {
             Option("detach", "d", help="Leave it running, print the address that answers"),
             Option("no-cache", help="Run every build step again"),
             _PROJECT,
+            Option(
+                "progress",
+                kind="string",
+                default="",
+                choices=("auto", "plain", "tty", "quiet", "rawjson"),
+                metavar="KIND",
+                help="How the build shows itself, as in `limpet build`",
+            ),
             Option("quiet", "q", help="Print only the address"),
             Option(
                 "wait-timeout",
