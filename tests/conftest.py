@@ -86,6 +86,11 @@ class _Runner:
         return result
 
 
+def runner(root: Path) -> Any:
+    """A command line with a store at `root`, for who does not want one of each test's own."""
+    return _Runner(root)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"), str(tmp_path / "run"))

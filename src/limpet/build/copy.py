@@ -77,8 +77,8 @@ class Copying:
         self._root = driver(store).mount(layers)
         self.described: list[tuple[str, str]] = []
         self._owner = (0, 0)
-        # --chmod counts for the directories that are made, too, as in BuildKit.
-        self._mode = modes.changed(0o755, step.chmod, is_directory=True) if step.chmod else 0o755
+        # --chmod counts for the directories that are made, too, if it is a number: as in BuildKit.
+        self._mode = int(step.chmod, 8) if step.chmod[:1].isdigit() else 0o755
         self._items: list[tuple[Entry, Source]] = []
         try:
             self._collect(step, tree)

@@ -1,0 +1,2 @@
+#!/bin/sh
+mkdir .git; echo x >.git/config
