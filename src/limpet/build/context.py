@@ -147,28 +147,28 @@ class Tree:
         return _hard_links(found)
 
     def content(self, entry: Entry) -> str:
-        """SHA-256 (hex) of a file."""
+        """SHA-256 (hex) of a file. Raises Invalid if it was changed since it was listed."""
         if not entry.path:
             return hashlib.sha256().hexdigest()
         if self._digests is not None and (known := self._digests.get(entry.path, entry.stamp)):
             return known
-        with os.fdopen(self.open(entry.path), "rb", buffering=0) as file:
+        with os.fdopen(self._reopen(entry), "rb", buffering=0) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
+            _unchanged(entry, os.fstat(file.fileno()))
         if self._digests is not None and entry.stamp:
             self._digests.put(entry.path, entry.stamp, max(entry.stamp[:2]), found)
         return found
 
     def write(self, tar: TarWriter, entry: Entry, mtime_ns: int) -> None:
-        """A regular file. Raises Invalid if it became shorter meanwhile."""
+        """A regular file. Raises Invalid if it is not what was listed, and what the digest is of, any more."""
         if not entry.path:
             tar.file(entry.target.strip("/"), b"", stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns)
             return
-        fd = self.open(entry.path)
+        fd = self._reopen(entry)
         try:
             xattrs = self.xattrs(entry)
             tar.copy(entry.target.strip("/"), fd, stat.S_IMODE(entry.mode), entry.uid, entry.gid, mtime_ns, xattrs)
-            if os.fstat(fd).st_mtime_ns != entry.seen:
-                raise Invalid(f"{entry.path} was changed while it was read", "build again when nobody writes there")
+            _unchanged(entry, os.fstat(fd))
         finally:
             os.close(fd)
 
@@ -182,6 +182,12 @@ class Tree:
             return tuple(read_xattrs(f"/proc/self/fd/{fd}", follow=True))
         finally:
             os.close(fd)
+
+    def _reopen(self, entry: Entry) -> int:
+        try:
+            return self.open(entry.path)
+        except NotFound:
+            raise _changed(entry.path, "removed") from None
 
     def _counts(self, path: str) -> bool:
         """Whether a path is not ignored, or is a directory with something in it that is not."""
@@ -246,7 +252,10 @@ class Tree:
         """The files below a directory. One that only leads to others is there if they are."""
         if depth > _MAX_DEPTH:
             raise Invalid(f"{top[:100]}…: directories more than {_MAX_DEPTH} deep")
-        fd = self._openat(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = self._openat(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except NotFound:
+            raise _changed(top, "removed") from None
         try:
             for name in sorted(os.listdir(fd), key=os.fsencode):
                 path, within = f"{top}/{name}" if top else name, f"{relative}/{name}" if relative else name
@@ -260,7 +269,10 @@ class Tree:
                     and (included or (include is not None and include.patterns[0].reaches(within)))
                 ):
                     continue
-                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                try:
+                    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    raise _changed(path, "removed") from None
                 is_directory = stat.S_ISDIR(info.st_mode)
                 if not keep and not is_directory:
                     continue
@@ -287,7 +299,10 @@ class Tree:
             # For now `same_as` says which file it is; `_hard_links` makes the first target of it.
             same = f"{info.st_dev}:{info.st_ino}" if info.st_nlink > 1 else ""
         elif kind == stat.S_IFLNK:
-            link = os.readlink(name, dir_fd=directory)
+            try:
+                link = os.readlink(name, dir_fd=directory)
+            except OSError:
+                raise _changed(path, "changed") from None
         elif kind == stat.S_IFSOCK:
             return Entry("", target, stat.S_IFREG | stat.S_IMODE(info.st_mode))  # as Docker: an empty file
         elif kind != stat.S_IFDIR:
@@ -296,8 +311,8 @@ class Tree:
                 raise Invalid(f"{path}: neither a file, a directory nor a link", hint)
             device = info.st_rdev
         if not self._owners:
-            stamp = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_dev)
-            return Entry(path, target, info.st_mode, size, link, same_as=same, seen=info.st_mtime_ns, stamp=stamp)
+            seen = info.st_mtime_ns
+            return Entry(path, target, info.st_mode, size, link, same_as=same, seen=seen, stamp=_stamp(info))
         uid, gid, mtime_ns = info.st_uid, info.st_gid, info.st_mtime_ns
         return Entry(path, target, info.st_mode, size, link, uid, gid, mtime_ns, device, same, seen=mtime_ns)
 
@@ -362,6 +377,22 @@ def context(directory: str, ignored: Ignore | None = None, digests: Digests | No
     except OSError as e:
         raise NotFound(f"{directory}: {(e.strerror or '').lower()}", "the build context is a directory") from e
     return Tree(fd, f"the context {title or path}", ignored=ignored, digests=digests)
+
+
+def _stamp(info: os.stat_result) -> tuple[int, ...]:
+    """The time of change is among it, which no program can set."""
+    return (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_dev)
+
+
+def _unchanged(entry: Entry, info: os.stat_result) -> None:
+    """Raises Invalid if what was read is not what was listed."""
+    if _stamp(info) != entry.stamp if entry.stamp else info.st_mtime_ns != entry.seen:
+        raise _changed(entry.path, "changed")
+
+
+def _changed(path: str, what: str) -> Invalid:
+    hint = "build again when nobody writes there, or leave it out with .dockerignore"
+    return Invalid(f"{path} was {what} while it was read", hint)
 
 
 def has_wildcard(path: str) -> bool:

@@ -20,6 +20,7 @@ from limpet.build.context import Entry, escaped
 from limpet.build.place import Place, look, owner, resolve
 from limpet.errors import Invalid
 from limpet.layers.driver import driver
+from limpet.layers.limits import from_environment
 from limpet.layers.rootfs_tar import TarWriter
 
 if TYPE_CHECKING:
@@ -163,6 +164,10 @@ class Copying:
             parents=step.parents,
         )
         self._items += [(self._finished(step, entry), tree) for entry in entries]
+        most = from_environment().max_entries
+        if len(self._items) > most:  # before all of them are read
+            hint = "name less, or ignore some; LIMPET_MAX_LAYER_ENTRIES sets the limit"
+            raise Invalid(f"{len(self._items)} files are more than a layer may have: {most}", hint)
         for file in step.files:
             goal = posixpath.join(target, file.name) if is_directory else target
             data = file.content.encode(errors="surrogateescape")

@@ -61,7 +61,9 @@ def execute(
     runners = Runners(runner)
     try:
         inspector, named = inspector or Inspector(), named or _none
-        job = Job(store, made, context, epoch, cache, given, to, numbers, inspector, runners, named)
+        job = Job(
+            store, made, context, epoch, cache, given, to, numbers, inspector, runners, named, stages.bases(store, made)
+        )
         with keeping(store):
             for stage in made.stages:
                 stages.run(job, stage)

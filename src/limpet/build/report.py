@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from limpet.build.plan import Plan
 
+_LONGEST = 2000
+"""Characters of an instruction that are shown."""
+
 RAN, CACHED, EMPTY, FAILED, CANCELLED = "ran", "cached", "empty", "failed", "cancelled"
 """How a step ends. EMPTY: what it would make is there already. CANCELLED: another one failed, or Ctrl-C."""
 
@@ -191,7 +194,7 @@ def steps(made: Plan, ends: Mapping[int, int] | None = None) -> dict[tuple[int, 
                 origins = [each.origin for each in step.mounts]
             inputs = {before, *(last.get(origin.stage, 0) for origin in origins if origin.kind == "stage")} - {0}
             at = step.place
-            text = printable(at.text.partition("\n")[0])
+            text = printable(at.text.partition("\n")[0][:_LONGEST])
             title = stage.title if len(made.stages) > 1 else ""
             kind = {plan.Copy: "copy", plan.Run: "run"}.get(type(step), "workdir")
             found[stage.number, place] = Step(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from limpet.build.caching.steps import StepCache
     from limpet.build.context import Tree
@@ -34,6 +34,7 @@ class Job:
     """`epoch` in Unix seconds. `numbers`: of the steps that are shown, by the stage's number and the step's place.
 
     `states`: of the stages that have begun, by their number. `named` opens a named context, by its canonical name.
+    `bases`: of the images that stages stand on, the config and the layers by the image's id.
     """
 
     store: Store
@@ -47,6 +48,7 @@ class Job:
     inspector: Inspector
     runners: Runners
     named: Callable[[str], Tree]
+    bases: Mapping[str, tuple[dict[str, Any], Sequence[str]]]
     states: dict[int, State] = field(default_factory=dict)
 
 

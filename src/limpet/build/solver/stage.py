@@ -18,11 +18,12 @@ from limpet.images import catalog
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from limpet.build.plan import Copy, Directory, Run, Stage, Step
+    from limpet.build.plan import Copy, Directory, Plan, Run, Stage, Step
     from limpet.build.solver.job import Job
     from limpet.build.stepmounts import Bound
+    from limpet.store.store import Store
 
 _HISTORY = "limpet.build.v1"
 
@@ -38,6 +39,13 @@ def run(job: Job, stage: Stage) -> None:
             raise type(e)(message, e.hint, exit_code=e.exit_code) from e
 
 
+def bases(store: Store, made: Plan) -> dict[str, tuple[dict[str, Any], Sequence[str]]]:
+    """What `Job.bases` is. Looked up before the first step: who removes an image meanwhile takes its name only, as its
+    layers have to wait for the lease."""
+    ids = {stage.base.id for stage in made.stages if stage.base.kind == "image"}
+    return {image_id: (catalog.find(store, image_id).config, catalog.layers(store, image_id)) for image_id in ids}
+
+
 def _begin(job: Job, stage: Stage) -> State:
     base = stage.base
     if base.kind == "stage":
@@ -45,10 +53,8 @@ def _begin(job: Job, stage: Stage) -> State:
         return State(list(before.layers), before.key, before.document, list(before.history))
     if base.kind == "scratch":
         return State([], keys.key("scratch", str(job.epoch)), {})
-    image = catalog.find(job.store, base.id)
-    layers = catalog.layers(job.store, image.id)
-    history = list(image.config.get("history") or [])
-    return State(layers, keys.key(image.id, str(job.epoch)), image.config, history)
+    config, layers = job.bases[base.id]
+    return State(list(layers), keys.key(base.id, str(job.epoch)), config, list(config.get("history") or []))
 
 
 def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None:
