@@ -12,7 +12,6 @@ from limpet.build.language.lines import Word
 from limpet.build.sources import reference
 from limpet.build.sources.reference import remote_kind
 from limpet.errors import Invalid
-from limpet.registry import redact
 
 if TYPE_CHECKING:
     from limpet.build.language import instructions as kinds
@@ -83,7 +82,7 @@ def _remote(each: kinds.Copy, word: Word, kind: str, text: str, checksum: str) -
     try:
         found = reference.with_checksum(reference.repository(text), checksum)
     except Invalid as e:
-        raise error(each.source, redact.clean(e.message), e.hint, at=word) from None
+        raise error(each.source, without_login(e.message), e.hint, at=word) from None
     if each.keep_git is not None and found.keep_git is not None and each.keep_git != found.keep_git:
         raise error(each.source, "inconsistent keep-git-dir configuration", "say it once", at=word)
     keep = found.keep_git if each.keep_git is None else each.keep_git

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from limpet.build import secrecy
 from limpet.build.stageplan import SCRIPTS
 from limpet.build.stubs import Stubs
 from limpet.containers.hostfiles import ENGINE_FILES
@@ -60,6 +61,9 @@ def run_step(
             debugshell.open_shell(store, directory, document, layers, step, ready, outcome.code)
         _check(outcome)
         stubs.remove(f"{directory}/upper")
+        for name, path in secrecy.left(f"{directory}/upper", ready.secrets) if ready.secrets else ():
+            text = f"the secret {name} is in the image now, in {path}: whoever has the image can read it"
+            ready.say(f"{text}; remove the file in the same RUN", warning=True)
         home = driver(store)
         with home.ingest() as ingest:
             leave_out = [*ENGINE_FILES, *(target.strip("/") for target in ready.targets)]

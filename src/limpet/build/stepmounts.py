@@ -70,14 +70,14 @@ class StepMounts:
     """`with StepMounts(…) as ready:` all is in place; `ready.binds`, `tmpfs` and `env` are for the container."""
 
     def __init__(
-        self, store: Store, step: Run, bound: Mapping[int, Bound], given: Given, say: Callable[[str], None]
+        self, store: Store, step: Run, bound: Mapping[int, Bound], given: Given, say: Callable[..., None]
     ) -> None:
         """`bound`: of the mounts with an origin, by their place in `step.mounts`."""
         self._store = store
         self._step = step
         self._bound = bound
         self._given = given
-        self._say = say
+        self.say = say
         self._stack = ExitStack()
         self._directory = ""
         self._number = 0
@@ -86,6 +86,7 @@ class StepMounts:
         self.tmpfs: list[str] = []
         self.env: dict[str, str] = {}
         self.targets: list[str] = []
+        self.secrets: dict[str, bytes] = {}
         self.devices: list[str] = []
         self.limits = given.limits
 
@@ -108,7 +109,7 @@ class StepMounts:
     def _give_devices(self) -> None:
         from limpet.build import devices
 
-        found = devices.edits(self._step.devices, self._say)
+        found = devices.edits(self._step.devices, self.say)
         self.devices = found.nodes
         self.env.update(found.env)
         for source, target, read_only in found.mounts:
@@ -129,7 +130,7 @@ class StepMounts:
         elif mount.type == "cache":
             origin = self._inside(self._tree(bound, writable=False), mount) if bound is not None else ""
             own = replace(mount, id=self._given.caches + mount.id)
-            path = self._stack.enter_context(CacheMount(self._store, own, origin, self._say))
+            path = self._stack.enter_context(CacheMount(self._store, own, origin, self.say))
             self._bind(path, mount.target, read_only=mount.read_only)
         elif mount.type == "secret":
             self._secret(mount)
@@ -197,7 +198,7 @@ class StepMounts:
                     f"secret {name}: not found", f"give it with --secret id={name},src=FILE (or env=VARIABLE)"
                 )
             return
-        data = self._given.secrets[name]
+        data = self.secrets[name] = self._given.secrets[name]
         if mount.env is not None:
             self.env[mount.env or name] = data.decode("utf-8", "surrogateescape")
             if not mount.target:

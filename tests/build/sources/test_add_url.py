@@ -180,7 +180,8 @@ def test_limits(build: Any, web: Web) -> None:
 def test_what_was_fetched_is_listed_and_removed(build: Any, web: Web) -> None:
     url = web.put("/file", TEXT)
     build("FROM scratch", f"ADD {url} /")
-    assert url in build.limpet("cache", "ls", "-q").stdout
+    assert url in build.limpet("cache", "ls", "--format", "{{.Name}}").stdout
     build.limpet("cache", "rm", url)
+    assert url not in build.limpet("cache", "ls", "--format", "{{.Name}}").stdout.split("\n")
     build("FROM scratch", f"ADD {url} /")
     assert web.statuses() == [200, 200]
