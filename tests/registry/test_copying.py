@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -303,6 +306,53 @@ def test_the_source_breaks_in_the_middle(fake: server.Scripted, right: server.Re
     done = _copy(f"{fake.domain}/app:1", f"{right.domain}/from-broken:1")
     assert done.digest == image.digest
     assert len(broken) == 3
+
+
+def test_a_copy_that_was_killed_goes_on(limpet: Any, fake: server.Scripted, right: server.Registry) -> None:
+    """What has arrived is not sent again; the tag is there only when all of it is."""
+    image = server.make_image(TARS)
+    fake.add(image, "1")
+    layers = [server.digest_of(layer) for layer in image.layers]
+    held = threading.Event()
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> bool:
+        if not handler.path.endswith(layers[-1]):
+            return False
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(image.layers[-1])))
+        handler.end_headers()
+        handler.wfile.write(image.layers[-1][:100_000])
+        handler.wfile.flush()
+        held.set()
+        handler.rfile.read(1)  # until the client is gone
+        handler.close_connection = True
+        return True
+
+    def arrived() -> bool:
+        there = Registry(right.domain)
+        return all(there.has_blob("killed-copy", digest) is not None for digest in layers[:-1])
+
+    fake.answer = answer
+    words = (f"{fake.domain}/app:1", f"{right.domain}/killed-copy:1")
+    process = subprocess.Popen([*limpet.command, "registry", "copy", "-q", *words], env=limpet.environment)
+    try:
+        assert held.wait(30)
+        deadline = time.monotonic() + 30
+        while not arrived():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(NotFound):
+        Registry(right.domain).manifest("killed-copy", "1")
+    fake.answer = lambda handler: False
+    fake.requests.clear()
+    limpet("registry", "copy", *words)
+    asked = {path.rpartition("/")[2] for path, _ in fake.requests if "/blobs/" in path}
+    assert layers[-1] in asked
+    assert asked <= {layers[-1], image.id}
+    assert Registry(right.domain).manifest("killed-copy", "1")[0] == image.manifest
 
 
 def test_other_bytes_do_not_arrive(fake: server.Scripted, right: server.Registry) -> None:

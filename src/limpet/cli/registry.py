@@ -178,7 +178,7 @@ COMMANDS: dict[str, Command] = {
             RATE,
             _PLATFORM,
             Option("quiet", "q", help="Only the name, when it is there"),
-            Option("referrers", help="Signatures, SBOMs and all else that refers to it, too"),
+            Option("referrers", help="Signatures, SBOMs and all else that refers to it, too; also under cosign's tags"),
         ],
         examples=(
             "limpet registry copy debian:12 localhost:5000/debian:12",

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PARALLEL = 3
 _MAX_NESTING = 4
 
+COSIGN = (".sig", ".att", ".sbom")
+"""Ends of the tags of signatures, attestations and SBOMs."""
+
 
 @dataclass(frozen=True)
 class Copied:
@@ -90,6 +93,7 @@ class Copier:
         self.repository = repository
         self.with_referrers = False
         self.count = _Count()
+        self._attached: set[str] = set()
         self._progress = progress or Progress()
 
     def document(self, data: bytes, parsed: Manifest | Index, digest: str, tag: str = "", depth: int = 0) -> None:
@@ -115,14 +119,31 @@ class Copier:
         self.document(data, manifests.parse(data, media_type or entry.media_type), entry.digest, "", depth + 1)
 
     def _referrers(self, digest: str, depth: int) -> None:
+        self._tagged(digest, depth)
         for entry in content.referrers(self.source, self.source_repository, digest):
             if entry.digest in self.count.manifests:
                 continue
+            self._attached.add(entry.digest)
             try:
                 self._entry(entry, depth)
             except NotFound as e:
                 self._progress.note(f"{digests.short(entry.digest)}: listed as a referrer, but not there: {e.message}")
                 continue
+            self.count.referrers += 1
+
+    def _tagged(self, digest: str, depth: int) -> None:
+        """What cosign keeps beside an image under a tag made of its digest (cosign, "Signature Spec", "Tag-based
+        discovery"): it has no subject, so no list of referrers names it. Those of signatures are not looked for."""
+        if digest in self._attached:
+            return
+        for suffix in COSIGN:
+            tag = f"{digest.replace(':', '-', 1)}{suffix}"
+            try:
+                data, media_type, attached = self.source.manifest(self.source_repository, tag)
+            except NotFound:
+                continue
+            self._attached.add(attached)
+            self.document(data, manifests.parse(data, media_type), attached, tag, depth + 1)
             self.count.referrers += 1
 
     def _blobs(self, manifest: Manifest) -> None:
