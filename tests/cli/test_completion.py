@@ -20,7 +20,7 @@ def words(limpet: Any, *typed: str) -> list[str]:
         (["ru"], ["run"]),
         (["image", "p"], ["prune", "pull", "push"]),
         (["run", "--rm", "--inter"], ["--interactive"]),
-        (["run", "--network", ""], ["host", "none"]),
+        (["run", "--isolate", ""], ["default", "light", "none", "strict"]),
         (["run", "--restart", "on"], ["on-failure"]),
         (
             ["run", "--restart="],

@@ -26,10 +26,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("limpet.cli.completion", "Print a completion script for bash, zsh or fish"),
     "container inspect": ("limpet.cli.inspect", "Show all that is known about containers"),
     "container prune": ("limpet.cli.containers", "Remove all stopped containers"),
+    "copy": ("limpet.cli.snapshots", "Make a copy of a container"),
     "cp": ("limpet.cli.files", "Copy files between a container and the host"),
     "create": ("limpet.cli.run", "Create a new container"),
     "diff": ("limpet.cli.files", "List what a container changed"),
     "events": ("limpet.cli.events", "Show what happens, as it happens"),
+    "export": ("limpet.cli.files", "Write a container's files as a tar"),
     "history": ("limpet.cli.images_local", "Show the history of an image"),
     "image inspect": ("limpet.cli.images_local", "Show all that is known about images"),
     "image prune": ("limpet.cli.images_local", "Remove unused images"),
@@ -57,11 +59,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "registry serve": ("limpet.cli.registry_serve", "Serve a registry of one's own"),
     "registry tags": ("limpet.cli.registry", "List the tags of a repository"),
     "rename": ("limpet.cli.containers", "Rename a container"),
+    "restore": ("limpet.cli.snapshots", "Put back what a container had written"),
     "restart": ("limpet.cli.containers", "Restart containers"),
     "rm": ("limpet.cli.containers", "Remove containers"),
     "rmi": ("limpet.cli.images_local", "Remove images"),
     "save": ("limpet.cli.images", "Save images to an archive"),
     "search": ("limpet.cli.search", "Search a registry for images"),
+    "snapshot": ("limpet.cli.snapshots", "Keep what a container wrote until now"),
+    "snapshots": ("limpet.cli.snapshots", "List the snapshots of a container"),
     "start": ("limpet.cli.run", "Start stopped containers"),
     "stats": ("limpet.cli.stats", "Show what containers use of the machine"),
     "stop": ("limpet.cli.containers", "Stop running containers"),
@@ -75,6 +80,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "update": ("limpet.cli.limits", "Change the limits of containers"),
     "version": ("limpet.cli.system", "Show the version"),
     "volume create": ("limpet.cli.volumes", "Create a volume"),
+    "volume export": ("limpet.cli.volumes", "Write a volume's files as a tar"),
+    "volume import": ("limpet.cli.volumes", "Unpack a tar into a volume"),
     "volume inspect": ("limpet.cli.volumes", "Show all that is known about volumes"),
     "volume ls": ("limpet.cli.volumes", "List volumes"),
     "volume prune": ("limpet.cli.volumes", "Remove unused volumes"),
@@ -84,8 +91,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _CONTAINER = (
-    "attach commit cp create diff exec kill logs pause port rename restart rm run start stats stop top unpause update"
-    " wait"
+    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause"
+    " update wait"
 ).split()
 _IMAGE = "build capture history import load pull push save tag".split()
 

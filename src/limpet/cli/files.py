@@ -1,10 +1,10 @@
-"""cp, diff, commit."""
+"""cp, export, diff, commit."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from limpet.cli import output
 from limpet.cli.table import Command, Option
@@ -13,6 +13,8 @@ from limpet.containers import copy as copying
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limpet.cli.table import Call
 
 
@@ -25,13 +27,10 @@ def cp(call: Call) -> int:
             unpack.unpack(sys.stdin.buffer, root, to_path)
         return 0
     if target == "-" and from_container:
-        if os.isatty(1):
-            raise Invalid("refusing to write a tar to the terminal", "send it to a file or a pipe", exit_code=1)
         with _root(call, from_container) as root:
             (path,) = copying.expand(root, from_path)[:1]
             name = os.path.basename(path.rstrip("/")) or "."
-            copying.pack(root, path, name, sys.stdout.buffer.write, follow=call["follow-link"])
-        sys.stdout.buffer.flush()
+            write_archive("", lambda out: copying.pack(root, path, name, out.write, follow=call["follow-link"]))
         return 0
     if not from_container and not to_container:
         raise Invalid(
@@ -48,6 +47,26 @@ def cp(call: Call) -> int:
     if not call["quiet"]:
         print(f"Successfully copied {output.size_decimal(size)} to {target if to_container else end}", file=sys.stderr)
     return 0
+
+
+def export(call: Call) -> int:
+    container = state.find(call.store, call.arguments[0])
+    with copyroot.container_root(call.store, container) as root:
+        write_archive(call["output"], lambda out: copying.pack(root, "/", ".", out.write, one_device=True))
+    return 0
+
+
+def write_archive(path: str, write: Callable[[BinaryIO], object]) -> None:
+    """To a file, which is whole or not there; to standard output for "". Raises Invalid, LimpetError."""
+    from limpet.images import save
+
+    if path:
+        save.to_file(path, write)
+        return
+    if os.isatty(1):
+        raise Invalid("refusing to write a tar to the terminal", "-o FILE, or send it to a pipe", exit_code=1)
+    write(sys.stdout.buffer)
+    sys.stdout.buffer.flush()
 
 
 def diff(call: Call) -> int:
@@ -121,6 +140,17 @@ COMMANDS = {
         min_args=2,
         max_args=2,
         complete="container:|file",
+    ),
+    "export": Command(
+        name="export",
+        handler=export,
+        usage="[OPTIONS] CONTAINER",
+        summary="Write a container's files as a tar, without what is mounted there",
+        options=(Option("output", "o", kind="string", default="", metavar="FILE", help="Write to a file"),),
+        examples=("limpet export web >web.tar", "limpet export web | limpet import - web:saved"),
+        min_args=1,
+        max_args=1,
+        complete="container",
     ),
     "diff": Command(
         name="diff",

@@ -89,10 +89,8 @@ _LATER_COMMAND = "limpet has no such command yet"
 
 _COMMANDS: Mapping[str, str] = {
     "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
-    "export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "network": "containers have the host's network, or with --network none one of their own with nothing in it",
     "buildx": "`limpet build` is the only one",
-    "container export": f"{_LATER_COMMAND}: `limpet cp NAME:/. -` writes a container's files as a tar",
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(

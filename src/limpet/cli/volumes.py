@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
     from limpet.cli.table import Call
+    from limpet.containers.copyroot import Root
     from limpet.containers.volumes import Volume
     from limpet.store.store import Store
 
@@ -66,6 +68,37 @@ def inspect(call: Call) -> int:
     else:
         print(jsontext.dumps(found, indent=4))
     return failed
+
+
+def export(call: Call) -> int:
+    from limpet.cli.files import write_archive
+    from limpet.containers import copy
+
+    with _root(call.store, call.arguments[0]) as root:
+        write_archive(call["output"], lambda out: copy.pack(root, "/", ".", out.write))
+    return 0
+
+
+def import_(call: Call) -> int:
+    from limpet.containers import unpack
+
+    name, path = [*call.arguments, "-"][:2]
+    if path == "-" and os.isatty(0):
+        raise Invalid("standard input is a terminal", f"limpet volume import {name} FILE, or pipe a tar into it")
+    try:
+        stream = sys.stdin.buffer if path == "-" else open(path, "rb")
+    except OSError as e:
+        raise NotFound(f"{path}: {e.strerror}", exit_code=1) from e
+    with stream, _root(call.store, name) as root:
+        unpack.unpack(stream, root, "/")
+    return 0
+
+
+def _root(store: Store, name: str) -> Root:
+    from limpet.containers import copyroot
+
+    volume = volumes.find(store, name)
+    return copyroot.directory_root(volumes.data_path(store, volume.name), f"volume {name}")
 
 
 def rm(call: Call) -> int:
@@ -162,6 +195,30 @@ COMMANDS = {
         ),
         examples=("limpet volume ls", "limpet volume ls -qf dangling=true"),
         max_args=0,
+    ),
+    "volume export": Command(
+        name="volume export",
+        handler=export,
+        usage="[OPTIONS] VOLUME",
+        summary="Write a volume's files as a tar",
+        options=(Option("output", "o", kind="string", default="", metavar="FILE", help="Write to a file"),),
+        examples=("limpet volume export data -o data.tar",),
+        min_args=1,
+        max_args=1,
+        complete="volume",
+    ),
+    "volume import": Command(
+        name="volume import",
+        handler=import_,
+        usage="VOLUME [FILE|-]",
+        summary="Unpack a tar into a volume; what is there and not in the tar stays",
+        examples=(
+            "limpet volume import data data.tar",
+            "ssh old limpet volume export data | limpet volume import data",
+        ),
+        min_args=1,
+        max_args=2,
+        complete="volume",
     ),
     "volume inspect": Command(
         name="volume inspect",

@@ -52,7 +52,7 @@ def commit(
     _merge_options(config, container)
     instructions.apply(config, change)
     layers = list(container.layers)
-    with store.lease(), _Frozen(store, container, wanted=pause):
+    with store.lease(), Frozen(store, container, wanted=pause):
         layer = write_layer(store, container, durable=True)
         if layer is not None:
             layers.append(layer)
@@ -124,8 +124,8 @@ def _merge_options(config: dict[str, Any], container: Container) -> None:
         config["Labels"] = {**(config.get("Labels") or {}), **options.labels}
 
 
-class _Frozen:
-    """`with _Frozen(…):` a running container stands still, so that its files belong together.
+class Frozen:
+    """`with Frozen(…):` a running container stands still, so that its files belong together.
 
     A watcher thaws it when this process dies: a container that hangs for ever is worse than a commit that failed.
     """

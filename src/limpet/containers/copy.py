@@ -62,8 +62,13 @@ def expand(root: Root, path: str) -> list[str]:
     return found
 
 
-def pack(root: Root, path: str, name: str, out: Callable[[bytes], object], *, follow: bool = False) -> None:
-    """Writes a tar of `path` in which it is called `name` ("." for the contents of a directory)."""
+def pack(
+    root: Root, path: str, name: str, out: Callable[[bytes], object], *, follow: bool = False, one_device: bool = False
+) -> None:
+    """Writes a tar of `path` in which it is called `name` ("." for the contents of a directory).
+
+    `one_device`: directories that are mounted there stay empty.
+    """
 
     def write(data: bytes) -> None:
         out(data)
@@ -74,8 +79,9 @@ def pack(root: Root, path: str, name: str, out: Callable[[bytes], object], *, fo
     except (FileNotFoundError, NotADirectoryError):
         raise _no_file(root, path) from None
     try:
-        skipped = root.foreign - {os.fstat(fd).st_dev}
-        _pack(tar, fd, os.fsencode(name), skipped)
+        device = os.fstat(fd).st_dev
+        skipped = root.foreign - {device}
+        _pack(tar, fd, os.fsencode(name), lambda other: other != device if one_device else other in skipped)
         tar.finish()
     except BrokenPipeError:
         raise  # nobody wants the rest
@@ -193,15 +199,15 @@ class _Level:
 
     __slots__ = ("fd", "identity", "name", "names")
 
-    def __init__(self, fd: int, name: bytes, skipped: frozenset[int]) -> None:
+    def __init__(self, fd: int, name: bytes, skipped: Callable[[int], bool]) -> None:
         info = os.fstat(fd)
         self.fd = fd
         self.name = name
         self.identity = (info.st_dev, info.st_ino)
-        self.names = [] if info.st_dev in skipped else sorted(os.listdir(f"/proc/self/fd/{fd}".encode()), reverse=True)
+        self.names = [] if skipped(info.st_dev) else sorted(os.listdir(f"/proc/self/fd/{fd}".encode()), reverse=True)
 
 
-def _pack(tar: TarWriter, top: int, name: bytes, skipped: frozenset[int]) -> None:
+def _pack(tar: TarWriter, top: int, name: bytes, skipped: Callable[[int], bool]) -> None:
     """`top` is an O_PATH descriptor of the file itself; `skipped`: devices whose directories stay empty.
 
     A container can nest thousands of directories, so there is no recursion, and only so many descriptors. A way back

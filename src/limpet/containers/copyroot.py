@@ -126,6 +126,11 @@ def host_root() -> Root:
     return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "")
 
 
+def directory_root(path: str, where: str) -> Root:
+    """A directory as the root of what is below it: a volume's. `where`: what it is."""
+    return Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), where)
+
+
 def container_root(store: Store, container: Container) -> Root:
     """Raises Conflict when another command has the container for longer than `PATIENCE`."""
     end = time.monotonic() + PATIENCE

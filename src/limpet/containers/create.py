@@ -24,6 +24,7 @@ from limpet.store.files import remove_tree, sync_directory, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from limpet.containers.mountplan import Mount
@@ -34,10 +35,18 @@ if TYPE_CHECKING:
 ATTEMPTS = 6  # at a generated name, then the short id (moby `names.go`)
 
 
-def create(store: Store, image: Image, options: Options, *, layers: list[str] | None = None) -> Container:
+def create(
+    store: Store,
+    image: Image,
+    options: Options,
+    *,
+    layers: list[str] | None = None,
+    fill: Callable[[str, list[Mount]], None] | None = None,
+) -> Container:
     """Makes the container, not started. Raises Invalid for what can't be, Conflict for a name in use.
 
-    `layers`: other ones than the image's, bottom first (a build's steps so far; the image then may have no id).
+    `layers`: other ones than the image's, bottom first (a build's steps so far; the image then may have no id). `fill`
+    gets the container's directory and mounts before anybody sees them.
     On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
     """
     sharing.resolve(store, options)
@@ -57,6 +66,8 @@ def create(store: Store, image: Image, options: Options, *, layers: list[str] | 
     with store.lease():
         try:
             _make_directory(store, directory, image.config, mounts, durable)
+            if fill is not None:
+                fill(directory, mounts)
             return _insert(store, container_id, wanted, image, mounts, options, durable, layers)
         except BaseException:
             remove_tree(directory)

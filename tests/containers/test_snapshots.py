@@ -1,0 +1,109 @@
+"""copy, snapshot, restore, export, volume export and import as a user types them."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limpet.containers import treecopy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def web(limpet: Any, busybox: str) -> str:
+    """A running one that wrote /f, made /d with a hard link, and removed something of its image."""
+    script = "echo one >/f; mkdir /d; ln /f /d/g; rm -rf /bin/vi; echo ready; sleep 60"
+    limpet("run", "-d", "--name", "web", "-v", "/anonymous", busybox, "sh", "-c", f"touch /anonymous/a; {script}")
+    while "ready" not in limpet("logs", "web").stdout:
+        pass
+    return "web"
+
+
+def test_a_snapshot_is_put_back(limpet: Any, web: str) -> None:
+    before = limpet("diff", web).stdout
+    assert limpet("snapshot", web).stdout == "snap0\n"
+    limpet("exec", web, "sh", "-c", "echo two >/f; rm -r /d; touch /new")
+    assert limpet("diff", web).stdout != before
+    assert limpet("snapshot", web, "later").stdout == "later\n"
+    assert limpet("snapshots", "-q", web).stdout == "snap0\nlater\n"
+    refused = limpet("restore", web, "snap0", check=False)
+    assert refused.returncode == 1
+    assert "is running" in refused.stderr
+    limpet("stop", "-t", "0", web)
+    limpet("restore", web, "snap0")
+    assert limpet("diff", web).stdout == before
+    assert limpet("restore", web).stdout == "later\n"
+    assert "A /new" in limpet("diff", web).stdout
+    assert "there is later" in limpet("restore", web, "latr", check=False).stderr
+    assert "already" in limpet("snapshot", web, "later", check=False).stderr
+    assert limpet("snapshot", "--rm", web).stdout == "later\n"
+    assert limpet("snapshots", "-q", web).stdout == "snap0\n"
+    limpet("rm", web)
+    assert limpet("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_a_copy_has_all_of_it(limpet: Any, web: str) -> None:
+    limpet("copy", web, "other")
+    assert limpet("diff", "other").stdout == limpet("diff", web).stdout
+    limpet("exec", web, "sh", "-c", "echo two >/f; rm /anonymous/a")
+    limpet("start", "other")
+    assert limpet("exec", "other", "ls", "/anonymous").stdout == "a\n"
+    assert limpet("inspect", "-f", "{{.State.Status}} {{.Config.Cmd}}", "other").stdout.startswith("running [sh -c")
+    assert "already in use" in limpet("copy", web, "other", check=False).stderr
+    limpet("rm", "-fv", web, "other")
+    assert limpet("volume", "ls", "-q").stdout == ""
+
+
+def test_export_leaves_out_what_is_mounted(limpet: Any, web: str, busybox: str, tmp_path: Path) -> None:
+    limpet("export", "-o", tmp_path / "web.tar", web)
+    with tarfile.open(tmp_path / "web.tar") as tar:
+        names = set(tar.getnames())
+    assert {"f", "d/g", "anonymous", "proc"} <= names
+    assert not any(name.startswith(("anonymous/", "proc/", "sys/")) for name in names)
+    limpet("import", tmp_path / "web.tar", "web:saved")
+    assert limpet("run", "--rm", "web:saved", "cat", "/d/g").stdout == "one\n"
+
+
+def test_volumes_out_and_in(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    limpet("run", "--rm", "-v", "data:/data", busybox, "sh", "-c", "echo x >/data/f; chown 33:44 /data/f")
+    limpet("volume", "export", "data", "-o", tmp_path / "data.tar")
+    limpet("volume", "create", "other")
+    limpet("volume", "import", "other", tmp_path / "data.tar")
+    assert limpet("run", "--rm", "-v", "other:/data", busybox, "stat", "-c", "%u:%g", "/data/f").stdout == "33:44\n"
+    for command in (("export", "nosuch"), ("import", "nosuch", tmp_path / "data.tar"), ("import", "other", "/nosuch")):
+        result = limpet("volume", *command, check=False)
+        assert result.returncode == 1
+        assert result.stderr.startswith("limpet: ")
+        assert "Traceback" not in result.stderr
+
+
+def test_a_tree_as_it_is(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "below").mkdir(parents=True)
+    (source / "file").write_bytes(b"content")
+    os.link(source / "file", source / "below" / "link")
+    os.symlink("../file", source / "below" / "symlink")
+    os.mknod(source / "whiteout", 0o020000, 0)
+    os.chown(source / "file", 33, 44)
+    os.chmod(source / "file", 0o4755)
+    os.setxattr(source, "trusted.overlay.opaque", b"y")
+    with open(source / "sparse", "wb") as file:
+        file.truncate(10 << 20)
+        file.seek(5 << 20)
+        file.write(b"middle")
+    os.utime(source / "file", ns=(1, 2))
+    treecopy.copy_path(str(source), str(target))
+    assert (target / "file").read_bytes() == b"content"
+    info = (target / "file").stat()
+    assert (info.st_uid, info.st_gid, info.st_mode & 0o7777, info.st_mtime_ns) == (33, 44, 0o4755, 2)
+    assert info.st_ino == (target / "below" / "link").stat().st_ino
+    assert os.readlink(target / "below" / "symlink") == "../file"
+    assert (target / "whiteout").stat().st_rdev == 0
+    assert os.getxattr(target, "trusted.overlay.opaque") == b"y"
+    assert (target / "sparse").read_bytes() == (source / "sparse").read_bytes()
+    assert (target / "sparse").stat().st_blocks < 100
