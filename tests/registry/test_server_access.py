@@ -321,7 +321,7 @@ def test_the_audit_log(ours: Ours, tmp_path: Path) -> None:
         ("anna", "push", 201, "done"),
         ("carl", "push", 403, "refused"),
         ("anna", "delete", 202, "done"),
-        ("", "push", 401, "refused"),
+        ("", "push", 401, "challenged"),
         ("", "push", 401, "refused"),
         ("carl", "push", 401, "refused"),
     ]

@@ -181,8 +181,10 @@ class Registry:
         if "quota" in said:
             hint = f"remove something there: limpet registry delete {where}:TAG"
         elif who:
-            hint = f"logged in {who}: ask for the right to {action}, or log in as somebody who has it"
+            said = f"logged in {who}, without the right to {action} ({said})"
+            hint = f"ask for the right, or log in as somebody who has it: limpet login {self.domain}"
         else:
+            said = f"not logged in ({said})"
             hint = f"log in as somebody who may: limpet login {self.domain}"
         return Refused(f"{action} access denied for {where}: {said}", hint)
 

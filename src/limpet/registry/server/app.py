@@ -214,7 +214,7 @@ class App:
             reference=route.argument if route.kind in ("manifest", "blob") else "",
             digest=response.headers.get("Docker-Content-Digest", ""),
             status=response.status,
-            outcome="refused" if response.status >= 400 else "done",
+            outcome=_outcome(request, response),
         )
 
     async def housekeeping(self) -> None:
@@ -261,6 +261,13 @@ def _is_change(request: BaseRequest, response: StreamResponse, route: Route) -> 
     if response.status >= 400:
         return response.status in _REFUSED
     return request.method in ("PUT", "DELETE") or response.status == 201
+
+
+def _outcome(request: BaseRequest, response: StreamResponse) -> str:
+    """A client that showed nothing was not refused yet: many ask first, and come back with a token."""
+    if response.status < 400:
+        return "done"
+    return "refused" if response.status != 401 or "Authorization" in request.headers else "challenged"
 
 
 async def _base(app: App, request: BaseRequest, route: Route) -> StreamResponse:
