@@ -265,6 +265,10 @@ class Bench:
         with (place / "data").open("wb") as file:
             for _ in range(200):
                 file.write(os.urandom(1 << 20))
+        stages = "".join(f"FROM {self.big} AS s{number}\nRUN sleep 3; echo {number} >/out\n" for number in range(4))
+        copies = "".join(f"COPY --from=s{number} /out /{number}\n" for number in range(4))
+        (place / "Dockerfile").write_text(f"{stages}FROM {self.big}\n{copies}")
+        self.row("build, 4 stages of 3 s at once", self.measure(3, lambda e: build(e, "--no-cache")))
         (place / "Dockerfile").write_text(f"FROM {self.big}\nCOPY data /\n")
         self.row("build, COPY of 200 MB", self.measure(self.rounds(), lambda e: build(e, "--no-cache")), "copy")
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from limpet.build import report
 from limpet.build.inspector import Inspector
+from limpet.build.solver import schedule
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job, Runners
 from limpet.errors import NotFound
 from limpet.layers import durable
-from limpet.layers.driver import keeping
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ def execute(
         job = Job(
             store, made, context, epoch, cache, given, to, numbers, inspector, runners, named, stages.bases(store, made)
         )
-        with keeping(store):
-            for stage in made.stages:
-                stages.run(job, stage)
+        schedule.solve(job, given.parallel)
     finally:
         runners.close()
     durable.settle(store)  # one sync for the layers of all steps

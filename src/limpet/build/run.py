@@ -101,7 +101,10 @@ def _run(
         running = runner.start(request, root, [bind.tree for bind in ready.binds])
     finally:
         os.close(root)
-    return running.follow(output)
+    try:
+        return running.follow(output)
+    finally:
+        runner.ended(running)
 
 
 def options(step: Run, ready: StepMounts) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Given:
 
     `caches` is put before the id of each cache: with another one than "" a build has caches of its own.
     `debug`: the terminal is for a shell in the RUN that fails. `limits`: of `containers.limits`, for each RUN.
+    `parallel`: how many steps may be done at once, 0 for what suits this machine.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Given:
     caches: str = ""
     debug: bool = False
     limits: Mapping[str, Any] = field(default_factory=dict)
+    parallel: int = 0
 
 
 @dataclass(frozen=True, slots=True)

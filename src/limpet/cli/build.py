@@ -11,6 +11,7 @@ from limpet.cli import build_outputs, build_steps
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
 from limpet.errors import Exit, Invalid
+from limpet.kernel import signals
 
 if TYPE_CHECKING:
     from limpet.build.build import Asked
@@ -19,7 +20,28 @@ if TYPE_CHECKING:
     from limpet.cli.table import Call
 
 
+class _Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: what runs is ended as by Ctrl-C."""
+
+    number = 0
+
+
+def _end(number: int, frame: object) -> None:
+    error = _Ended()
+    error.number = number
+    raise error
+
+
 def build(call: Call) -> int:
+    for number in (signals.SIGTERM, signals.SIGHUP):
+        signals.set_handler(number, _end)
+    try:
+        return _build(call)
+    except _Ended as e:
+        return 128 + e.number
+
+
+def _build(call: Call) -> int:
     # Before anything large is loaded: see `runner`.
     runner = None if call["check"] or call["print"] else Runner()
     from limpet.build import build as builds
@@ -44,7 +66,13 @@ def build(call: Call) -> int:
         from limpet.build import debugshell
 
         debugshell.check_terminal()
-    things = given(call["secret"], call["ssh"], debug=call["debug-shell"], limits=asked.conditions.limits)
+    things = given(
+        call["secret"],
+        call["ssh"],
+        debug=call["debug-shell"],
+        limits=asked.conditions.limits,
+        parallel=call["parallel"],
+    )
     if call["print"]:
         return _print(call, asked, things)
     wanted = build_outputs.wanted(call)
@@ -177,6 +205,9 @@ COMMANDS = {
             *build_steps.OPTIONS,
             Option("no-cache", help="Run every step again"),
             Option("no-cache-filter", kind="list", metavar="STAGE", help="Run the steps of these stages again"),
+            Option(
+                "parallel", kind="int", default=0, metavar="N", help="Steps at once (as many as processors, 4 at least)"
+            ),
             Option("platform", kind="list", metavar="OS/ARCH[,…]", help="Platform of the image; an index of several"),
             Option(
                 "print",

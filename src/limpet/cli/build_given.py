@@ -17,10 +17,17 @@ SECRET_LIMIT = 500 << 10
 
 
 def given(
-    secrets: list[str], agents: list[str], *, debug: bool = False, limits: Mapping[str, Any] | None = None
+    secrets: list[str],
+    agents: list[str],
+    *,
+    debug: bool = False,
+    limits: Mapping[str, Any] | None = None,
+    parallel: int = 0,
 ) -> Given:
     """Raises Invalid for what can't be read."""
-    return Given(dict(map(_secret, secrets)), dict(map(_agent, agents)), debug=debug, limits=limits or {})
+    return Given(
+        dict(map(_secret, secrets)), dict(map(_agent, agents)), debug=debug, limits=limits or {}, parallel=parallel
+    )
 
 
 def _secret(text: str) -> tuple[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import fcntl
 import os
@@ -23,9 +24,9 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 def write_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Replaces `path` with `data` atomically. With `durable` it is on disk when this returns.
 
-    The temporary name is `path` + `.new-<pid>`: a crash leaves it beside the old file, and `system check` takes it.
+    The temporary name is `path` + `.new-<thread id>`: a crash leaves it beside the old file, `system check` takes it.
     """
-    temporary = f"{path}.new-{os.getpid()}"
+    temporary = f"{path}.new-{_thread.get_native_id()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         write_all(fd, data)

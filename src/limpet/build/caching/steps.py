@@ -10,6 +10,7 @@ is pruned.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ class Used:
 
 
 class StepCache:
-    """`find` and `keep` for each step, `finish` at the end. The caller holds a lease. One thread at a time."""
+    """`find` and `keep` for each step, `finish` at the end. The caller holds a lease. From any thread."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class StepCache:
         self._sources = list(sources)
         self._warn = warn
         self._contents: set[str] = set()
+        self._lock = threading.RLock()  # the connection serves one thread at a time
         self._brought_some = False
         self.used: list[Used] = []
         for statement in TABLES:
@@ -104,19 +106,20 @@ class StepCache:
 
     def find(self, stage: int, name: str, key: str, below: Sequence[str], what: str) -> tuple[str, bool]:
         """(the layer of a step, "" for none; whether it is taken, and not made anew). It is in the store and fits."""
-        if self.ignores(stage, name):
-            return self._local(key) or "", False
-        diff_id = self._local(key) or self._imported(key) or self._brought(key, below, what)
-        if diff_id is None:
-            return "", False
-        self.used.append(Used(stage, key, tuple(below), diff_id, what, True))
-        return diff_id, True
+        with self._lock:
+            if self.ignores(stage, name):
+                return self._local(key) or "", False
+            diff_id = self._local(key) or self._imported(key) or self._brought(key, below, what)
+            if diff_id is None:
+                return "", False
+            self.used.append(Used(stage, key, tuple(below), diff_id, what, True))
+            return diff_id, True
 
     def keep(self, stage: int, key: str, below: Sequence[str], diff_id: str, what: str) -> None:
         """A step was made."""
         now = time.time()
         db = self._store.db
-        with db.transaction(durable=False):
+        with self._lock, db.transaction(durable=False):
             db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", key, diff_id)
             db.run("INSERT OR REPLACE INTO build_record VALUES (?, ?, ?, ?)", key, what, now, now)
             db.run("INSERT OR IGNORE INTO build_layer VALUES (?, '')", diff_id)
@@ -124,14 +127,16 @@ class StepCache:
 
     def content(self, key: str) -> str | None:
         """A layer that is nothing but files of the context, for the time of a step: there is no doubt about it."""
-        diff_id = self._local(key)
+        with self._lock:
+            diff_id = self._local(key)
         if diff_id is not None:
             self._contents.add(diff_id)
         return diff_id
 
     def keep_content(self, key: str, diff_id: str, what: str) -> None:
-        self.keep(-1, key, (), diff_id, what)
-        self.used.pop()
+        with self._lock:
+            self.keep(-1, key, (), diff_id, what)
+            self.used.pop()
         self._contents.add(diff_id)
 
     def finish(self, image_id: str) -> None:

@@ -50,6 +50,8 @@ class Job:
     named: Callable[[str], Tree]
     bases: Mapping[str, tuple[dict[str, Any], Sequence[str]]]
     states: dict[int, State] = field(default_factory=dict)
+    fetching: threading.Lock = field(default_factory=threading.Lock)
+    """What is fetched for steps is fetched by one thread at a time."""
 
 
 class Runners:
@@ -66,6 +68,12 @@ class Runners:
 
                 self._runner = Runner()
             return self._runner.ready()
+
+    def cancel(self) -> None:
+        """Kills what runs, and what is started from now on."""
+        with self._lock:
+            if self._runner is not None:
+                self._runner.cancel()
 
     def close(self) -> None:
         """Ends what still runs."""

@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from limpet.build.plan import Copy, Origin, Run
     from limpet.build.solver.job import Job
     from limpet.build.sources.added import Added
+    from limpet.images.catalog import Image
 
 
 def open_tree(job: Job, origin: Origin) -> Tree:
     """The root of a stage or an image, mounted, or a named context; the caller closes it."""
     if origin.kind == "context":
-        return job.named(origin.context)
+        return _named(job, origin.context)
     if origin.kind == "stage":
         title = f"the stage {job.plan.stage(origin.stage).title}"
         layers = job.states[origin.stage].layers
     elif origin.kind == "scratch":
         title, layers = "scratch", []
     else:
-        image = image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
+        image = _image(job, origin)
         title, layers = f"the image {origin.image}", catalog.layers(job.store, image.id)
     return Tree(driver(job.store).mount(layers), title, owners=True)
 
@@ -55,7 +56,7 @@ def bounds(job: Job, step: Run) -> dict[int, Bound]:
         if each.mount.type not in ("bind", "cache"):
             continue
         if origin.kind == "context" and origin.context:
-            with closing(job.named(origin.context)) as tree:
+            with closing(_named(job, origin.context)) as tree:
                 found[number] = _of_context(job, step, each.mount.source, tree)
         elif origin.kind == "context":
             found[number] = _of_context(job, step, each.mount.source, job.context)
@@ -63,9 +64,19 @@ def bounds(job: Job, step: Run) -> dict[int, Bound]:
             before = job.states[origin.stage]
             found[number] = Bound(tuple(before.layers), before.key)
         elif origin.kind == "image":
-            image = image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
+            image = _image(job, origin)
             found[number] = Bound(tuple(catalog.layers(job.store, image.id)), image.id)
     return found
+
+
+def _image(job: Job, origin: Origin) -> Image:
+    with job.fetching:
+        return image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
+
+
+def _named(job: Job, name: str) -> Tree:
+    with job.fetching:
+        return job.named(name)
 
 
 def _of_context(job: Job, step: Run, source: str, tree: Tree) -> Bound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from limpet.build import foreign, plan, report
 from limpet.build.copy import Copying
@@ -14,6 +14,7 @@ from limpet.build.secrecy import Hiding
 from limpet.build.solver import keys, origins
 from limpet.build.solver.job import State
 from limpet.build.stepmounts import StepMounts
+from limpet.build.steps.cancelled import Cancelled
 from limpet.errors import LimpetError
 from limpet.images import catalog
 from limpet.oci import platform as platforms
@@ -29,15 +30,29 @@ if TYPE_CHECKING:
 _HISTORY = "limpet.build.v1"
 
 
-def run(job: Job, stage: Stage) -> None:
+class Turns(Protocol):
+    """Says when a step may be done."""
+
+    def enter(self, step: Step) -> None:
+        """Raises Cancelled when it may not any more."""
+
+    def leave(self) -> None: ...
+
+
+def run(job: Job, stage: Stage, turns: Turns | None = None) -> None:
     """Leaves what the stage came to in `job.states`. Raises LimpetError, with the place in the Dockerfile."""
     state = job.states[stage.number] = _begin(job, stage)
     for place, step in enumerate(stage.steps):
+        if turns is not None:
+            turns.enter(step)
         try:
             _step(job, stage, state, step, job.numbers.get((stage.number, place), 0))
         except LimpetError as e:
             message = step.place.located(job.plan.path, e.message)
             raise type(e)(message, e.hint, exit_code=e.exit_code) from e
+        finally:
+            if turns is not None:
+                turns.leave()
 
 
 def bases(store: Store, made: Plan) -> dict[str, tuple[dict[str, Any], Sequence[str]]]:
@@ -73,7 +88,7 @@ def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None
         emit(report.Ended(report.now(), number, report.FAILED, e.message))
         raise
     except BaseException as e:
-        kind = report.CANCELLED if isinstance(e, KeyboardInterrupt) else report.FAILED
+        kind = report.CANCELLED if isinstance(e, KeyboardInterrupt | Cancelled) else report.FAILED
         emit(report.Ended(report.now(), number, kind, str(e)))
         raise
     if not done.layer:

@@ -11,10 +11,12 @@ step is killed. When the control socket ends, so does all that runs.
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 
 from limpet import jsontext
+from limpet.build.steps.cancelled import Cancelled
 from limpet.containers import early
 from limpet.errors import LimpetError
 from limpet.store.files import remove_tree
@@ -48,6 +50,9 @@ class Runner:
             _become(theirs)
         theirs.close()
         self._small: list[str] = []
+        self._live: set[Running] = set()
+        self._cancelled = False
+        self._lock = _thread.allocate_lock()
         self._trash: Trash | None = None
 
     def ready(self) -> Runner:
@@ -66,6 +71,10 @@ class Runner:
         if len(trees) > MOST - 5:
             raise LimpetError(f"a step with {len(trees)} mounts", f"{MOST - 5} are the limit")
         running = Running()
+        with self._lock:
+            self._live.add(running)
+            if self._cancelled:
+                running.cancel()
         out, err, reply = running.ends
         file = os.memfd_create("limpet-step", os.MFD_CLOEXEC)
         try:
@@ -81,6 +90,19 @@ class Runner:
             running.handed_over()
         self._tidy()
         return running
+
+    def ended(self, running: Running) -> None:
+        """`running` was followed to its end."""
+        with self._lock:
+            self._live.discard(running)
+
+    def cancel(self) -> None:
+        """Kills what runs, and what is started from now on."""
+        with self._lock:
+            self._cancelled = True
+            live = list(self._live)
+        for running in live:
+            running.cancel()
 
     def throw_away(self, directory: str, entries: int) -> None:
         """What a step leaves behind goes while the next one runs, before `close` returns at the latest.
@@ -105,8 +127,11 @@ class Runner:
             self._trash.close()
 
     def _tidy(self) -> None:
-        small, self._small = self._small, []
-        for directory in small:
+        while self._small:
+            try:
+                directory = self._small.pop()
+            except IndexError:  # another thread was as quick
+                return
             remove_tree(directory)
 
 
@@ -151,8 +176,8 @@ class Running:
     def follow(self, sink: Sink) -> Outcome:
         """Until the step has ended: `sink` gets what it writes, 1 or 2 (standard output, standard error) and bytes.
 
-        When this is left by an exception (Ctrl-C), the step has been killed. Raises LimpetError if nobody can say how
-        it ended.
+        When this is left by an exception (Ctrl-C), the step has been killed. Raises Cancelled, and LimpetError if
+        nobody can say how it ended.
         """
         try:
             answer = self._follow(sink)
@@ -163,7 +188,11 @@ class Running:
         finally:
             self.close()
         if not answer:
+            if self.cancelled:
+                raise Cancelled
             raise LimpetError("the process that runs the build's steps was killed, and the step with it")
+        if self.cancelled:
+            raise Cancelled
         return Outcome(jsontext.loads(answer))
 
     def cancel(self) -> None:
