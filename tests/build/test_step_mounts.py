@@ -165,10 +165,10 @@ def test_a_secret_leaves_no_trace(build: Builder, limpet: Any, tmp_path: Path) -
 def test_what_is_not_given(build: Builder, tmp_path: Path) -> None:
     result = build("RUN --mount=type=secret,id=token,required true", check=False)
     assert result.returncode == 1
-    assert "secret token: not found" in result.stderr
+    assert "secret token not found" in result.stderr
     assert "--secret id=token,src=FILE" in result.stderr
     result = build("RUN true", options=("--secret", f"id=x,src={tmp_path}/nope"), check=False)
-    assert "nope: No such file or directory" in result.stderr
+    assert "nope: no such file or directory" in result.stderr
     result = build("RUN --mount=type=ssh,required true", check=False)
     assert "ssh agent default: not found" in result.stderr
 

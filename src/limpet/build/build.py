@@ -14,6 +14,7 @@ from limpet.build.caching.caches import Caches
 from limpet.build.caching.usage import bound
 from limpet.build.conditions import Conditions, applied
 from limpet.build.context import context as open_context
+from limpet.build.copyplan import without_login
 from limpet.build.digests import Digests
 from limpet.build.explain.explainer import Explainer
 from limpet.build.language import notes, program, variables
@@ -133,7 +134,7 @@ def build(
             if check_ports is not None:
                 check_ports(tuple(made.target.config.get("ExposedPorts") or ()))
             shown = tuple(steps(made, {each.line: each.end_line for each in read.file.instructions}).values())
-            planned = Planned(now(), read.file.path, read.text, len(made.stages), shown)
+            planned = Planned(now(), read.file.path, without_login(read.text), len(made.stages), shown)
             report.emit(planned)
             caches = Caches(store, caching, epoch, no_cache=no_cache, platform=names[0], report=report)
             explainer = Explainer(

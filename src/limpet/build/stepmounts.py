@@ -197,7 +197,7 @@ class StepMounts:
         if name not in self._given.secrets:
             if mount.required:
                 raise NotFound(
-                    f"secret {name}: not found", f"give it with --secret id={name},src=FILE (or env=VARIABLE)"
+                    f"secret {name} not found", f"give it with --secret id={name},src=FILE (or env=VARIABLE)"
                 )
             return
         data = self.secrets[name] = self._given.secrets[name]

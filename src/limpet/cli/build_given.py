@@ -50,16 +50,16 @@ def _secret(text: str) -> tuple[str, bytes]:
         variable = name
     if variable:
         if variable not in os.environ:
-            raise Invalid(f"secret {name}: the environment has no variable {variable}")
+            raise Invalid(f"the environment has no variable {variable}, which --secret id={name} names")
         return name, os.environb[os.fsencode(variable)]
     path = fields.get("src", name)
     try:
         with open(path, "rb") as file:
             data = file.read(SECRET_LIMIT + 1)
     except OSError as e:
-        raise Invalid(f"secret {name}: {path}: {e.strerror}", "src=FILE names a file to read") from e
+        raise Invalid(f"{path}: {(e.strerror or '').lower()}", f"it is the file of --secret id={name}") from e
     if len(data) > SECRET_LIMIT:
-        raise Invalid(f"secret {name}: {path} is larger than {SECRET_LIMIT >> 10} KiB")
+        raise Invalid(f"{path}, the file of --secret id={name}, is larger than {SECRET_LIMIT >> 10} KiB")
     return name, data
 
 

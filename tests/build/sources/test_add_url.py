@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.build.sources.web import File, Web, web
+from tests.build.sources.web import File, Web
+from tests.build.sources.web import web as web_server
+from tests.registry import authority
 
 TEXT = b"some words\n"
 pytestmark = pytest.mark.slow
@@ -147,7 +150,7 @@ def test_a_login_goes_to_its_host_only_and_is_seen_nowhere(build: Any, web: Web,
 
 
 def web_elsewhere() -> Any:
-    return web("127.0.0.2")
+    return web_server("127.0.0.2")
 
 
 @pytest.mark.parametrize(
@@ -185,3 +188,28 @@ def test_what_was_fetched_is_listed_and_removed(build: Any, web: Web) -> None:
     assert url not in build.limpet("cache", "ls", "--format", "{{.Name}}").stdout.split("\n")
     build("FROM scratch", f"ADD {url} /")
     assert web.statuses() == [200, 200]
+
+
+def test_tls(build: Any, web: Web, tmp_path: Path) -> None:
+    made = authority.make(tmp_path / "authority")
+    with web_server("127.0.0.1", made.server()) as safe:
+        url = safe.put("/file", TEXT)
+        assert "its certificate is not trusted" in build.error("FROM scratch", f"ADD {url} /")
+        build.limpet.environment["SSL_CERT_FILE"] = str(made.ca)
+        build("FROM scratch", f"ADD {url} /")
+        plain = web.put("/file", TEXT)
+        downgrade = safe.put("/down", b"", status=302, headers={"Location": plain})
+        error = build.error("FROM scratch", f"ADD {downgrade} /")
+        assert f"{downgrade}: it is redirected to {plain}, without TLS" in error
+        assert "--checksum=sha256:" in error
+        build("FROM scratch", f"ADD --checksum=sha256:{SHA256} {downgrade} /")
+        build("FROM scratch", f"ADD {web.put('/up', b'', status=302, headers={'Location': url})} /")
+        assert build.listing()[-1].endswith(" up")
+
+
+def test_by_a_proxy(build: Any, web: Web) -> None:
+    """The proxy is asked with the whole address; this machine's own addresses never go by it."""
+    web.put("http://files.example/file", TEXT)
+    build.limpet.environment["HTTP_PROXY"] = web.base
+    build("FROM scratch", "ADD http://files.example/file /")
+    assert web.asked == [("GET", "http://files.example/file", 200)]

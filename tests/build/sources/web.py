@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 
@@ -48,7 +49,7 @@ class Web:
 
 
 @contextmanager
-def web(host: str = "127.0.0.1") -> Iterator[Web]:
+def web(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -89,7 +90,9 @@ def web(host: str = "127.0.0.1") -> Iterator[Web]:
             pass
 
     server = http.server.ThreadingHTTPServer((host, 0), Handler)
-    served = Web(f"http://{host}:{server.server_address[1]}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    served = Web(f"{'https' if tls is not None else 'http'}://{host}:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -156,13 +156,14 @@ class Repositories:
                 f"{home}/HEAD"
             ):
                 remove_tree(home)
+        for name in os.listdir(os.path.dirname(home)):
+            if name.startswith("git-"):  # begun by one that was killed
+                remove_tree(f"{os.path.dirname(home)}/{name}")
         if not os.path.isdir(home):
             new = f"{home}-{os.urandom(4).hex()}"
             git("init", "-q", "--bare", "--template=", f"--object-format={_format(commit.id)}", new)
             os.rename(new, home)
-        for name in ("shallow.lock", "packed-refs.lock"):  # of one that was killed
-            if os.path.exists(f"{home}/{name}"):
-                os.unlink(f"{home}/{name}")
+        _tidy(home)
         self._progress.begin(git.remote, git.shown)
         begin = ("fetch", "--no-write-fetch-head", "--force", "--progress", "--no-recurse-submodules")
         try:
@@ -230,6 +231,16 @@ class Repositories:
         for key, value in options.items():
             words += ["-o", f"{key}={value}"]
         return {"SSH_AUTH_SOCK": os.path.abspath(socket), "GIT_SSH_COMMAND": shlex.join(words)}
+
+
+def _tidy(home: str) -> None:
+    """Takes away what a fetch left that was killed."""
+    for name in ("shallow.lock", "packed-refs.lock"):
+        if os.path.exists(f"{home}/{name}"):
+            os.unlink(f"{home}/{name}")
+    for name in os.listdir(f"{home}/objects/pack"):
+        if name.startswith("tmp_"):
+            os.unlink(f"{home}/objects/pack/{name}")
 
 
 def _new(git: Git, inside: str, commit: Commit) -> None:
