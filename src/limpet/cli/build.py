@@ -14,7 +14,7 @@ from limpet.errors import Exit, Invalid
 from limpet.kernel import signals
 
 if TYPE_CHECKING:
-    from limpet.build.build import Asked
+    from limpet.build.build import Asked, Checked
     from limpet.build.reproducible.twice import Second
     from limpet.build.stepmounts import Given
     from limpet.cli.table import Call
@@ -129,12 +129,16 @@ def _print(call: Call, asked: Asked, things: Given) -> int:
 
 
 def _check(call: Call, asked: Asked) -> int:
-    """Findings to standard output, each with what to do; exit code 1 if there are any and `error=true` is set."""
     from limpet.build import build as builds
     from limpet.cli.build_given import given
 
     with progress(quiet=call["quiet"]) as shown:
         checked = builds.check(call.store, asked, given=given(call["secret"], call["ssh"]), progress=shown)
+    return print_checked(checked)
+
+
+def print_checked(checked: Checked) -> int:
+    """Findings to standard output, each with what to do; exit code 1 if there are any and `error=true` is set."""
     for finding in checked.findings:
         print(f"{finding.text}\n  {finding.rule.name}: {finding.rule.advice}")
         if finding.rule.url:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limpet.cli.limit_options import UPDATABLE
 from limpet.cli.table import Option
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from limpet.build.conditions import Conditions
     from limpet.cli.table import Call
 
@@ -34,49 +36,69 @@ OPTIONS = (
 
 def conditions(call: Call) -> Conditions:
     """Raises Invalid."""
-    from limpet.build.conditions import Conditions
-
-    network = call["network"]
-    if network not in ("", "default", "host", "none"):
-        hint = "host or none: a step has the host's network, its localhost too, or nothing"
-        raise Invalid(f"invalid network '{network}'", hint)
     if not call["rm"]:
         raise Invalid(
             "--rm=false: what a step ran in is always removed", "--debug-shell opens a shell in one that fails"
         )
-    shm_size = 0
-    if call["shm-size"]:
-        from limpet.containers.options import parse_size
-
-        shm_size = parse_size(call["shm-size"], "shm-size")
-    if call["ulimit"]:
-        from limpet.containers.spec import rlimit
-
-        for text in call["ulimit"]:
-            rlimit(text)
-    if call["add-host"]:
-        from limpet.containers.hostfiles import host_entry
-
-        for text in call["add-host"]:
-            host_entry(text)
-    return Conditions(
-        network="" if network == "default" else network,
-        hosts=tuple(call["add-host"]),
-        shm_size=shm_size,
-        ulimits=tuple(call["ulimit"]),
-        limits=_limits(call),
-        allowed=frozenset(map(_right, call["allow"])),
+    return checked(
+        network=call["network"],
+        shm_size=call["shm-size"],
+        ulimits=call["ulimit"],
+        hosts=call["add-host"],
+        limits=limits(call.get),
+        allowed=call["allow"],
     )
 
 
-def _limits(call: Call) -> dict[str, object]:
-    if all(call.get(option.name) in (None, "") for option in UPDATABLE):
+def checked(
+    *,
+    network: str,
+    shm_size: str,
+    ulimits: Sequence[str],
+    hosts: Sequence[str],
+    limits: Mapping[str, object],
+    allowed: Sequence[str],
+) -> Conditions:
+    """The same of texts from elsewhere. Raises Invalid."""
+    from limpet.build.conditions import Conditions
+
+    if network not in ("", "default", "host", "none"):
+        hint = "host or none: a step has the host's network, its localhost too, or nothing"
+        raise Invalid(f"invalid network '{network}'", hint)
+    size = 0
+    if shm_size:
+        from limpet.containers.options import parse_size
+
+        size = parse_size(shm_size, "shm-size")
+    if ulimits:
+        from limpet.containers.spec import rlimit
+
+        for text in ulimits:
+            rlimit(text)
+    if hosts:
+        from limpet.containers.hostfiles import host_entry
+
+        for text in hosts:
+            host_entry(text)
+    return Conditions(
+        network="" if network == "default" else network,
+        hosts=tuple(hosts),
+        shm_size=size,
+        ulimits=tuple(ulimits),
+        limits=limits,
+        allowed=frozenset(map(_right, allowed)),
+    )
+
+
+def limits(get: Callable[[str], Any]) -> dict[str, object]:
+    """`get`: the text of a limit by its option's name."""
+    if all(get(option.name) in (None, "") for option in UPDATABLE):
         return {}
-    from limpet.containers import limits
+    from limpet.containers import limits as of_containers
 
     names = {option.name for option in UPDATABLE}
-    found = limits.parse(lambda name: call.get(name) if name in names else None)
-    limits.check(found)
+    found = of_containers.parse(lambda name: get(name) if name in names else None)
+    of_containers.check(found)
     return found
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache rm": ("limpet.cli.cache", "Remove results of steps, and cache mounts"),
     "pull": ("limpet.cli.images", "Download an image from a registry"),
     "images": ("limpet.cli.images_local", "List images"),
+    "bake": ("limpet.cli.bake", "Build the targets of docker-bake.hcl or a Compose file"),
     "attach": ("limpet.cli.run", "Attach to a running container"),
     "capture": ("limpet.cli.images_local", "Make an image of programs of this host"),
     "commit": ("limpet.cli.files", "Make an image of a container's changes"),

@@ -90,7 +90,7 @@ _LATER_COMMAND = "limpet has no such command yet"
 _COMMANDS: Mapping[str, str] = {
     "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
     "network": "containers have the host's network, or with --network none one of their own with nothing in it",
-    "buildx": "`limpet build` is the only one",
+    "buildx": "`limpet build` is the only one, and `limpet bake`",
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
