@@ -13,40 +13,37 @@ from typing import Any
 
 import pytest
 
-from limpet.build.secrecy import Hiding, left
+from limpet.build.masking import Masking
+from limpet.build.secrecy import left
 
 VALUE = "c0rrect-h0rse-battery"
 
 
-def hidden(secrets: list[bytes], pieces: list[bytes]) -> bytes:
-    out: list[bytes] = []
-    hiding = Hiding(secrets, lambda _, data: out.append(data))
-    for piece in pieces:
-        hiding(1, piece)
-    hiding.end()
-    return b"".join(out)
+def masked(secrets: list[bytes], pieces: list[bytes]) -> bytes:
+    masking = Masking(secrets)
+    out = [masking.feed(1, 1, piece) for piece in pieces]
+    return b"".join([*out, *(data for _, data in masking.rest(1))])
 
 
-def test_values_are_hidden_however_they_arrive() -> None:
-    secrets = [VALUE.encode() + b"\n", b"first line of a key\nsecond line\n", b"aaaaab", b"ab"]
-    text = f"x{VALUE}y aaaaaaab first line of a key|{VALUE[:-1]} second line ab {VALUE}{VALUE}{VALUE[:5]}".encode()
+def test_values_are_masked_however_they_arrive() -> None:
+    secrets = [VALUE.encode() + b"\n", b"first line of a key\nsecond line of a key\n", b"aaaaab", b"ab"]
+    text = f"x{VALUE}y aaaaaaab first line of a key|{VALUE[:-1]} second line of a key ab {VALUE}{VALUE}{VALUE[:5]}"
     wanted = f"x***y aa*** ***|{VALUE[:-1]} *** ab ******{VALUE[:5]}".encode()
     choose = random.Random(1)
     for _ in range(300):
         cuts = sorted(choose.sample(range(len(text)), choose.randrange(12)))
-        pieces = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        assert hidden(secrets, pieces) == wanted
-    assert hidden([b"short"], [b"short"]) == b"short"
+        pieces = [text[begin:end].encode() for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        assert masked(secrets, pieces) == wanted
+    assert masked([b"short"], [b"short"]) == b"short"
 
 
 def test_the_streams_don_t_mix() -> None:
-    out: list[tuple[int, bytes]] = []
-    hiding = Hiding([VALUE.encode()], lambda stream, data: out.append((stream, data)))
-    hiding(1, VALUE[:8].encode())
-    hiding(2, VALUE[8:].encode())
-    hiding(1, VALUE[8:].encode())
-    hiding.end()
-    assert out == [(2, VALUE[8:].encode()), (1, b"***")]
+    masking = Masking([VALUE.encode()])
+    assert masking.feed(1, 1, VALUE[:8].encode()) == b""
+    assert masking.feed(1, 2, VALUE[8:].encode()) == VALUE[8:].encode()
+    assert masking.feed(2, 1, VALUE[8:].encode()) == VALUE[8:].encode()
+    assert masking.feed(1, 1, VALUE[8:].encode()) == b"***"
+    assert list(masking.rest(1)) == []
 
 
 def test_what_is_left_in_files(tmp_path: Path) -> None:

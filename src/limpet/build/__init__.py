@@ -11,7 +11,7 @@
     copy, run    what makes a layer; `place` says what is where in the image
     debugshell   a shell in a RUN that failed
     conditions   what the command line allows and sets for RUN; `devices` of `RUN --device`
-    secrecy      secrets in what a step prints and leaves
+    secrecy      whether a step leaves a secret in the image; `masking` hides them in what it prints
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
     report       what a build tells while it runs: events, which `limpet.cli` shows
     inspector    what may look on meanwhile: `explain` and `reproducible`

@@ -10,7 +10,6 @@ from limpet.build import foreign, plan, report
 from limpet.build.copy import Copying
 from limpet.build.inspector import Looked
 from limpet.build.place import write_directory
-from limpet.build.secrecy import Hiding
 from limpet.build.solver import keys, origins
 from limpet.build.solver.job import State
 from limpet.build.stepmounts import StepMounts
@@ -172,12 +171,7 @@ def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound
 
     runner, debug = job.runners.get(), job.given.debug
     with StepMounts(job.store, step, bound, job.given, job.report.say) as ready:
-        hiding = Hiding(ready.secrets.values(), output)
-        sink = hiding if ready.secrets else output
-        try:
-            return run_step(job.store, runner, state.layers, step, state.document, job.epoch, ready, sink, debug=debug)
-        finally:
-            hiding.end()
+        return run_step(job.store, runner, state.layers, step, state.document, job.epoch, ready, output, debug=debug)
 
 
 def timestamp(epoch: int) -> str:
