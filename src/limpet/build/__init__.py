@@ -13,7 +13,9 @@
     conditions   what the command line allows and sets for RUN; `devices` of `RUN --device`
     secrecy      whether a step leaves a secret in the image; `masking` hides them in what it prints
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
-    report       what a build tells while it runs: events, which `limpet.cli` shows
+    report       what a build tells while it runs: events, which `limpet.cli` shows; `record` what they add up to,
+                 `profile` a picture of that, `logs` what is kept of it
+    hints        why a RUN may have failed (`stepfiles`: what it left); `copyups` what a chmod in it cost
     inspector    what may look on meanwhile: `explain` and `reproducible`
     build        all of it, as `limpet build` and `limpet up` call it
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import secrecy
+from limpet.build import copyups, hints, secrecy
+from limpet.build.masking import Masking
 from limpet.build.stageplan import SCRIPTS
 from limpet.build.stubs import Stubs
 from limpet.containers.hostfiles import ENGINE_FILES
@@ -54,7 +55,16 @@ def run_step(
             _write_scripts(f"{directory}/scripts", step)
             ready.scripts(f"{directory}/scripts", SCRIPTS)
         stubs = Stubs(store, layers, ready.targets)
-        outcome = _run(store, runner, layers, step, document, directory, ready, output)
+        tail = bytearray()
+
+        def follow(stream: int, data: bytes) -> None:
+            tail.extend(data)
+            del tail[: -hints.TAIL]
+            output(stream, data)
+
+        outcome = _run(store, runner, layers, step, document, directory, ready, follow)
+        if outcome.code and not outcome.error:
+            outcome.hint = _hint(store, layers, step, ready, directory, outcome, bytes(tail))
         if outcome.code and debug and not outcome.error:
             from limpet.build import debugshell
 
@@ -68,7 +78,10 @@ def run_step(
         with home.ingest() as ingest:
             leave_out = [*ENGINE_FILES, *(target.strip("/") for target in ready.targets)]
             entries = diff.write_tar(f"{directory}/upper", ingest.write, leave_out=leave_out, max_mtime=epoch)
-            diff_id = ingest.finish().diff_id
+            ingested = ingest.finish()
+            diff_id = ingested.diff_id
+        if ingested.size >= copyups.LEAST and layers:
+            _look_for_copies(store, layers, directory, ready)
         home.seal([*layers, diff_id], len(layers))
         return diff_id, outcome.cpu
     finally:
@@ -135,7 +148,32 @@ def _check(outcome: Outcome) -> None:
     if outcome.error:
         raise LimpetError(outcome.error, outcome.hint, exit_code=outcome.code if outcome.code in (126, 127) else 125)
     if outcome.code:
-        raise LimpetError(f"the command failed with exit code {outcome.code}", exit_code=1)
+        raise LimpetError(f"the command failed with exit code {outcome.code}", outcome.hint, exit_code=1)
+
+
+def _hint(
+    store: Store, layers: list[str], step: Run, ready: StepMounts, directory: str, outcome: Outcome, tail: bytes
+) -> str:
+    """What is known of a failure. Never a failure of its own."""
+    from limpet.build import stepfiles
+
+    masking = Masking(ready.secrets.values())  # a hint may have a word of it
+    said = masking.feed(0, 1, tail if len(tail) < hints.TAIL else tail.partition(b"\n")[2])
+    said += b"".join(data for _, data in masking.rest(0))
+    limited = bool(ready.limits)
+    oom, forks = outcome.oom, outcome.forks
+    with stepfiles.root(store, layers, f"{directory}/upper") as files:
+        return hints.hint(outcome.code, step, said, files, oom=oom, forks=forks, limited=limited)
+
+
+def _look_for_copies(store: Store, layers: list[str], directory: str, ready: StepMounts) -> None:
+    lower = driver(store).mount(layers)
+    try:
+        text = copyups.warning(copyups.count(f"{directory}/upper", lower))
+    finally:
+        os.close(lower)
+    if text:
+        ready.say(text, warning=True)
 
 
 def _write_scripts(directory: str, step: Run) -> None:

@@ -145,12 +145,12 @@ def _run(args: list[str], environment: dict[str, str], how: Callable[[str, list[
             return how(path, args, environment)
         except OSError as e:
             if e.errno == errno.ENOEXEC:
-                raise Failure(126, f'exec: "{name}": exec format error', _format_hint(path)) from e
+                raise Failure(126, f'exec: "{name}": exec format error', format_hint(_head(path))) from e
             if e.errno in (errno.ENOENT, errno.ENOTDIR):
                 if "/" not in name and not os.path.lexists(path):
                     continue
                 if os.path.exists(path):
-                    raise Failure(127, f'exec: "{name}": no such file or directory', _loader_hint(path)) from e
+                    raise Failure(127, f'exec: "{name}": no such file or directory', loader_hint(_head(path))) from e
             worst = worst or e
     if "/" not in name or worst is None:  # as Go's LookPath: what is not executable is not found
         raise Failure(127, f'exec: "{name}": executable file not found in $PATH', _path_hint(environment))
@@ -174,12 +174,17 @@ def _path_hint(environment: dict[str, str]) -> str:
     return f"PATH holds {', '.join(parts)}"
 
 
-def _format_hint(path: str) -> str:
-    """Names both architectures when it is the wrong one."""
+def _head(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            head = file.read(20)
+            return file.read(4096)
     except OSError:
+        return b""
+
+
+def format_hint(head: bytes) -> str:
+    """Of a file's beginning: names both architectures when it is the wrong one."""
+    if not head:
         return ""
     if head[:4] != b"\x7fELF" or len(head) < 20:
         return "it is neither an ELF program nor a script that begins with #!"
@@ -189,13 +194,8 @@ def _format_hint(path: str) -> str:
     return f"the program is for {theirs}, this host is {_OURS.get(host, host)}"
 
 
-def _loader_hint(path: str) -> str:
-    """The file is there, so what is missing is its interpreter."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError:
-        return ""
+def loader_hint(head: bytes) -> str:
+    """Of a file's beginning: the file is there, so what is missing is its interpreter."""
     if head.startswith(b"#!"):
         interpreter = head[2:].split(b"\n", 1)[0].strip().decode(errors="replace")
         return f"its interpreter {interpreter!r} is missing" + (

@@ -169,8 +169,11 @@ def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound
     def output(stream: int, data: bytes) -> None:
         job.report.emit(report.Output(report.now(), number, stream, data))
 
+    def say(text: str, *, warning: bool = False) -> None:
+        job.report.emit(report.Note(report.now(), number, text, warning, line=step.place.line))
+
     runner, debug = job.runners.get(), job.given.debug
-    with StepMounts(job.store, step, bound, job.given, job.report.say) as ready:
+    with StepMounts(job.store, step, bound, job.given, say) as ready:
         return run_step(job.store, runner, state.layers, step, state.document, job.epoch, ready, output, debug=debug)
 
 

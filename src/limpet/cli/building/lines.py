@@ -34,7 +34,7 @@ class Lines:
         if isinstance(event, report.Output):
             self._output(event)
         elif isinstance(event, report.Note):
-            self._say(f"{'warning: ' if event.warning else ''}{event.text}")
+            self._say(f"{self._head(seen) if seen else ''}{'warning: ' if event.warning else ''}{event.text}")
         elif isinstance(event, report.Transfer) and event.status:
             self._say(f"{event.label}: {event.status}")
         elif isinstance(event, report.Making) and seen is not None:

@@ -47,7 +47,8 @@ class Tree:
             self._outputs.pop(event.step, None)
             self._above.append(self._ended(seen))
         elif isinstance(event, report.Note):
-            text = harmless(event.text)
+            text = f"[{event.step}/{len(self._record.steps)}] {event.text}" if seen is not None else event.text
+            text = harmless(text)
             self._above.append(self._screen.coloured(f"warning: {text}", _YELLOW) if event.warning else text)
         elif isinstance(event, report.Transfer) and event.status:
             size = f" ({size_decimal(event.done)})" if event.done else ""
