@@ -367,12 +367,13 @@ def test_a_port_that_never_answers(limpet: Any, tmp_path: Path, listens: bool) -
     limpet("down", "-t", "0", directory)
 
 
+@pytest.mark.slow
 def test_what_a_volume_holds_stays_until_it_is_asked_for(limpet: Any, tmp_path: Path, busybox: str) -> None:
     directory = tmp_path / "shop"
     directory.mkdir()
     dockerfile = directory / "Dockerfile"
     program = 'echo "$(cat /version) $(cat /data/of/mine)" >>/data/of/mine; exec sleep 600'
-    text = f"FROM {busybox}\nRUN mkdir -p /data/of && echo first >/data/of/mine\nVOLUME /data/of\n"
+    text = f"FROM {busybox}\nRUN mkdir -p /data/of && echo first >/data/of/mine\nVOLUME /data/of\nSTOPSIGNAL KILL\n"
 
     def up(version: int) -> list[str]:
         dockerfile.write_text(f"{text}RUN echo {version} >/version\nCMD {program}\n")

@@ -15,6 +15,7 @@ from limpet.compose import project as projects
 from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from socket import socket
 
     from limpet.cli.table import Call
@@ -26,11 +27,17 @@ def up(call: Call) -> int:
     project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
     if call["wait-timeout"] < 0:
         raise Invalid(f'invalid argument "{call["wait-timeout"]}" for "--wait-timeout" flag', "0 does not wait")
-    say = partial(_say, call)
+    say = partial(say_so, call)
+    if call["watch"]:
+        if call["detach"]:
+            raise Invalid("--watch shows what it does and ends with Ctrl-C", "leave out -d")
+        from limpet.cli import up_watch
+
+        return up_watch.watch(call, project)
     if not call["detach"]:
         return _foreground(call, project)
     with lock.held(call.store, project.name, say):
-        made = _make(call, project)
+        made = make(call, project)
         container = made.container
         if not made.running:
             code = projects.launch(call.store, container)
@@ -44,9 +51,9 @@ def up(call: Call) -> int:
     return 0
 
 
-def _make(call: Call, project: Project) -> Up:
+def make(call: Call, project: Project) -> Up:
     with Shown(call.store, mode("quiet" if call["quiet"] else call["progress"])) as report:
-        return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(_say, call), report=report)
+        return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(say_so, call), report=report)
 
 
 def down(call: Call) -> int:
@@ -54,7 +61,7 @@ def down(call: Call) -> int:
         project = projects.find(call.store, call["project-name"])
     else:
         project = projects.load(call.arguments[0] if call.arguments else ".", call["project-name"])
-    projects.down(call.store, project, timeout=call["timeout"], volumes=call["volumes"], say=partial(_say, call))
+    projects.down(call.store, project, timeout=call["timeout"], volumes=call["volumes"], say=partial(say_so, call))
     return 0
 
 
@@ -63,23 +70,20 @@ def _foreground(call: Call, project: Project) -> int:
 
     An image of the project that was here before stays, built anew or not.
     """
-    say = partial(_say, call)
+    say = partial(say_so, call)
     made = None
     try:
         with lock.held(call.store, project.name, say):
-            made = _make(call, project)
+            made = make(call, project)
             for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, _interrupt)
+                signal.signal(number, interrupt)
             connection = _start(call, made)
         return _stream(call, made.container, connection)
     finally:
         if made is not None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # this does not take long
-            _remove(call, made)
-            if made.fresh:
-                with lock.held(call.store, project.name, say):
-                    _remove_images(call, project)
+            remove(call, project, made.container, made.volumes, images=made.fresh)
 
 
 def _start(call: Call, made: Up) -> socket | None:
@@ -88,37 +92,38 @@ def _start(call: Call, made: Up) -> socket | None:
     return None if made.running else start.launch(call.store, made.container, client=True)
 
 
-def _remove(call: Call, made: Up) -> None:
-    from limpet.containers import stop, volumes
+def remove(call: Call, project: Project, container: Container, volumes: Sequence[str], *, images: bool) -> None:
+    """The container, volumes by name, and the project's `images`, unless another `up` has made a container of them."""
+    from limpet.containers import stop
+    from limpet.containers import volumes as volume_rows
 
+    say = partial(say_so, call)
     try:
-        stop.remove(call.store, made.container, force=True, volumes=True)
+        stop.remove(call.store, container, force=True, volumes=True)
+        say(f"Container {container.name}: removed")
     except NotFound:
-        return  # a `down` was faster
-    _say(call, f"Container {made.container.name}: removed")
-    for name in made.volumes:
-        volumes.remove(call.store, name)
-        _say(call, f"Volume {name}: removed")
-
-
-def _remove_images(call: Call, project: Project) -> None:
-    """Unless another `up` has made a container of them meanwhile."""
-    if not projects.containers(call.store, project):
-        projects.remove_images(call.store, project, say=partial(_say, call))
+        volumes = ()  # a `down` was faster
+    for name in volumes:
+        volume_rows.remove(call.store, name)
+        say(f"Volume {name}: removed")
+    if images:
+        with lock.held(call.store, project.name, say):
+            if not projects.containers(call.store, project):
+                projects.remove_images(call.store, project, say=say)
 
 
 def _stream(call: Call, container: Container, connection: socket | None) -> int:
     from limpet.containers import attach, stop
 
     ended = threading.Event()
-    waiter = threading.Thread(target=_announce, args=(call.store.root, call.store.run, container, ended), daemon=True)
+    waiter = threading.Thread(target=announce, args=(call.store.root, call.store.run, container, ended), daemon=True)
     waiter.start()
     try:
         code = attach.attach(call.store, container, connection=connection, stdin=False, proxy_signals=False)
-        _say(call, f"Container {container.name}: ended with exit code {code}")
+        say_so(call, f"Container {container.name}: ended with exit code {code}")
     except KeyboardInterrupt:
         code = 130
-        _say(call, f"\nContainer {container.name}: stopping; Ctrl-C again to kill it")
+        say_so(call, f"\nContainer {container.name}: stopping; Ctrl-C again to kill it")
         try:
             stop.stop(call.store, container)
         except KeyboardInterrupt:
@@ -128,7 +133,7 @@ def _stream(call: Call, container: Container, connection: socket | None) -> int:
     return code
 
 
-def _announce(root: str, run: str, container: Container, ended: threading.Event) -> None:
+def announce(root: str, run: str, container: Container, ended: threading.Event) -> None:
     """Prints the address as soon as it answers. In a thread, with a store of its own: SQLite is one thread's."""
     from limpet.containers import state
     from limpet.store.store import Store
@@ -148,11 +153,11 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _interrupt(number: int, frame: object) -> None:
+def interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _say(call: Call, text: str) -> None:
+def say_so(call: Call, text: str) -> None:
     if not call.get("quiet"):
         try:
             print(text, file=sys.stderr, flush=True)
@@ -188,8 +193,9 @@ COMMANDS = {
                 metavar="SECONDS",
                 help="With -d: how long to wait until an exposed port answers (30; 0: not at all)",
             ),
+            Option("watch", "w", help="Build and replace when a file changes, or copy it (# limpet: sync SRC DST)"),
         ),
-        examples=("limpet up -d examples/hello", "limpet up"),
+        examples=("limpet up -d examples/hello", "limpet up", "limpet up --watch examples/hello"),
         max_args=1,
         complete="file",
     ),
