@@ -11,6 +11,7 @@
     copy, run    what makes a layer; `place` says what is where in the image
     debugshell   a shell in a RUN that failed
     conditions   what the command line allows and sets for RUN; `devices` of `RUN --device`
+    keyagent     an agent for `--ssh NAME=KEY`
     secrecy      whether a step leaves a secret in the image; `masking` hides them in what it prints
     stepmounts   the mounts of one RUN, with `cachemounts` and `stubs`
     report       what a build tells while it runs: events, which `limpet.cli` shows; `record` what they add up to,

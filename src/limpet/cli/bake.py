@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.steps.runner import Runner
@@ -94,6 +95,7 @@ class _Baking:
         self._selected = selected
         self._requests = requests
         self._done: dict[str, Delivered] = {}
+        self._stack = ExitStack()
         self._mode = mode("quiet" if call["quiet"] else call["progress"])
 
     def run(self) -> int:
@@ -103,6 +105,7 @@ class _Baking:
             for request in self._requests.values():
                 code |= self._one(request, runner)
         finally:
+            self._stack.close()
             self._tidy()
         if self._call["metadata-file"]:
             self._write_metadata(self._call["metadata-file"])
@@ -129,7 +132,8 @@ class _Baking:
                 conditions=self._conditions(request),
                 pull=request.pull,
             )
-            handed = given(list(request.secrets), list(request.agents), limits=asked.conditions.limits)
+            secrets, agents = list(request.secrets), list(request.agents)
+            handed = given(secrets, agents, self._call.store, self._stack, limits=asked.conditions.limits)
             if request.check:
                 return self._check(asked, handed)
             is_kept = not request.cache_only

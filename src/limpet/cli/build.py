@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from limpet.build.steps.runner import Runner
@@ -36,12 +37,13 @@ def build(call: Call) -> int:
     for number in (signals.SIGTERM, signals.SIGHUP):
         signals.set_handler(number, _end)
     try:
-        return _build(call)
+        with ExitStack() as stack:
+            return _build(call, stack)
     except _Ended as e:
         return 128 + e.number
 
 
-def _build(call: Call) -> int:
+def _build(call: Call, stack: ExitStack) -> int:
     # Before anything large is loaded: see `runner`.
     runner = None if call["check"] or call["print"] else Runner()
     from limpet.build import build as builds
@@ -61,7 +63,7 @@ def _build(call: Call) -> int:
         pull=call["pull"],
     )
     if call["check"]:
-        return _check(call, asked)
+        return _check(call, asked, stack)
     if call["debug-shell"]:
         from limpet.build import debugshell
 
@@ -69,6 +71,8 @@ def _build(call: Call) -> int:
     things = given(
         call["secret"],
         call["ssh"],
+        call.store,
+        stack,
         debug=call["debug-shell"],
         limits=asked.conditions.limits,
         parallel=call["parallel"],
@@ -128,12 +132,13 @@ def _print(call: Call, asked: Asked, things: Given) -> int:
     return 0
 
 
-def _check(call: Call, asked: Asked) -> int:
+def _check(call: Call, asked: Asked, stack: ExitStack) -> int:
     from limpet.build import build as builds
     from limpet.cli.build_given import given
 
+    things = given(call["secret"], call["ssh"], call.store, stack)
     with progress(quiet=call["quiet"]) as shown:
-        checked = builds.check(call.store, asked, given=given(call["secret"], call["ssh"]), progress=shown)
+        checked = builds.check(call.store, asked, given=things, progress=shown)
     return print_checked(checked)
 
 
@@ -237,7 +242,12 @@ COMMANDS = {
             ),
             Option("quiet", "q", help="Print only the image's id (--progress=quiet)"),
             Option("secret", kind="list", metavar="id=NAME,src=FILE", help="A secret for RUN --mount=type=secret"),
-            Option("ssh", kind="list", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh"),
+            Option(
+                "ssh",
+                kind="list",
+                metavar="NAME[=SOCKET|KEY]",
+                help="An ssh agent, or keys, for --mount=type=ssh and git",
+            ),
             Option("target", kind="string", default="", metavar="STAGE", help="Stage to build, instead of the last"),
         ),
         examples=(

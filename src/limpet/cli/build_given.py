@@ -10,7 +10,10 @@ from limpet.errors import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import ExitStack
     from typing import Any
+
+    from limpet.store.store import Store
 
 SECRET_LIMIT = 500 << 10
 """Bytes, as BuildKit's (session/secrets)."""
@@ -19,15 +22,16 @@ SECRET_LIMIT = 500 << 10
 def given(
     secrets: list[str],
     agents: list[str],
+    store: Store,
+    stack: ExitStack,
     *,
     debug: bool = False,
     limits: Mapping[str, Any] | None = None,
     parallel: int = 0,
 ) -> Given:
-    """Raises Invalid for what can't be read."""
-    return Given(
-        dict(map(_secret, secrets)), dict(map(_agent, agents)), debug=debug, limits=limits or {}, parallel=parallel
-    )
+    """What is started for it ends with the `stack`. Raises Invalid for what can't be read."""
+    found = dict(_agent(text, store, stack) for text in agents)
+    return Given(dict(map(_secret, secrets)), found, debug=debug, limits=limits or {}, parallel=parallel)
 
 
 def _secret(text: str) -> tuple[str, bytes]:
@@ -63,15 +67,23 @@ def _secret(text: str) -> tuple[str, bytes]:
     return name, data
 
 
-def _agent(text: str) -> tuple[str, str]:
-    """`default`, `NAME=SOCKET`."""
+def _agent(text: str, store: Store, stack: ExitStack) -> tuple[str, str]:
+    """`default`, `NAME=SOCKET`, `NAME=KEY[,KEY]`: files of keys get an agent until the `stack` ends."""
     name, _, path = text.partition("=")
     name = name or "default"
-    socket = path or os.environ.get("SSH_AUTH_SOCK", "")
-    if not socket:
+    paths = path.split(",") if path else [os.environ.get("SSH_AUTH_SOCK", "")]
+    if not paths[0]:
         raise Invalid(
             f"ssh agent {name}: SSH_AUTH_SOCK is not set", f"start an agent, or name one: --ssh {name}=SOCKET"
         )
-    if not os.path.exists(socket):
-        raise Invalid(f"ssh agent {name}: {socket}: no such file", "--ssh NAME=SOCKET names an agent's socket")
-    return name, socket
+    for one in paths:
+        if not os.path.exists(one):
+            hint = "--ssh NAME=SOCKET names an agent's socket, --ssh NAME=KEY the file of a key"
+            raise Invalid(f"ssh agent {name}: {one}: no such file", hint)
+    if not all(os.path.isfile(one) for one in paths):
+        if len(paths) > 1:
+            raise Invalid(f"--ssh {text}: one socket, or files of keys", "write --ssh NAME=KEY,KEY")
+        return name, paths[0]
+    from limpet.build.keyagent import agent
+
+    return name, stack.enter_context(agent(store, name, [os.path.abspath(one) for one in paths]))

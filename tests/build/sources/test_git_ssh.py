@@ -120,3 +120,21 @@ def test_by_ssh(build: Any, server: Server, agent: Path, tmp_path: Path) -> None
     (server.directory / "authorized").write_text("")
     error = build.error(*lines, options=("--no-cache", *with_agent))
     assert "the agent of --ssh default has no key that is let in" in error
+
+
+def test_by_the_file_of_a_key(build: Any, server: Server, tmp_path: Path, busybox: str) -> None:
+    """It gets an agent for the time of the build."""
+    Origin(tmp_path).commit("one", file="one\n")
+    key = server.directory / "user"
+    lines = ("FROM scratch", f"ADD ssh://root@127.0.0.1:{server.port}{tmp_path}/app.git /x/")
+    build(*lines, options=("--ssh", f"default={key}"))
+    assert [line.split()[-1] for line in build.listing()] == ["x/", "x/file"]
+    build(f"FROM {busybox}", "RUN --mount=type=ssh test -S $SSH_AUTH_SOCK", options=("--ssh", f"default={key}"))
+    server.key("locked")
+    locked = server.directory / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "passphrase", "-f", locked], check=True)
+    for bad in (locked, server.directory / "host.pub", tmp_path / "none"):
+        error = build.error(*lines, options=("--ssh", f"default={bad}"))
+        assert str(bad) in error
+    assert "ssh-add" in build.error(*lines, options=("--ssh", f"default={locked}"))
+    assert list((Path(build.limpet.root) / "tmp").iterdir()) == []
