@@ -130,6 +130,23 @@ def test_the_layout_is_what_buildkits_importer_reads(limpet: Any, context: Path,
 
 
 @pytest.mark.usefixtures("busybox")
+def test_stages_at_once_write_the_same_cache_and_read_it(
+    limpet: Any, other: Any, context: Path, tmp_path: Path
+) -> None:
+    stages = [f"FROM busybox:test AS s{n}\nRUN echo {n} >/{n} && sleep 0.0{n}\nRUN echo {n} >>/{n}" for n in range(5)]
+    copies = [f"COPY --from=s{n} /{n} /{n}" for n in range(5)]
+    (context / "Dockerfile").write_text("\n".join([*stages, "FROM busybox:test", *copies]))
+    build(limpet, context, "--cache-to", f"type=local,dest={tmp_path}/one,mode=max")
+    build(other, context, "--cache-to", f"type=local,dest={tmp_path}/two,mode=max")
+    assert (tmp_path / "one/index.json").read_bytes() == (tmp_path / "two/index.json").read_bytes()
+    third = type(limpet)(tmp_path / "third")
+    third("load", "-q", "-i", tmp_path / "base.tar")
+    result = build(third, context, "--cache-from", f"type=local,src={tmp_path}/one")
+    assert cached(result) == 15
+    assert third("run", "--rm", "made", "cat", "/4").stdout == "4\n4\n"
+
+
+@pytest.mark.usefixtures("busybox")
 def test_a_directory_keeps_other_tags_and_resets(limpet: Any, context: Path, tmp_path: Path) -> None:
     layout = tmp_path / "cache"
     build(limpet, context, "--cache-to", f"type=local,dest={layout},tag=one")

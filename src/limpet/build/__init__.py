@@ -8,6 +8,8 @@
     context      where COPY takes files from; `archive` what ADD unpacks; `digests` what earlier builds found out
     sources/     what is fetched, by HTTP and by git, and contexts that are no directory
     execute      a plan to an image's config and layers, by way of `solver/`: keys, what is cached, the stages' steps
+    caching/     what a step made, by its key: kept, brought from elsewhere, exported, pruned
+    bake/        many builds of one file
     copy, run    what makes a layer; `place` says what is where in the image
     debugshell   a shell in a RUN that failed
     conditions   what the command line allows and sets for RUN; `devices` of `RUN --device`

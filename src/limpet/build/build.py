@@ -157,7 +157,7 @@ def build(
                     )
                 results = [Result(cache.carried(one.config, one.layers), one.layers) for one in found]
                 done = outputs.deliver(store, results, wanted, report)
-                cache.built([diff_id for one in results for diff_id in one.layers], done.kept)
+                cache.built([one.layers for one in results], done.kept)
             if second is not None:
                 second.run(
                     store,

@@ -64,23 +64,26 @@ class Caches:
             {**json.loads(config), records.INLINE: inline}, sort_keys=True, separators=(",", ":")
         ).encode()
 
-    def built(self, layers: Sequence[str], image_id: str) -> None:
-        """Writes the caches. `image_id` is "" if the store has no image of it. Raises LimpetError."""
+    def built(self, stacks: Sequence[Sequence[str]], image_id: str) -> None:
+        """Writes the caches. `stacks`: the layers of each platform's image; `image_id` is "" if none is in the store.
+
+        Raises LimpetError.
+        """
         self._image_id = image_id
         for target in self._targets:
             if target.type == "inline":
                 continue
             try:
-                self._export(target, layers)
+                self._export(target, stacks)
             except LimpetError as e:
                 if not target.ignore_error:
                     raise type(e)(f"--cache-to {target.title}: {e.message}", e.hint, exit_code=1) from e
                 self._warn(f"--cache-to {target.title}: {e}")
 
-    def _export(self, target: To, layers: Sequence[str]) -> None:
+    def _export(self, target: To, stacks: Sequence[Sequence[str]]) -> None:
         from limpet.build.caching.export import export
 
-        count = export(self._store, target, self.steps.used, layers, self._epoch, self._report)
+        count = export(self._store, target, self.steps.used, stacks, self._epoch, self._report)
         if count:
             self._report.say(f"Cache of {count} steps written to {target.title}")
         else:

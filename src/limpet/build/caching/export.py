@@ -34,13 +34,14 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 
 def export(
-    store: Store, target: To, used: Sequence[Used], layers: Sequence[str], epoch: int, progress: Progress
+    store: Store, target: To, used: Sequence[Used], stacks: Sequence[Sequence[str]], epoch: int, progress: Progress
 ) -> int:
-    """Writes the cache of a build; the number of its steps. `layers` are the image's. The caller holds a lease.
+    """Writes the cache of a build; the number of its steps. `stacks`: its images' layers. The caller holds a lease.
 
     Raises LimpetError: no access, a full disk.
     """
-    steps = [each for each in used if target.mode == "max" or in_image(each, layers)]
+    steps = [each for each in used if target.mode == "max" or any(in_image(each, layers) for layers in stacks)]
+    steps.sort(key=lambda each: (each.stage, len(each.below), each.key))  # stages ran side by side
     if not steps:
         return 0
     created = _time(epoch)

@@ -27,6 +27,7 @@ from limpet.oci import manifest as manifests
 from limpet.oci import media, reference
 from limpet.oci import platform as platforms
 from limpet.oci.manifest import Index
+from limpet.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from limpet.images.source import Source as Layers
     from limpet.oci.manifest import Descriptor, Manifest
     from limpet.progress import Progress
-    from limpet.store.store import Store
 
     class Reader(Protocol):
         def top(self) -> Manifest | Index: ...
@@ -64,16 +64,18 @@ def sources(
         if each.type in ELSEWHERE:
             warn(f"--cache-from type={each.type}: there is no such cache here; going on without it")
         else:
-            found.append(Cache(store, each, platform, progress))
+            found.append(Cache(store.root, store.run, each, platform, progress))
     return found
 
 
 class Cache:
     """One of them (`steps.Source`)."""
 
-    def __init__(self, store: Store, wanted: From, platform: str, progress: Progress) -> None:
+    def __init__(self, root: str, run: str, wanted: From, platform: str, progress: Progress) -> None:
+        """`root` and `run` are the store's: layers come in by a connection of its own."""
         self.title = wanted.place
-        self._store = store
+        self._where = (root, run)
+        self._store: Store | None = None
         self._wanted = wanted
         self._platform = platform
         self._progress = progress
@@ -84,25 +86,31 @@ class Cache:
     def has(self, key: str) -> bool:
         return records.record_digest(key) in self._known()
 
-    def bring(self, key: str) -> str:
+    def bring(self, key: str, below: Sequence[str]) -> str:
         descriptor, diff_id = self._known()[records.record_digest(key)]
-        if is_whole(self._store, diff_id):
-            return diff_id
-        if self._transfer is None:
-            assert self._reader is not None
-            self._transfer = Transfer(self._store, driver(self._store), self._reader.layers(), self._progress)
-        bring(self._transfer, layer_of(descriptor), diff_id)
+        store = self._store
+        assert store is not None
+        if not is_whole(store, diff_id):
+            if self._transfer is None:
+                assert self._reader is not None
+                self._transfer = Transfer(store, driver(store), self._reader.layers(), self._progress)
+            bring(self._transfer, layer_of(descriptor), diff_id)
+        driver(store).seal([*below, diff_id])
         return diff_id
 
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def _known(self) -> dict[str, tuple[Descriptor, str]]:
         if self._steps is None:
             self._steps = {}  # a second question after an error gets no second try
             wanted = self._wanted
+            self._store = Store(*self._where)
             self._reader = _InRegistry(self._store, wanted.place) if wanted.type == "registry" else _InDirectory(wanted)
             self._steps = self._read(self._reader)
         return self._steps

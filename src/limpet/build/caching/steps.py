@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         def has(self, key: str) -> bool:
             """Whether it knows the step. Raises LimpetError when it can't be read."""
 
-        def bring(self, key: str) -> str:
-            """The diff ID of the step's layer, which is in the store now. Raises LimpetError."""
+        def bring(self, key: str, below: Sequence[str]) -> str:
+            """The diff ID of the step's layer, which is in the store now and fits on `below`. Raises LimpetError."""
 
         def close(self) -> None: ...
 
@@ -76,7 +76,10 @@ class Used:
 
 
 class StepCache:
-    """`find` and `keep` for each step, `finish` at the end. The caller holds a lease. From any thread."""
+    """`find` and `keep` for each step, from any thread; `finish` at the end. The caller holds a lease.
+
+    One thread at a time brings something from the sources, by a connection of its own: the others go on meanwhile.
+    """
 
     def __init__(
         self,
@@ -94,8 +97,9 @@ class StepCache:
         self._sources = list(sources)
         self._warn = warn
         self._contents: set[str] = set()
-        self._lock = threading.RLock()  # the connection serves one thread at a time
-        self._brought_some = False
+        self._lock = threading.Lock()  # the connection serves one thread at a time
+        self._bringing = threading.Lock()
+        self._grew = False
         self.used: list[Used] = []
         for statement in TABLES:
             store.db.run(statement)
@@ -107,22 +111,21 @@ class StepCache:
     def find(self, stage: int, name: str, key: str, below: Sequence[str], what: str) -> tuple[str, bool]:
         """(the layer of a step, "" for none; whether it is taken, and not made anew). It is in the store and fits."""
         with self._lock:
+            here = self._local(key)
             if self.ignores(stage, name):
-                return self._local(key) or "", False
-            diff_id = self._local(key) or self._imported(key) or self._brought(key, below, what)
-            if diff_id is None:
-                return "", False
-            self.used.append(Used(stage, key, tuple(below), diff_id, what, True))
-            return diff_id, True
+                return here or "", False
+            diff_id = here or self._imported(key)
+        if diff_id is None and self._sources:
+            with self._bringing:
+                diff_id = self._brought(key, below, what)
+        if diff_id is None:
+            return "", False
+        self.used.append(Used(stage, key, tuple(below), diff_id, what, True))
+        return diff_id, True
 
     def keep(self, stage: int, key: str, below: Sequence[str], diff_id: str, what: str) -> None:
         """A step was made."""
-        now = time.time()
-        db = self._store.db
-        with self._lock, db.transaction(durable=False):
-            db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", key, diff_id)
-            db.run("INSERT OR REPLACE INTO build_record VALUES (?, ?, ?, ?)", key, what, now, now)
-            db.run("INSERT OR IGNORE INTO build_layer VALUES (?, '')", diff_id)
+        self._enter(key, diff_id, what)
         self.used.append(Used(stage, key, tuple(below), diff_id, what, False))
 
     def content(self, key: str) -> str | None:
@@ -134,10 +137,16 @@ class StepCache:
         return diff_id
 
     def keep_content(self, key: str, diff_id: str, what: str) -> None:
-        with self._lock:
-            self.keep(-1, key, (), diff_id, what)
-            self.used.pop()
+        self._enter(key, diff_id, what)
         self._contents.add(diff_id)
+
+    def _enter(self, key: str, diff_id: str, what: str) -> None:
+        now, db = time.time(), self._store.db
+        with self._lock, db.transaction(durable=False):
+            db.run("INSERT OR REPLACE INTO build_step (key, diff_id) VALUES (?, ?)", key, diff_id)
+            db.run("INSERT OR REPLACE INTO build_record VALUES (?, ?, ?, ?)", key, what, now, now)
+            db.run("INSERT OR IGNORE INTO build_layer VALUES (?, '')", diff_id)
+        self._grew = True
 
     def finish(self, image_id: str) -> None:
         """The build is over: what it used was used now, and stays as long as the image does ("" if there is none)."""
@@ -154,7 +163,7 @@ class StepCache:
     @property
     def grew(self) -> bool:
         """Whether there is more in the cache than before the build."""
-        return self._brought_some or any(not each.hit for each in self.used)
+        return self._grew
 
     def close(self) -> None:
         for source in self._sources:
@@ -175,31 +184,22 @@ class StepCache:
 
     def _brought(self, key: str, below: Sequence[str], what: str) -> str | None:
         """From the first source that has it. One that fails is not asked again by this build."""
-        from limpet.layers.driver import driver
-
         for source in list(self._sources):
             try:
                 if not source.has(key):
                     continue
-                diff_id = source.bring(key)
-                driver(self._store).seal([*below, diff_id])
+                diff_id = source.bring(key, below)
             except LimpetError as e:
                 self._warn(f"--cache-from {source.title}: {e}; going on without it")
-                self._sources.remove(source)
+                with self._lock:
+                    self._sources.remove(source)
                 source.close()
                 continue
-            self._brought_some = True
             now, db = time.time(), self._store.db
-            with db.transaction(durable=False):
-                db.run(
-                    "INSERT OR REPLACE INTO imported_step VALUES (?, ?, ?, ?, ?, ?)",
-                    source.title,
-                    key,
-                    diff_id,
-                    what,
-                    now,
-                    now,
-                )
+            values = (source.title, key, diff_id, what, now, now)
+            with self._lock, db.transaction(durable=False):
+                db.run("INSERT OR REPLACE INTO imported_step VALUES (?, ?, ?, ?, ?, ?)", *values)
                 db.run("INSERT OR IGNORE INTO build_layer VALUES (?, '')", diff_id)
+            self._grew = True
             return diff_id
         return None
