@@ -17,3 +17,7 @@ class Progress:
 
     def note(self, line: str) -> None:
         """A line for the reader, of no key."""
+
+
+current: list[Progress] = []
+"""What is being shown, the innermost last: for who has something to say that nobody gave a Progress."""

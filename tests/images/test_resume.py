@@ -232,6 +232,21 @@ def test_a_pull_of_what_is_here_is_one_request(store: Store, fake: server.Script
         assert [path for path, _ in fake.requests] == [f"/v2/app/manifests/{tag}"]
 
 
+def test_a_long_wait_is_said(limpet: Any, fake: server.Scripted) -> None:
+    refused: list[str] = []
+
+    def answer(handler: Handler) -> bool:
+        if refused or not handler.path.endswith(DIGEST):
+            return False
+        refused.append(handler.path)
+        server.send(handler, 429, b"{}", {"Retry-After": "2"})
+        return True
+
+    fake.answer = answer
+    result = limpet("pull", f"{fake.domain}/app:1")
+    assert f"{fake.domain}: HTTP 429: trying again in 2 s\n" in result.stderr
+
+
 def test_rates(limpet: Any, fake: server.Scripted) -> None:
     began = time.monotonic()
     limpet("pull", "-q", "--limit-rate", "2m", f"{fake.domain}/app:1")

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from limpet.progress import Progress
+from limpet.progress import Progress, current
 from limpet.units import size_decimal
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ class PlainProgress(Progress):
         self._lock = threading.Lock()
 
     def __enter__(self) -> PlainProgress:
+        current.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        current.remove(self)
 
     def begin(self, key: str, label: str, total: int | None = None) -> None:
         with self._lock:
@@ -95,11 +96,13 @@ class Bars(Progress):
         self._finished = (0, 0)  # how many, and their bytes
 
     def __enter__(self) -> Bars:
+        current.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        current.remove(self)
         with self._lock:
             if self._drawn is not None:
                 self._drawn.stop()

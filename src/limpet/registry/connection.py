@@ -6,6 +6,7 @@ they can't give comes from the registry itself. So do referrers: a mirror that h
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import threading
@@ -13,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from limpet import progress
 from limpet.errors import LimpetError, Refused
 from limpet.registry import endpoints, scopes
 from limpet.registry.answers import codes, document, finish, later, retry_after, words
@@ -54,6 +56,9 @@ FIRST_WAIT = 0.2
 """Seconds before the second try; doubled for each further one."""
 
 MAX_WAIT = 30.0
+
+_WORTH_A_WORD = 2.0
+"""Seconds of a wait that is said: only a registry asks for as many."""
 
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _MIRRORED = re.compile(r"/v2/(?P<repository>.+)/(?:manifests|blobs)/(?P<reference>[^/]+)")
@@ -243,4 +248,8 @@ def patiently(attempt: int, error: TransferError) -> None:
     Half of it is random, so that the many who were turned away together don't come back together.
     """
     usual = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
-    time.sleep(min(MAX_WAIT, max(usual, error.wait)))
+    pause = min(MAX_WAIT, max(usual, error.wait))
+    if pause >= _WORTH_A_WORD:
+        for shown in progress.current[-1:]:
+            shown.note(f"{error.message}: trying again in {math.ceil(pause)} s")
+    time.sleep(pause)
