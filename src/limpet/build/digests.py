@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from limpet.store.files import write_file
+from limpet.store.files import remove_tree, write_file
 
 if TYPE_CHECKING:
     from limpet.store.store import Store
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 RACY = 2_000_000_000  # nanoseconds
 MOST = 1_000_000  # files
 _VERSION = 1
+
+
+def forget(store: Store) -> None:
+    """What is known of all contexts."""
+    home = f"{store.root}/cache"
+    try:
+        names = [name for name in os.listdir(home) if name.startswith("context-")]
+    except FileNotFoundError:
+        return
+    for name in names:
+        remove_tree(f"{home}/{name}")
 
 
 class Digests:

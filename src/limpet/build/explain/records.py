@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from limpet.build.explain.parts import Parts
-from limpet.store.files import write_file
+from limpet.store.files import remove_tree, write_file
 
 if TYPE_CHECKING:
     from limpet.store.store import Store
@@ -47,6 +47,12 @@ class Built(NamedTuple):
     base_id: str
     epoch: int
     steps: tuple[Done, ...]
+
+
+def forget(store: Store) -> None:
+    """What is known of all builds. One that runs now writes its own again."""
+    for name in ("builds", "steps"):
+        remove_tree(f"{store.root}/cache/{name}")
 
 
 class Records:

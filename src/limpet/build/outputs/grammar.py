@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from limpet.build.language.flags import boolean, fields
 from limpet.build.language.nearest import did_you_mean
 from limpet.build.outputs.request import (
+    CACHE_ONLY,
     DOCKER,
     IMAGE,
     LOCAL,
@@ -42,6 +43,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     DOCKER: ("dest", "name", "rewrite-timestamp"),
     LOCAL: ("dest", "platform-split", "rewrite-timestamp"),
     TAR: ("dest", "platform-split", "rewrite-timestamp"),
+    CACHE_ONLY: (),
 }
 _REFUSED = {
     "buildinfo": "--provenance describes a build",
@@ -227,7 +229,9 @@ def _unknown(text: str, kind: str, key: str) -> Invalid:
     known = _KEYS[kind]
     others = [name for name, keys in _KEYS.items() if key in keys]
     hint = f"type={others[0]} has it" if others else did_you_mean(key, known)
-    return _invalid(text, f"type={kind} has no option {key!r}", hint or f"it has {', '.join(known)}")
+    return _invalid(
+        text, f"type={kind} has no option {key!r}", hint or (f"it has {', '.join(known)}" if known else "it has none")
+    )
 
 
 def _invalid(text: str, message: str, hint: str = "") -> Invalid:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
 
-IMAGE, DOCKER, OCI, LOCAL, TAR = "image", "docker", "oci", "local", "tar"
+IMAGE, DOCKER, OCI, LOCAL, TAR, CACHE_ONLY = "image", "docker", "oci", "local", "tar", "cacheonly"
 STANDARD_OUTPUT = "-"
 
 
@@ -70,4 +70,4 @@ class Wanted:
     @property
     def is_image(self) -> bool:
         """Whether there is an output that has an id: not if only files are wanted."""
-        return any(not each.is_files for each in self.outputs)
+        return any(not each.is_files and each.kind != CACHE_ONLY for each in self.outputs)
