@@ -19,6 +19,7 @@
     report       what a build tells while it runs: events, which `limpet.cli` shows; `record` what they add up to,
                  `profile` a picture of that, `logs` what is kept of it
     hints        why a RUN may have failed (`stepfiles`: what it left); `copyups` what a chmod in it cost
+    attest/      what is said of a result beside it: what is in it, how it was built
     inspector    what may look on meanwhile: `explain` and `reproducible`
     build        all of it, as `limpet build` and `limpet up` call it
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ from limpet.oci import platform as platforms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from limpet.build.attest.statement import Attestation
     from limpet.build.caching.specs import Caching
     from limpet.build.language.dockerfile import Dockerfile
     from limpet.build.outputs.deliver import Delivered
@@ -106,6 +108,7 @@ def build(
     outputs.check(wanted, len(names))
     epoch = _epoch(asked.arguments)
     given = given or Given()
+    started = time.time()
     with ExitStack() as stack:
         local = stack.enter_context(contexts.opened(store, asked, given, report.say, report))
         named = stack.enter_context(Named(store, asked.contexts, given, report.say, report))
@@ -155,7 +158,28 @@ def build(
                         runner=runner,
                         named=named.tree,
                     )
-                results = [Result(cache.carried(one.config, one.layers), one.layers) for one in found]
+                said: Sequence[tuple[Attestation, ...]] = [()] * len(found)
+                if wanted.attests:
+                    from limpet.build.attest import make, provenance
+
+                    facts = provenance.Facts(
+                        path=_within(read.file.path, local.directory),
+                        source=read.text,
+                        context=local.title if local.foreign else "",
+                        target=asked.target,
+                        arguments=asked.arguments,
+                        labels=labels or {},
+                        fetched=make.fetched(explainer.fetched),
+                        epoch=epoch,
+                        started=started,
+                    )
+                    called = wanted.names[0].familiar if wanted.names else "image"
+                    stacks = [one.layers for one in found]
+                    said = make.attestations(store, wanted.attests, made, stacks, facts, called)
+                results = [
+                    Result(cache.carried(one.config, one.layers), one.layers, statements)
+                    for one, statements in zip(found, said, strict=True)
+                ]
                 done = outputs.deliver(store, results, wanted, report)
                 cache.built([one.layers for one in results], done.kept)
             if second is not None:
@@ -164,7 +188,7 @@ def build(
                     made,
                     local.directory,
                     read.ignored,
-                    found[0],
+                    found,
                     labels=labels or {},
                     epoch=epoch,
                     given=given,
@@ -174,6 +198,12 @@ def build(
     if cache.steps.grew:
         bound(store, report.say)
     return done
+
+
+def _within(path: str, directory: str) -> str:
+    """A Dockerfile's path as it is the same wherever the context lies; of one outside its name."""
+    relative = os.path.relpath(path, directory)
+    return os.path.basename(path) if relative.startswith("..") else relative
 
 
 def _epoch(arguments: Mapping[str, str]) -> int:

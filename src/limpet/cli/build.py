@@ -262,6 +262,7 @@ COMMANDS = {
             "limpet build --check-reproducible -t web .",
             "limpet build --explain -t web .",
             "limpet build --debug-shell .",
+            "limpet build --sbom --provenance=mode=max --push -t registry.example/web .",
             "limpet build --cache-from HOST/app:cache --cache-to type=registry,ref=HOST/app:cache,mode=max .",
             "limpet build -o out .",
             "limpet build -o type=oci,dest=app.tar -t registry.example/app:1 --push .",

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     Option(
+        "attest",
+        kind="list",
+        metavar="type=sbom|provenance,…",
+        help="Say something of the image beside it, in its index: what is in it, how it was built",
+    ),
+    Option("provenance", kind="optional", metavar="true|mode=MODE,…", help="--attest type=provenance"),
+    Option("sbom", kind="optional", metavar="true", help="--attest type=sbom"),
+    Option(
         "annotation",
         kind="list",
         metavar="[PLACE:]KEY=VALUE",
@@ -35,9 +43,13 @@ OPTIONS = (
 
 def wanted(call: Call) -> Wanted:
     """Raises Invalid."""
+    from dataclasses import replace
+
+    from limpet.build.attest import request
     from limpet.build.outputs import grammar
 
-    return grammar.wanted(call["tag"], call["output"], call["annotation"], push=call["push"], load=call["load"])
+    found = grammar.wanted(call["tag"], call["output"], call["annotation"], push=call["push"], load=call["load"])
+    return replace(found, attests=request.attests(call["attest"], call["sbom"], call["provenance"]))
 
 
 def written(call: Call, done: Delivered) -> None:

@@ -174,8 +174,10 @@ def add_package(store: Store, package: Package, names: Iterable[Reference]) -> I
     for _, data in package.documents:
         blobs.put(store, data)
     images = [member for member in package.members if member.image_id]
-    for member in images:
-        blobs.put(store, member.parts[0].data)
+    for member in package.members:
+        for part in member.parts:
+            if not part.diff_id:
+                blobs.put(store, part.data)
     here = next((each for each in images if _runs_here(each)), images[0])
     wanted = list(names)
     with store.db.transaction():

@@ -14,8 +14,12 @@ from limpet.store import blobs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from limpet.images.package import Member
     from limpet.oci.reference import Reference
     from limpet.store.store import Store
+
+_MAX_ATTACHED = 64 << 20
+"""Bytes of a statement about an image."""
 
 _KINDS = {"gzip": media.OCI_LAYER_GZIP, "zstd": media.OCI_LAYER_ZSTD}
 
@@ -85,6 +89,22 @@ def plain(store: Store, diff_id: str) -> Descriptor:
     """A layer as its tar."""
     row = store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id)
     return Descriptor(media.OCI_LAYER, diff_id, row[0] if row else 0)
+
+
+def attached(store: Store, digest: str) -> Member | None:
+    """A manifest about another, all of which is in blobs/ (an attestation that a build made); None if it isn't."""
+    from limpet.images.package import Member, Part
+
+    try:
+        data = blobs.read(store, digest, manifests.MAX_BYTES)
+        manifest = manifests.parse(data)
+        if not isinstance(manifest, Manifest):
+            return None
+        kinds = (manifest.config, *manifest.layers)
+        parts = tuple(Part(kind, data=blobs.read(store, kind.digest, _MAX_ATTACHED)) for kind in kinds)
+    except (NotFound, Invalid):
+        return None
+    return Member(Descriptor(manifest.media_type, digest, len(data)), data, parts)
 
 
 def documents(store: Store, index_digest: str) -> manifests.Index | None:

@@ -139,6 +139,10 @@ class _Pusher:
             data = index.data
             for image, manifest in index.images.items():
                 self._image(image, manifest)
+            for member in index.attached:
+                self._parts(member)
+                about = member.descriptor
+                self._registry.put_manifest(self._repository, about.digest, member.data, about.media_type)
             digest, _ = self._registry.put_manifest(self._repository, name.tag, data, index.media_type)
             own = outgoing.arrived_as(self._store, image_id, [name])
             manifest_digest = digests.of(own) if own is not None else None
@@ -183,6 +187,7 @@ class _Pusher:
         if index is None:
             return None
         present: dict[str, bytes] = {}
+        attached: list[Member] = []
         entries: list[Descriptor] = []
         for entry in index.manifests:
             row = store.db.row("SELECT image_id FROM manifest WHERE digest = ?", entry.digest)
@@ -190,15 +195,18 @@ class _Pusher:
             if data is not None:
                 present[row[0]] = data
                 entries.append(entry)
+            elif row and (member := outgoing.attached(store, entry.digest)) is not None:
+                attached.append(member)
+                entries.append(entry)
         if len(entries) == len(index.manifests):
-            return _Present(blobs.read(store, digest, manifests.MAX_BYTES), index.media_type, present)
+            return _Present(blobs.read(store, digest, manifests.MAX_BYTES), index.media_type, present, attached)
         platforms = ", ".join(str(entry.platform) for entry in entries if entry.platform is not None)
         if len(entries) > 1:
             self._progress.note(
                 f"Only {platforms} of the {len(index.manifests)} platforms of the image are in the store: the index"
                 " that goes up has these, and so another digest"
             )
-            return _Present(replace(index, manifests=tuple(entries)).to_json(), index.media_type, present)
+            return _Present(replace(index, manifests=tuple(entries)).to_json(), index.media_type, present, attached)
         self._progress.note(
             f"Only {platforms or 'one'} of the {len(index.manifests)} platforms of the image is in the store: it goes"
             " up alone (`limpet registry copy` carries all of them)"
@@ -315,11 +323,12 @@ class _Pusher:
 
 @dataclass(frozen=True)
 class _Present:
-    """An index, and the manifests of it that are here, by image."""
+    """An index, the manifests of it that are here, by image, and what is said about them."""
 
     data: bytes
     media_type: str
     images: dict[str, bytes]
+    attached: list[Member]
 
 
 def _layers(document: bytes) -> tuple[Descriptor, ...]:

@@ -146,7 +146,11 @@ def _index(store: Store, name: Reference) -> Package | None:
         known = store.db.row("SELECT image_id FROM manifest WHERE digest = ?", entry.digest)
         data = outgoing.whole(store, entry.digest, known[0]) if known is not None else None
         if data is None:
-            return None
+            member = outgoing.attached(store, entry.digest) if known is not None else None
+            if member is None:
+                return None
+            members.append(member)
+            continue
         config = blobs.read(store, known[0], configs.MAX_BYTES)
         members.append(packages.arrived(data, config, catalog.layers(store, known[0])))
     return packages.together(members, Form(), data=blobs.read(store, row[0], manifests.MAX_BYTES))

@@ -57,6 +57,8 @@ class Explainer(Inspector):
         self._steps: dict[int, list[Done]] = {}  # by the stage's number
         self._changed: dict[int, int] = {}  # a stage's number → the first of its steps with another key than before
         self._new = False
+        self.fetched: dict[str, str] = {}
+        """By what each address is known that an ADD took (`Copying.fetched`)."""
         self._told: dict[int, Told] = {}
 
     def looked_up(self, looked: Looked) -> str:
@@ -64,6 +66,9 @@ class Explainer(Inspector):
         with self._lock:
             before = self._before(looked, done)
             self._steps.setdefault(looked.stage.number, []).append(done)
+            if isinstance(looked.step, plan.Copy) and looked.copying is not None:
+                urls = (remote.url for remote in looked.step.remotes)
+                self.fetched.update(zip(urls, looked.copying.fetched, strict=True))
         why: list[str] = []
         if not looked.used:
             now = parts.of(looked)

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from limpet.build.attest import statement
 from limpet.build.outputs import files
 from limpet.build.outputs.request import DOCKER, LOCAL, OCI, STANDARD_OUTPUT, TAR
 from limpet.errors import Invalid, LimpetError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
 
+    from limpet.build.attest.statement import Attestation
     from limpet.build.outputs.request import Annotation, Output, Wanted
     from limpet.build.report import Report
     from limpet.images.package import Member, Package
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was built for one platform: the config blob, and the layers' diff IDs, bottom first."""
+    """What was built for one platform: the config blob, the layers' diff IDs, bottom first, and what is said of it."""
 
     config: bytes
     layers: tuple[str, ...]
+    said: tuple[Attestation, ...] = ()
 
     @property
     def platform(self) -> Platform:
@@ -84,7 +87,7 @@ def check(wanted: Wanted, platforms: int) -> None:
         if each.kind == LOCAL and os.path.lexists(each.dest) and not os.path.isdir(each.dest):
             raise Invalid(f"--output {each.text}: {each.dest} is no directory", "dest names a directory")
         noted = (*wanted.annotations, *each.annotations)
-        if platforms == 1 and not each.is_files and any(one.place == "index" for one in noted):
+        if platforms == 1 and not wanted.attests and not each.is_files and any(one.place == "index" for one in noted):
             raise Invalid("an annotation of an index needs one: of one platform there is none", "leave out index:")
 
 
@@ -118,14 +121,24 @@ class _Delivery:
             raise Invalid(f"--output {output.text}: the platforms' files would be mixed", "leave out platform-split")
         trees = {str(one.platform).replace("/", "_") if split else "": one.layers for one in self._results}
         if output.kind == TAR:
-            _to(output.dest, lambda file: files.write_tar(self._store, trees, file))
+            _to(output.dest, lambda file: files.write_tar(self._store, trees, file, self._statements(split)))
             self._wrote(output)
             return
-        left = files.write_directory(self._store, trees, output.dest)
+        left = files.write_directory(self._store, trees, output.dest, self._statements(split))
         self._wrote(output)
         if left:
             named = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
             self._report.say(f"{output.dest}: devices and sockets are left out: {named}")
+
+    def _statements(self, split: bool) -> dict[str, bytes]:
+        """What is said of files, by the path of its own file among them; no digest names what it is about."""
+        found = {}
+        for one in self._results:
+            place = f"{str(one.platform).replace('/', '_')}/" if split else ""
+            for said in one.said:
+                if said.filename:
+                    found[place + said.filename] = statement.statement(said, [])
+        return found
 
     def _archive(self, output: Output) -> None:
         saved = [save.Saved(self._package(output), output.names or self._wanted.names)]
@@ -147,7 +160,8 @@ class _Delivery:
 
     def _keep(self, output: Output) -> None:
         names = output.names or self._wanted.names
-        if len(self._results) == 1 and not (output.push or output.form or self._annotations(output)):
+        plain = not (output.push or output.form or self._annotations(output) or self._results[0].said)
+        if len(self._results) == 1 and plain:
             # Nobody needs its layers compressed yet: a push does that when it comes.
             (one,) = self._results
             image = importer.add_image(self._store, one.config, one.layers, names)
@@ -179,9 +193,11 @@ class _Delivery:
         metadata = self._done.metadata
         metadata["containerimage.descriptor"] = built.descriptor.to_dict()
         metadata["containerimage.digest"] = built.descriptor.digest
-        if not built.index:
+        if not built.index or self._results[0].said:
             metadata["containerimage.config.digest"] = built.members[0].image_id
-        self._done.id = built.descriptor.digest if built.index else built.members[0].image_id
+        images = [member for member in built.members if member.image_id]
+        # One image has the id that it has without statements about it.
+        self._done.id = built.descriptor.digest if len(images) > 1 else images[0].image_id
         self._name(names)
 
     def _name(self, names: Sequence[Reference]) -> None:
@@ -195,6 +211,13 @@ class _Delivery:
         form = output.form or Form()
         noted = self._annotations(output)
         members = [self._member(one, output.kind, form, noted) for one in self._results]
+        if output.kind != DOCKER:  # whose archive has no place for statements
+            names = output.names or self._wanted.names
+            members += [
+                statement.member(image, one.said, names)
+                for image, one in zip(members, self._results, strict=True)
+                if one.said
+            ]
         if len(members) == 1:
             return package.alone(members[0])
         return package.together(members, form, annotations=_of(noted, "index", None))

@@ -16,7 +16,7 @@ from limpet.kernel import fs
 from limpet.layers.contents import copy_range
 from limpet.layers.driver import driver
 from limpet.layers.rootfs_tar import TarWriter, add_tree, list_open, open_beneath
-from limpet.store.files import NewFile
+from limpet.store.files import NewFile, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BENEATH = fs.RESOLVE_BENEATH | fs.RESOLVE_NO_SYMLINKS
 
 
-def write_tar(store: Store, trees: Mapping[str, Sequence[str]], out: BinaryIO) -> None:
+def write_tar(
+    store: Store, trees: Mapping[str, Sequence[str]], out: BinaryIO, extra: Mapping[str, bytes] | None = None
+) -> None:
     """`trees`: layers by the directory in which they are in the tar, "" for none. The same layers give the same bytes.
+    `extra`: files beside them, by path.
 
     The directories of platforms and the root have no entries of their own.
     """
@@ -46,11 +49,15 @@ def write_tar(store: Store, trees: Mapping[str, Sequence[str]], out: BinaryIO) -
             add_tree(tar, root, os.fsencode(f"{name}/") if name else b"")
         finally:
             os.close(root)
+    for path, data in (extra or {}).items():
+        tar.file(path, data)
     tar.finish()
     out.flush()
 
 
-def write_directory(store: Store, trees: Mapping[str, Sequence[str]], path: str) -> list[str]:
+def write_directory(
+    store: Store, trees: Mapping[str, Sequence[str]], path: str, extra: Mapping[str, bytes] | None = None
+) -> list[str]:
     """Writes into the directory `path`, which is made if it is missing. Gives what was left out, by its path.
 
     Raises Invalid for what stands in the way, LimpetError for what can't be written.
@@ -66,6 +73,8 @@ def write_directory(store: Store, trees: Mapping[str, Sequence[str]], path: str)
             finally:
                 os.close(root)
                 os.close(target)
+        for name, data in (extra or {}).items():
+            write_file(os.path.join(path, name), data, 0o644, durable=False)
     except OSError as e:
         where = os.fsdecode(e.filename) if e.filename else path
         raise LimpetError(f"{where}: {e.strerror}", exit_code=1) from e

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from limpet.build.attest.request import Attests
+
 if TYPE_CHECKING:
     from limpet.images.package import Form
     from limpet.oci.platform import Platform
@@ -62,6 +64,7 @@ class Wanted:
     names: tuple[Reference, ...] = ()
     outputs: tuple[Output, ...] = (STORE,)
     annotations: tuple[Annotation, ...] = field(default=())
+    attests: Attests = field(default_factory=Attests)
 
     @property
     def takes_standard_output(self) -> bool:

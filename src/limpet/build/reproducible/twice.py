@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,7 @@ class Fault:
     """A step that made something else. `count`: of all its files that differ, `found` has `MOST` at most."""
 
     step: Copy | Run | Directory
+    number: int
     found: list[Found] = field(default_factory=list)
     count: int = 0
 
@@ -75,6 +77,7 @@ class Second:
         self.same_image = True
         self.path = ""
         self._extra: list[str] = []
+        self._lock = threading.Lock()
 
     @property
     def ok(self) -> bool:
@@ -86,7 +89,7 @@ class Second:
         made: Plan,
         directory: str,
         ignored: Ignore,
-        first: execute.Made,
+        first: tuple[execute.Made, ...],
         *,
         labels: Mapping[str, str],
         epoch: int,
@@ -108,7 +111,7 @@ class Second:
             stack.enter_context(_other_conditions())
             time.sleep(max(0.0, begun + 1.1 - time.time()))  # many times are written in whole seconds
             try:
-                (second,) = execute.execute(
+                second = execute.execute(
                     store,
                     made,
                     tree,
@@ -130,17 +133,21 @@ class Second:
         self._extra = []
 
     def compare(self, store: Store, looked: Looked, diff_id: str) -> None:
-        self.steps += 1
+        with self._lock:
+            self.steps += 1
+            if diff_id != looked.cached:
+                self._extra.append(diff_id)
         if diff_id == looked.cached:
             return
-        self._extra.append(diff_id)
-        fault = Fault(looked.step)
+        fault = Fault(looked.step, looked.number)
         with Differ(store, looked.cached, diff_id) as differ:
             for each in differ.differences():
                 fault.count += 1
                 if len(fault.found) < MOST:
                     fault.found.append(Found(replace(each, contents=None), reason(each), _samples(each)))
-        self.faults.append(fault)
+        with self._lock:
+            self.faults.append(fault)
+            self.faults.sort(key=lambda each: each.number)
 
 
 class _Again(Report):
