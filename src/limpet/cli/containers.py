@@ -21,7 +21,7 @@ def stop(call: Call) -> int:
     """Several stop at the same time."""
     from limpet.containers import stop as stopping
 
-    return _together(
+    return together(
         call,
         lambda container: stopping.stop(
             call.store, container, timeout=call["time"], signal=call["signal"], explain=_explainer(container)
@@ -228,7 +228,7 @@ def _each(call: Call, act: Callable[[Container], object]) -> int:
     return failed
 
 
-def _together(call: Call, act: Callable[[Container], object]) -> int:
+def together(call: Call, act: Callable[[Container], object]) -> int:
     """As `_each`, all at the same time: a forked process for each, so that the slowest decides how long it takes."""
     import os
 

@@ -60,6 +60,19 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
     return failed
 
 
+def shut_down(store: Store, container: Container) -> str:
+    """Stops it as a machine that goes down would, but gently: `recover` starts again what has a restart policy.
+
+    A remark about a slow stop, or "". Raises LimpetError.
+    """
+    running = state.status(store, container).running
+    remark = stop.stop(store, container)
+    policy, _ = restart_policy(container.options.restart)
+    if running and policy in ("always", "unless-stopped") and os.path.isdir(store.container_path(container.id)):
+        state.lose(store, container)
+    return remark
+
+
 def collect_groups(store: Store) -> list[str]:
     """Takes away the control groups of this store's containers that are no more; the paths of those that went."""
     removed = []

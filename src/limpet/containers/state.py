@@ -223,6 +223,16 @@ def try_lock(store: Store, container: Container) -> int:
     return lock
 
 
+def lose(store: Store, container: Container) -> None:
+    """Of one that was just stopped: as if its end had not been wanted, so that `recovery` starts it. Raises OSError."""
+    directory = store.container_path(container.id)
+    record(directory, {**_read(f"{directory}/status"), "lost": True}, durable=True)
+    try:
+        os.unlink(f"{store.run_path(container.id)}/stopped")
+    except FileNotFoundError:
+        pass
+
+
 def _lost(directory: str, container_id: str, values: dict[str, Any]) -> dict[str, Any]:
     """What is to be said of a container whose monitor died, in place of the monitor's last word."""
     found = {"state": "exited", "pid": 0, "pid_start": 0, "error": _MONITOR_GONE, "lost": True}
