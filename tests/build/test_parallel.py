@@ -94,3 +94,67 @@ def test_an_end_by_a_signal_ends_all_stages(limpet: Any, busybox: str, context: 
         assert builder.wait(timeout=3) == 128 + number
     assert gone(limpet, "98752")
     assert limpet("system", "check").returncode == 0
+
+
+COUNT = "--mount=type=cache,id=count,target=/count"
+
+
+def counting(base: str, context: Path) -> None:
+    """A step that notes each time it is done, and goes on when /count/go is there."""
+    wait = "for i in $(seq 400); do [ -e /count/go ] && break; sleep 0.05; done"
+    write(context, f"FROM {base}\nRUN {COUNT} echo begun; echo x >> /count/times; {wait}; cat /count/times > /times\n")
+
+
+def start(limpet: Any, context: Path, name: str) -> subprocess.Popen[str]:
+    command = [*limpet.command, "build", "-t", name, str(context)]
+    return subprocess.Popen(command, env=limpet.environment, stderr=subprocess.PIPE, text=True)
+
+
+def until(builder: subprocess.Popen[str], text: str) -> None:
+    assert builder.stderr is not None
+    for line in builder.stderr:
+        if text in line and "RUN" not in line:
+            return
+    pytest.fail(f"the builder did not say: {text}")
+
+
+def go(limpet: Any) -> None:
+    (place,) = [path.parent for path in (limpet.root / "caches").glob("*/name") if path.read_text() == "count"]
+    (place / "data/go").touch()
+
+
+def test_equal_steps_of_two_builds_are_done_once(limpet: Any, busybox: str, context: Path) -> None:
+    counting(busybox, context)
+    with start(limpet, context, "one") as first:
+        until(first, "begun")
+        with start(limpet, context, "two") as second:
+            until(second, "waiting for what comes of it")
+            go(limpet)
+            assert second.communicate()[1].count(": cached") == 1
+        first.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert limpet("run", "--rm", "two", "cat", "/times").stdout == "x\n"
+    assert list((limpet.root / "cache/doing").iterdir()) == []
+
+
+def test_who_waited_does_a_step_of_one_that_was_killed(limpet: Any, busybox: str, context: Path) -> None:
+    counting(busybox, context)
+    with start(limpet, context, "one") as first:
+        until(first, "begun")
+        with start(limpet, context, "two") as second:
+            until(second, "waiting for what comes of it")
+            first.kill()
+            until(second, "begun")
+            go(limpet)
+            second.communicate()
+    assert second.returncode == 0
+    assert limpet("run", "--rm", "two", "cat", "/times").stdout == "x\nx\n"
+
+
+def test_equal_steps_of_two_stages_are_done_once(limpet: Any, busybox: str, context: Path) -> None:
+    run = f"RUN {COUNT} echo x >> /count/times; sleep 0.2; cp /count/times /times\n"
+    stages = f"FROM {busybox} AS one\n{run}FROM {busybox} AS two\n{run}"
+    write(context, f"{stages}FROM {busybox}\nCOPY --from=one /times /1\nCOPY --from=two /times /2\n")
+    result = limpet("build", "-t", "made", context)
+    assert result.stderr.count(": cached") == 1
+    assert limpet("run", "--rm", "made", "cat", "/1", "/2").stdout == "x\nx\n"

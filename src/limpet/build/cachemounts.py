@@ -19,6 +19,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limpet.kernel import fs
 from limpet.store.files import remove_tree, write_file
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class CacheMount:
                 os.chmod(new, 0o755 if self._mount.mode is None else self._mount.mode)
             os.chown(new, self._mount.uid or 0, self._mount.gid or 0)
             try:
-                os.rename(new, data)
-            except OSError:  # another step that shares it was first
+                fs.renameat2(new, data, fs.RENAME_NOREPLACE)  # rename(2) would replace one that is empty yet
+            except FileExistsError:  # another step that shares it was first
                 remove_tree(new)
         return data
 

@@ -2,7 +2,8 @@
 
 The destination is resolved in the image built so far, links followed within it, as a copy into a running container
 would be. Directories on the way that are there already are listed in the layer with the attributes that they have, so
-that the layer changes nothing but what it brings; missing ones are made, mode 0755.
+that the layer changes nothing but what it brings; missing ones are made, mode 0755. With --link nothing is looked up:
+the layer has all directories on the way, and puts them in the place of links.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ class Copying:
     ) -> None:
         """`added` is what is fetched, closed by `close`. Raises NotFound and Invalid."""
         self._store = store
-        self._layers = layers
+        # A layer of --link is made as if nothing were beneath it (Dockerfile reference, "COPY --link").
+        self._layers = [] if step.link else layers
+        self._beneath = layers
         self._epoch = epoch
         self._step = step
         self._added = added
         self._archives: list[Archive] = []
-        self._root = driver(store).mount(layers)
+        self._root = driver(store).mount(self._layers)
         self.described: list[tuple[str, str]] = []
         self._owner = (0, 0)
         # --chmod counts for the directories that are made, too, if it is a number: as in BuildKit.
@@ -148,7 +151,7 @@ class Copying:
     def _collect(self, step: Copy, tree: Tree) -> None:
         target, is_directory = self._target = resolve(self._root, step.target)
         if step.chown:
-            self._owner = owner(self._root, step.chown)
+            self._owner = self._look_up(step.chown)
         sources: list[str] = []
         for source in step.sources:
             if not step.unpack or step.parents:
@@ -173,6 +176,16 @@ class Copying:
             data = file.content.encode(errors="surrogateescape")
             entry = Entry(file.name, goal, stat.S_IFREG | 0o644, len(data))
             self._items.append((self._finished(step, entry), Text(data)))
+
+    def _look_up(self, chown: str) -> tuple[int, int]:
+        """Names are those of the image, also for --link."""
+        if self._layers == self._beneath:
+            return owner(self._root, chown)
+        root = driver(self._store).mount(self._beneath)
+        try:
+            return owner(root, chown)
+        finally:
+            os.close(root)
 
     def _fetch(self, added: Added) -> None:
         step, (target, is_directory) = self._step, self._target

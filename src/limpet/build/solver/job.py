@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from limpet.build.steps.cancelled import Cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -60,6 +62,7 @@ class Runners:
     def __init__(self, runner: Runner | None) -> None:
         self._runner = runner
         self._lock = threading.Lock()
+        self._cancelled = False
 
     def get(self) -> Runner:
         with self._lock:
@@ -69,9 +72,15 @@ class Runners:
                 self._runner = Runner()
             return self._runner.ready()
 
+    def check(self) -> None:
+        """Raises Cancelled after `cancel`."""
+        if self._cancelled:
+            raise Cancelled
+
     def cancel(self) -> None:
         """Kills what runs, and what is started from now on."""
         with self._lock:
+            self._cancelled = True
             if self._runner is not None:
                 self._runner.cancel()
 

@@ -24,6 +24,11 @@ def key(parent: str, inputs: str) -> str:
     return hashlib.sha256(f"{parent}\0{inputs}".encode(errors="surrogateescape")).hexdigest()
 
 
+def linked(epoch: int, inputs: str) -> str:
+    """By what the layer of a COPY --link is found: it does not depend on what is beneath it."""
+    return key("link", f"{epoch} {inputs}")
+
+
 def copy_inputs(digest: str) -> str:
     """`digest`: over all that is copied (`Copying.digest`)."""
     return f"COPY {digest}"

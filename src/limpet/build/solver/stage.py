@@ -12,6 +12,7 @@ from limpet.build.inspector import Looked
 from limpet.build.place import write_directory
 from limpet.build.solver import keys, origins
 from limpet.build.solver.job import State
+from limpet.build.solver.once import Alone
 from limpet.build.stepmounts import StepMounts
 from limpet.build.steps.cancelled import Cancelled
 from limpet.errors import LimpetError
@@ -113,9 +114,16 @@ def _done(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, nu
     with ExitStack() as open_until_done:
         ready = _prepared(job, stage, state, step, number, open_until_done)
         parent, state.key = state.key, keys.key(state.key, ready.inputs)
+        linked = isinstance(step, plan.Copy) and step.link
+        key = keys.linked(job.epoch, ready.inputs) if linked else state.key
         what = step.created_by or step.place.text
-        found, used = job.cache.find(stage.number, stage.name, state.key, state.layers, what)
-        looked = Looked(stage, step, number, parent, state.key, found, used, ready.copying, ready.bound)
+        found, used = job.cache.find(stage.number, stage.name, key, state.layers, what)
+        if not used and not job.cache.ignores(stage.number, stage.name):
+            text = f"step {number}: is being done by another build or stage: waiting for what comes of it"
+            alone = Alone(job.store, key, lambda: job.report.say(text), job.runners.check)
+            if open_until_done.enter_context(alone):
+                found, used = job.cache.find(stage.number, stage.name, key, state.layers, what)
+        looked = Looked(stage, step, number, parent, key, found, used, ready.copying, ready.bound)
         why = job.inspector.looked_up(looked)
         if used:
             return _Done(report.CACHED, found)
@@ -123,10 +131,10 @@ def _done(job: Job, stage: Stage, state: State, step: Copy | Run | Directory, nu
         made = ready.make()
         diff_id, cpu = made if isinstance(made, tuple) else (made, -1.0)
         diff_id = job.inspector.made(looked, diff_id)
-    if diff_id is None:
-        return _Done(report.EMPTY)
-    job.cache.keep(stage.number, state.key, state.layers, diff_id, what)
-    return _Done(report.RAN, diff_id, cpu)
+        if diff_id is None:
+            return _Done(report.EMPTY)
+        job.cache.keep(stage.number, key, state.layers, diff_id, what)
+        return _Done(report.RAN, diff_id, cpu)
 
 
 class _Ready(NamedTuple):
