@@ -265,3 +265,12 @@ def test_the_last_lines_of_output_in_pieces() -> None:
     assert lines.last(9) == ["two", "30%", "漢"]
     assert lines.last(1) == ["漢"]
     assert lines.last(0) == []
+
+
+def test_the_last_lines_are_the_same_however_output_is_cut() -> None:
+    data = b"".join(b"%d %b\r%d\n" % (number, "漢".encode() * (number % 7), number) for number in range(500)) + b"end"
+    for size in (1, 2, 7, 100, 1000, len(data)):
+        lines = screen.Lines(4)
+        for at in range(0, len(data), size):
+            lines.feed(data[at : at + size])
+        assert lines.last(4) == ["497", "498", "499", "end"], size

@@ -73,7 +73,14 @@ class Lines:
         self._rest = ""
 
     def feed(self, data: bytes) -> None:
-        # Of one piece only its end can be seen.
+        start = len(data)
+        for _ in range(self._keep + 1):
+            start = data.rfind(b"\n", 0, start)
+            if start < 0:
+                break
+        else:  # what came before can't be seen any more: a flood costs little
+            self._decoder.reset()
+            self._whole, self._rest, data = [], "", data[start + 1 :]
         text = self._rest + self._decoder.decode(data[-(self._keep + 1) * _LINE :])
         *lines, self._rest = text.split("\n")
         self._rest = self._rest[-_LINE:]
