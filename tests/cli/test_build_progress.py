@@ -170,6 +170,7 @@ def test_raw_json_has_the_shape_of_buildkit_s(limpet: Any, busybox: str, context
     assert first["result"] == "ran"
     assert first["layer"].startswith("sha256:")
     assert first["size"] > 0
+    assert 0 <= first.get("cpu", 0) < 5
     logs = [each for row in rows for each in row.get("logs", ()) if each["vertex"] == first["digest"]]
     said = {stream: b"".join(base64.b64decode(e["data"]) for e in logs if e["stream"] == stream) for stream in (1, 2)}
     assert said == {1: b"out\377", 2: b"err\n"}

@@ -124,14 +124,15 @@ class _Step:
 
     def outcome(self) -> Config:
         """Reaps its init, which is the last of it to end."""
-        _, status = os.waitpid(self.pid, 0)
+        _, status, used = os.wait4(self.pid, 0)
         os.close(self.pidfd)
         code = os.waitstatus_to_exitcode(status)
         cpu, oom, forks = self.before
         now = self.group.cpu()
         return {
             "code": code if code >= 0 else 128 - code,
-            "cpu": now - cpu if cpu >= 0 and now >= 0 else -1.0,
+            # Without a group that counts: what its init has reaped, so not what a daemon took that was left running.
+            "cpu": now - cpu if cpu >= 0 and now >= 0 else used.ru_utime + used.ru_stime,
             "oom": controllers.oom_kills(self.group.name) > oom,
             "forks": self.group.refused_forks() > forks,
         }

@@ -7,7 +7,8 @@
 
 `data` and `short` are base64, times RFC 3339 in UTC, keys without a value are left out. A vertex is a step, and comes
 again with each change of it; its digest names it within this build only. A finished one also has what BuildKit doesn't
-tell: `result` (ran, cached, empty, failed, cancelled), `layer` (its diff ID) and `size` (that layer's bytes).
+tell: `result` (ran, cached, empty, failed, cancelled), `layer` (its diff ID), `size` (that layer's bytes) and `cpu`
+(seconds of processor time, of a RUN).
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class RawJson:
             "result": seen.result,
             "layer": seen.layer,
             "size": seen.size,
+            "cpu": round(seen.cpu, 6) if seen.cpu >= 0 else None,
         }
         return {key: value for key, value in vertex.items() if value}
 

@@ -96,14 +96,15 @@ def times(record: Record, saved: float, *, table: bool) -> Iterator[str]:
     empty = record.with_result(report.EMPTY)
     total = record.ended - record.began
     if table and len(ran) > 1 and total >= _WORTHWHILE:
-        yield "    TIME    LAYER  STEP"
+        yield "    TIME       CPU    LAYER  STEP"
         longest = sorted(ran, key=lambda each: -each.seconds)
         for seen in longest[:_ROWS]:
-            yield f"{spent(seen.seconds):>8}  {size_decimal(seen.size):>7}  {_title(record, seen)}"
+            cpu = spent(seen.cpu) if seen.cpu >= 0 else ""
+            yield f"{spent(seen.seconds):>8}  {cpu:>8}  {size_decimal(seen.size):>7}  {_title(record, seen)}"
         if len(ran) > _ROWS:
             rest = longest[_ROWS:]
             size = size_decimal(sum(seen.size for seen in rest))
-            yield f"{spent(sum(seen.seconds for seen in rest)):>8}  {size:>7}  {len(rest)} more"
+            yield f"{spent(sum(seen.seconds for seen in rest)):>8}  {'':>8}  {size:>7}  {len(rest)} more"
     if not record.steps:
         return
     words = [f"{len(ran)} ran"] if ran else []
