@@ -59,7 +59,7 @@ def written(call: Call, done: Delivered) -> None:
     from limpet.images.save import to_file
 
     if call["iidfile"]:
-        to_file(call["iidfile"], lambda file: file.write(done.id.encode()), mode=0o644)
+        to_file(call["iidfile"], lambda file: file.write(done.id.encode()), mode=0o666)
     if call["metadata-file"]:
         data = json.dumps(done.metadata, indent=2, sort_keys=True).encode() + b"\n"
-        to_file(call["metadata-file"], lambda file: file.write(data), mode=0o644)
+        to_file(call["metadata-file"], lambda file: file.write(data), mode=0o666)

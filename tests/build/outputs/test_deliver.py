@@ -120,6 +120,8 @@ def test_a_tar_is_the_same_bytes_every_time(limpet: Any, context: Path, tmp_path
     limpet("build", "-o", f"type=tar,dest={first}", context)
     limpet("build", "--no-cache", "-o", f"type=tar,dest={second}", context)
     assert digest(first) == digest(second)
+    os.umask(mask := os.umask(0))
+    assert stat.S_IMODE(first.stat().st_mode) == 0o666 & ~mask
     command = [*limpet.command, "build", "-o", "-", context]
     piped = subprocess.run(command, env=limpet.environment, capture_output=True, check=True)
     assert piped.stdout == first.read_bytes()

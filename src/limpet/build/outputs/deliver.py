@@ -247,4 +247,4 @@ def _to(dest: str, write: Callable[[BinaryIO], None]) -> None:
         except OSError as e:
             raise LimpetError(f"standard output: {e.strerror}", exit_code=1) from e
     else:
-        save.to_file(dest, write)
+        save.to_file(dest, write, mode=0o666)  # the caller's own file, as his umask has it
