@@ -204,9 +204,9 @@ def test_the_command(ours: Ours, limpet: Any) -> None:
     push_blob(ours, "a", b"0123456789")
     age(ours.directory)
     result = limpet("registry", "gc", "--storage", ours.directory, "--dry-run")
-    assert result.stdout == "would remove 0 manifests, 1 links, 1 blobs (10B), 0 uploads\n"
+    assert result.stdout == f"{ours.directory}: would remove 0 manifests, 1 links, 1 blobs (10B), 0 uploads\n"
     result = limpet("registry", "gc", "--storage", ours.directory)
-    assert result.stdout == "removed 0 manifests, 1 links, 1 blobs (10B), 0 uploads\n"
+    assert result.stdout == f"{ours.directory}: removed 0 manifests, 1 links, 1 blobs (10B), 0 uploads\n"
     result = limpet("registry", "gc", "--storage", "/proc", check=False)
     assert result.returncode == 1
     assert "/proc is not a registry's directory" in result.stderr
