@@ -268,3 +268,26 @@ def test_what_is_wrong_with_an_option(limpet: Any, context: Path, option: str, s
     assert result.returncode == 1
     assert said in result.stderr
     assert result.stderr.count("\n") <= 2
+
+
+@pytest.mark.usefixtures("busybox")
+def test_a_layer_is_never_put_on_another_one_than_it_was_made_on(limpet: Any, context: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM busybox:test AS random\nRUN head -c 8 /dev/urandom | od -x >/r\nFROM random\nRUN cp /r /copy\n"
+    )
+    for _ in range(2):
+        result = build(limpet, context, "--no-cache-filter", "random")
+        assert cached(result) == 0
+        assert limpet("run", "--rm", "made", "cmp", "/r", "/copy").returncode == 0
+    assert cached(build(limpet, context)) == 2
+
+
+@pytest.mark.usefixtures("busybox")
+def test_a_step_that_made_the_same_again_leaves_the_rest_cached(limpet: Any, context: Path) -> None:
+    text = "FROM busybox:test\nRUN {} echo same >/f\nRUN echo {{}} >/g\n"
+    (context / "Dockerfile").write_text(text.format("true 1 &&"))
+    build(limpet, context)
+    (context / "Dockerfile").write_text(text.format("true 2 &&"))
+    result = build(limpet, context)
+    assert result.stderr.count(": ran in") + result.stderr.count("] ran in") == 1
+    assert cached(result) == 1

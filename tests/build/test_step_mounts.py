@@ -91,17 +91,16 @@ def test_a_cache_stays_and_is_no_part_of_the_image(build: Builder, limpet: Any, 
     assert sorted(name.strip("./") for name in layer_names(limpet, tmp_path)) in (["out", "root"], ["", "out", "root"])
     build(line, "RUN true", options=("--no-cache",))
     assert limpet("run", "--rm", "made", "cat", "/out").stdout == "x\nx\n"
-    assert limpet("cache", "ls", "-q").stdout == "/root/.cache/pip\n"
-    assert (
-        limpet("system", "df", "--format", '{{if eq .Type "Build Cache"}}{{.TotalCount}}{{end}}').stdout.strip() == "1"
-    )
+    assert limpet("cache", "ls", "-q", "--filter", "type=mount").stdout == "/root/.cache/pip\n"
+    count = limpet("system", "df", "--format", '{{if eq .Type "Build Cache"}}{{.TotalCount}}{{end}}').stdout.strip()
+    assert int(count) == len(limpet("cache", "ls", "-q").stdout.split())
     (cache,) = (limpet.root / "caches").iterdir()
     assert (cache / "data").stat().st_mode & 0o7777 == 0o700
     with (cache / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         result = limpet("cache", "rm", "/root/.cache/pip", check=False)
         assert (result.returncode, result.stderr) == (1, "limpet: the cache /root/.cache/pip is in use by a build\n")
-    assert limpet("cache", "prune", "-f").stdout.startswith("/root/.cache/pip\nTotal reclaimed space: ")
+    assert "/root/.cache/pip\nTotal reclaimed space: " in limpet("cache", "prune", "-f").stdout
     assert list((limpet.root / "caches").iterdir()) == []
     assert limpet("cache", "rm", "nope", check=False).stderr == "limpet: no such cache: nope\n"
 

@@ -25,7 +25,7 @@ def ls(call: Call) -> int:
     found = _matching(usage.entries(call.store), call["filter"])
     if call["quiet"]:
         for entry in found:
-            print(entry.id)
+            print(entry.name if entry.kind == "mount" else entry.id)
         return 0
     rows = [
         {
@@ -178,7 +178,7 @@ COMMANDS = {
             _FILTER,
             Option("format", kind="string", default="", metavar="TEMPLATE", help="'json', 'table …' or a Go template"),
             Option("no-trunc", help="Whole ids"),
-            Option("quiet", "q", help="Only the ids"),
+            Option("quiet", "q", help="Only what `cache rm` takes: ids, and names of mounts"),
         ),
         examples=("limpet cache ls", "limpet cache ls --filter type=mount --format '{{.Name}} {{.Size}}'"),
         max_args=0,

@@ -1,6 +1,6 @@
 """By what the result of a step is found again: a key over all that it depends on.
 
-The key of a step is SHA-256 over the key of the step before it (the first one's is the base image's id and the epoch),
+The key of a step is SHA-256 over what is beneath it (the base image's id, the epoch, the layers of the steps before),
 the step itself, and for COPY the names, modes, owners and contents of the files. Times are not in it, and owners of
 context files neither: the same inputs give the same bytes.
 """

@@ -80,7 +80,7 @@ def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None
     if isinstance(step, plan.Note):
         entry["empty_layer"] = True
         return
-    emit = job.report.emit
+    emit, before = job.report.emit, state.key
     emit(report.Began(report.now(), number))
     try:
         done = _done(job, stage, state, step, number)
@@ -91,6 +91,9 @@ def _step(job: Job, stage: Stage, state: State, step: Step, number: int) -> None
         kind = report.CANCELLED if isinstance(e, KeyboardInterrupt | Cancelled) else report.FAILED
         emit(report.Ended(report.now(), number, kind, str(e)))
         raise
+    # The next step depends on what is there, not on how it came to be: a step that made the same again leaves the rest
+    # cached, and a layer is never put on another one than it was made on.
+    state.key = keys.key(before, done.layer) if done.layer else before
     if not done.layer:
         entry["empty_layer"] = True
         emit(report.Ended(report.now(), number, done.result))
