@@ -98,6 +98,19 @@ def test_each_step_at_fault_is_found_and_what_differs(limpet: Any, busybox: str,
     assert len(layers) == 6
 
 
+@pytest.mark.slow
+def test_the_order_of_a_directory_is_found_on_one_machine(limpet: Any, busybox: str, context: Path) -> None:
+    """A disk lists files by their hashes, memory by when they were made."""
+    made = "mkdir /d && cd /d && for i in 1 2 3 4 5 6 7 8 9; do echo $i > file$i; done"
+    text = f"FROM {busybox}\nRUN {made} && find /d > /list\nRUN cat $(ls /d/*) > /sorted; tar cf /x.tar d\n"
+    result = build(limpet, context, text, REPORT, check=False)
+    assert "Not reproducible: 1 of 2 steps" in result.stderr
+    assert "the same lines in another order: 1 file" in result.stderr
+    assert "    /list: bytes " in result.stderr
+    sorted_text = text.replace("find /d > /list", "find /d | sort > /list")
+    assert "Reproducible: 2 steps" in build(limpet, context, sorted_text, REPORT).stderr
+
+
 def content(tmp_path: Path, name: str, data: bytes) -> Content:
     path = tmp_path / name
     path.write_bytes(data)

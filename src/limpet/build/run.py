@@ -11,6 +11,7 @@ from limpet.build.stageplan import SCRIPTS
 from limpet.build.stubs import Stubs
 from limpet.containers.hostfiles import ENGINE_FILES
 from limpet.errors import LimpetError
+from limpet.kernel import mounts
 from limpet.layers import diff
 from limpet.layers.driver import driver
 
@@ -37,6 +38,7 @@ def run_step(
     output: Callable[[int, bytes], None],
     *,
     debug: bool = False,
+    memory: int = 0,
 ) -> tuple[str, float]:
     """The diff ID of the layer, and the seconds of processor time.
 
@@ -45,12 +47,15 @@ def run_step(
     `output` gets what it writes, as it comes: 1 or 2 (standard output, standard error), and the bytes.
 
     `document` is the base image's config, for its platform. Of its inner object nothing counts that the step doesn't
-    say, volumes least of all: what the step writes there belongs to the layer. `ready`: its mounts.
+    say, volumes least of all: what the step writes there belongs to the layer. `ready`: its mounts. `memory`: bytes of
+    a tmpfs for what it changes, instead of the disk, which lists directories in another order.
     """
     directory = store.temporary("step")
     os.mkdir(directory, 0o700)
     entries = 1000  # of what failed nobody knows
+    held = mounts.tmpfs(mode="700", size=str(memory)) if memory else -1
     try:
+        _make_directories(directory, held)
         if step.scripts:
             _write_scripts(f"{directory}/scripts", step)
             ready.scripts(f"{directory}/scripts", SCRIPTS)
@@ -86,6 +91,8 @@ def run_step(
         return diff_id, outcome.cpu
     finally:
         runner.throw_away(directory, entries)
+        if held >= 0:
+            os.close(held)
 
 
 def _run(
@@ -105,10 +112,6 @@ def _run(
         "options": {**options(step, ready), "init": True},
         "binds": [[bind.target, bind.read_only] for bind in ready.binds],
     }
-    # The root directory's own mode and owner come from the upper: those of an ordinary root file system.
-    for name, mode in (("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)):
-        os.mkdir(f"{directory}/{name}")
-        os.chmod(f"{directory}/{name}", mode)
     root = driver(store).mount(layers, f"{directory}/upper", f"{directory}/work", volatile=True)
     try:
         running = runner.start(request, root, [bind.tree for bind in ready.binds])
@@ -118,6 +121,18 @@ def _run(
         return running.follow(output)
     finally:
         runner.ended(running)
+
+
+def _make_directories(directory: str, held: int) -> None:
+    """`held`: a detached file system for upper and work, which must be on one; -1 for the directory's own."""
+    # The root directory's own mode and owner come from the upper: those of an ordinary root file system.
+    for name, mode in (("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)):
+        place = f"{directory}/{name}"
+        if held >= 0 and name != "rootfs":
+            place = f"/proc/{os.getpid()}/fd/{held}/{name}"
+            os.symlink(place, f"{directory}/{name}")
+        os.mkdir(place)
+        os.chmod(place, mode)
 
 
 def options(step: Run, ready: StepMounts) -> dict[str, Any]:

@@ -30,13 +30,18 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 
+def _never(number: int) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the command line gives to steps. `secrets`: id → content; `agents`: id → path of an ssh agent's socket.
 
     `caches` is put before the id of each cache: with another one than "" a build has caches of its own.
     `debug`: the terminal is for a shell in the RUN that fails. `limits`: of `containers.limits`, for each RUN.
-    `parallel`: how many steps may be done at once, 0 for what suits this machine.
+    `parallel`: how many steps may be done at once, 0 for what suits this machine. `in_memory`: for a step's number how
+    many bytes of memory may hold what a RUN changes, 0 for the disk.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict)
@@ -45,6 +50,7 @@ class Given:
     debug: bool = False
     limits: Mapping[str, Any] = field(default_factory=dict)
     parallel: int = 0
+    in_memory: Callable[[int], int] = _never
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 A step whose result differs is noted, and the build goes on with the first one's layer: so each step is judged by
 itself, and all that are at fault are found at once. What is different for the second build: the context lies in another
-directory, written in another order, with other times; caches (`RUN --mount=type=cache`) are empty; the umask, the
-number of processors and the time. The name of the host, its time zone and language, the user's environment and the
+directory, written in another order, with other times; caches (`RUN --mount=type=cache`) are empty; what a RUN writes
+lies in memory, where a directory lists its files in another order than on a disk; the umask, the number of processors
+and the time. The name of the host, its time zone and language, the user's environment and the
 place of the store are the same for all builds: no step sees them.
 """
 
@@ -14,7 +15,7 @@ import shutil
 import stat
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ MOST = 10_000
 """Files of one step that are looked at for a reason; of the others only the number is known."""
 
 _SHOWN_BYTES = 48
+_MORE = 8  # how many times its layer a step may need while it runs
 _LONG_AGO = 978_307_200  # 2001, the first of the times that the context's files get
 
 
@@ -110,6 +112,7 @@ class Second:
             stack.callback(tree.close)
             stack.enter_context(_other_conditions())
             time.sleep(max(0.0, begun + 1.1 - time.time()))  # many times are written in whole seconds
+            comparing = _Comparing(store, self)
             try:
                 second = execute.execute(
                     store,
@@ -118,9 +121,9 @@ class Second:
                     labels=labels,
                     epoch=epoch,
                     cache=StepCache(store, no_cache=True),
-                    given=replace(given, caches=caches),
+                    given=replace(given, caches=caches, debug=False, in_memory=comparing.memory),
                     to=_Again(to, made),
-                    inspector=_Comparing(store, self),
+                    inspector=comparing,
                     named=named,
                 )
             except LimpetError as e:
@@ -168,6 +171,18 @@ class _Comparing(Inspector):
     def __init__(self, store: Store, second: Second) -> None:
         self._store = store
         self._second = second
+        self._sizes: dict[int, int] = {}  # of the first build's layers, by the step's number
+
+    def looked_up(self, looked: Looked) -> str:
+        if looked.cached:
+            with suppress(OSError):
+                self._sizes[looked.number] = os.stat(f"{self._store.layer_path(looked.cached)}/data").st_size
+        return ""
+
+    def memory(self, number: int) -> int:
+        """Bytes for what a step writes: none if they might not be enough."""
+        available = _available_memory() // 2
+        return available if number in self._sizes and self._sizes[number] * _MORE < available else 0
 
     def made(self, looked: Looked, diff_id: str | None) -> str | None:
         if diff_id is None or not looked.cached:  # the first one's was removed meanwhile
@@ -223,6 +238,15 @@ def _other_conditions() -> Iterator[None]:
     finally:
         os.umask(umask)
         os.sched_setaffinity(0, processors)
+
+
+def _available_memory() -> int:
+    """Bytes (proc(5), MemAvailable); 0 if that isn't known."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next((int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:")), 0)
+    except OSError:
+        return 0
 
 
 def _remove_caches(store: Store, prefix: str) -> None:

@@ -185,7 +185,10 @@ def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound
 
     runner, debug = job.runners.get(), job.given.debug
     with StepMounts(job.store, step, bound, job.given, say) as ready:
-        return run_step(job.store, runner, state.layers, step, state.document, job.epoch, ready, output, debug=debug)
+        return run_step(
+            job.store, runner, state.layers, step, state.document, job.epoch, ready, output,
+            debug=debug, memory=job.given.in_memory(number),
+        )  # fmt: skip
 
 
 def timestamp(epoch: int) -> str:
