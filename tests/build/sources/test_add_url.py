@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,8 @@ def test_a_login_goes_to_its_host_only_and_is_seen_nowhere(build: Any, web: Web,
         build("FROM scratch", f"ADD {web.base}/file /", options=secret)
         assert web.sent[-1]["Authorization"] == "Bearer anothersecret"
         assert "Authorization" not in other.sent[-1]
+    script = f"grep -rlaF -e verysecretword -e anothersecret {build.limpet.root}"
+    assert subprocess.run(script, shell=True, capture_output=True).stdout == b""
     web.put("/private", b"", status=401)
     error = build.error("FROM scratch", f"ADD {with_login}/private /")
     assert "HTTP 401: access denied" in error

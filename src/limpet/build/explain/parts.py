@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from limpet.build import plan
+from limpet.build.copyplan import without_login
 from limpet.build.stageplan import sounds_secret
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def _of_copy(looked: Looked, step: plan.Copy) -> Parts:
     assert looked.copying is not None
     named = {"instruction": " ".join(step.place.text.split())}
     named.update((f"heredoc {file.name}", file.content) for file in step.files)
-    named.update((f"content of {one.url}", key) for one, key in zip(step.remotes, looked.copying.fetched, strict=True))
+    named.update(
+        (f"content of {without_login(one.url)}", key)
+        for one, key in zip(step.remotes, looked.copying.fetched, strict=True)
+    )
     return Parts({key: _short(value) for key, value in named.items()}, looked.copying.described)
 
 

@@ -134,7 +134,7 @@ class _Repository(Added):
         self._tree: Tree | None = None
         parts = [commit.id, wanted.directory, wanted.submodules, wanted.commit_time]
         # What is in .git says where it came from, and by which name.
-        self.key = json.dumps(["git", *parts, *([wanted.remote, commit.ref, commit.tag] if keep_git else [])])
+        self.key = json.dumps(["git", *parts, *([wanted.address, commit.ref, commit.tag] if keep_git else [])])
 
     def files(self, step: Copy, target: str, *, target_is_directory: bool) -> list[tuple[Entry, Source]]:
         store = self._fetching.store

@@ -17,7 +17,7 @@ import shutil
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from limpet.build.sources import reference
 from limpet.build.sources.gitprogram import Git
@@ -181,16 +181,15 @@ class Repositories:
         program = shutil.which("git")
         if program is None:
             raise NotFound("git is not installed: a git repository can't be fetched", "apt install git")
-        remote = wanted.remote
+        remote = wanted.address
         settings = dict(_SETTINGS)
         login = ""
-        if not wanted.is_ssh and "://" in remote:
-            parts = urlsplit(remote)
+        if not wanted.is_ssh:
+            parts = urlsplit(wanted.remote)
             if parts.username is not None:
                 pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
                 login = f"Basic {base64.b64encode(pair.encode()).decode()}"
                 redact.conceal(unquote(parts.password or "") or unquote(parts.username))
-            remote = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
             if parts.scheme in ("http", "https"):
                 login = self._login(wanted.host) or login
                 if login:

@@ -66,6 +66,14 @@ class Repository:
         return "://" not in self.remote or self.remote.lower().startswith("ssh://")
 
     @property
+    def address(self) -> str:
+        """The remote without a login, unless that is who one is to ssh."""
+        if self.is_ssh:
+            return self.remote
+        parts = urlsplit(self.remote)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    @property
     def host(self) -> str:
         if "://" not in self.remote:
             return self.remote.partition("@")[2].partition(":")[0]
