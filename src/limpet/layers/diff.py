@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
-from limpet.layers.rootfs_tar import TarWriter, add_open, list_open, open_beneath
+from limpet.layers.rootfs_tar import TarWriter, add_open, list_open, open_beneath, read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -54,22 +54,50 @@ def write_tar(
 ) -> int:
     """Writes the layer's tar, the same bytes for the same upper. Its number of entries; 0 means nothing changed.
 
-    `max_mtime` (seconds) is the latest time that a file may have: later ones get it (SOURCE_DATE_EPOCH's rule).
+    `max_mtime` (seconds) is the latest time that a file may have: later ones get it (SOURCE_DATE_EPOCH's rule), and
+    Python's compiled files go with their sources (`bytecode`).
     """
     tar = TarWriter(out)
     links: dict[tuple[int, int], bytes] = {}
     count = 0
-    for name, fd, info in _walk(upper, leave_out):
-        if _is_whiteout(info):
-            directory, _, base = name.rpartition(b"/")
-            tar.whiteout(directory, base)
-            count += 1
-            continue
-        mtime_ns = info.st_mtime_ns if max_mtime is None else min(info.st_mtime_ns, max_mtime * 10**9)
-        count += add_open(tar, fd, name, info, links, mtime_ns)
-        if stat.S_ISDIR(info.st_mode) and _is_opaque(fd):
-            tar.opaque(name)
+    root = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name, fd, info in _walk(upper, leave_out):
+            count += _add(tar, root, name, fd, info, links, max_mtime)
+    finally:
+        os.close(root)
     tar.finish()
+    return count
+
+
+def _add(
+    tar: TarWriter,
+    root: int,
+    name: bytes,
+    fd: int,
+    info: os.stat_result,
+    links: dict[tuple[int, int], bytes],
+    max_mtime: int | None,
+) -> int:
+    """Enters what is at a name of the upper; how many entries that are."""
+    if _is_whiteout(info):
+        directory, _, base = name.rpartition(b"/")
+        tar.whiteout(directory, base)
+        return 1
+    mtime_ns = info.st_mtime_ns
+    if max_mtime is not None:
+        mtime_ns = min(mtime_ns, max_mtime * 10**9)
+        if name.endswith(b".pyc") and stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+            from limpet.layers import bytecode
+
+            data = bytecode.fitting(root, name, fd, info.st_size, max_mtime)
+            if data is not None:
+                xattrs = read_xattrs(b"/proc/self/fd/%d" % fd, follow=True)
+                tar.file(name, data, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, mtime_ns, xattrs)
+                return 1
+    count = int(add_open(tar, fd, name, info, links, mtime_ns))
+    if stat.S_ISDIR(info.st_mode) and _is_opaque(fd):
+        tar.opaque(name)
     return count
 
 
