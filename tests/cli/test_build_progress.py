@@ -139,6 +139,14 @@ def test_the_whole_output_of_a_step_that_failed_is_kept(limpet: Any, busybox: st
     for _ in range(11):
         build(limpet, context, f"FROM {busybox}\nRUN echo x\n", "-q", "--no-cache")
     assert len(list(log.parent.glob("*.log"))) == 10
+    old = min(log.parent.glob("*.log"))
+    os.utime(old, (0, 0))
+    assert limpet("system", "df", "-v").returncode == 0
+    limpet("system", "prune", "-f")
+    assert not old.exists()
+    assert len(list(log.parent.glob("*.log"))) == 9
+    limpet("cache", "prune", "-af")
+    assert not log.parent.exists()
 
 
 def test_lines_of_several_stages_say_whose_they_are(limpet: Any, busybox: str, context: Path) -> None:

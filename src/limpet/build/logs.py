@@ -10,6 +10,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from limpet.store.files import remove_tree
+
 if TYPE_CHECKING:
     from limpet.store.store import Store
 
@@ -91,6 +93,11 @@ class Log:
         except OSError:  # a full disk, say: the step goes on
             os.close(self._fd)
             self._fd, self.path = -1, ""
+
+
+def forget(store: Store) -> None:
+    """Removes all logs."""
+    remove_tree(f"{store.root}/builds")
 
 
 def logs(store: Store) -> list[str]:

@@ -83,11 +83,12 @@ def prune(call: Call) -> int:
         output.confirm(f"This removes {len(candidates)} entries of the build cache, {size}:\n{names}")
     failed = _remove(call, candidates, total=True)
     if call["all"] and not (call["filter"] or call["max-used-space"]):
-        from limpet.build import digests
+        from limpet.build import digests, logs
         from limpet.build.explain import records
 
         digests.forget(call.store)  # notes about what is gone
         records.forget(call.store)
+        logs.forget(call.store)
     return failed if call["filter"] else 0
 
 

@@ -53,7 +53,7 @@ def up(call: Call) -> int:
 
 def make(call: Call, project: Project) -> Up:
     with Shown(call.store, mode("quiet" if call["quiet"] else call["progress"])) as report:
-        return projects.up(call.store, project, rebuild=call["no-cache"], say=partial(say_so, call), report=report)
+        return projects.up(call.store, project, rebuild=call["no-cache"], say=report.say, report=report)
 
 
 def down(call: Call) -> int:

@@ -8,6 +8,7 @@ a lease.
 from __future__ import annotations
 
 import os
+import time
 
 from limpet.kernel.process import start_time
 from limpet.store.files import remove_tree
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limpet.store.store import Store
+
+
+_WEEK = 7 * 24 * 3600
 
 
 class Leftover:
@@ -47,6 +51,9 @@ def _find(store: Store) -> Iterator[tuple[str, str]]:
     for name in _list(f"{root}/partial"):
         if partial.stale(f"{root}/partial/{name}"):
             yield f"{root}/partial/{name}", "a download that nobody went on with"
+    for name in _list(f"{root}/builds"):
+        if _age(f"{root}/builds/{name}") > _WEEK:
+            yield f"{root}/builds/{name}", "the log of a build a week ago"
     algorithms = {digest.partition(":")[0] for (digest,) in db.rows("SELECT digest FROM blob")} | {"sha256"}
     known = {digest.replace(":", "/") for (digest,) in db.rows("SELECT digest FROM blob")}
     for algorithm in _list(f"{root}/blobs"):
@@ -196,3 +203,11 @@ def _list(directory: str) -> list[str]:
         return sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _age(path: str) -> float:
+    """Seconds since it was last written; 0 if it is gone."""
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0

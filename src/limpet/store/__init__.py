@@ -8,6 +8,7 @@
       containers/<id>/              config.json, upper, work, log, status
       volumes/<name>/_data
       caches/<id>/                  what `RUN --mount=type=cache` keeps (`build/cachemounts.py`), and what ADD fetched
+      builds/<time>-<pid>.log       what the newest builds wrote (`build/logs.py`)
       partial/<algorithm>-<hex>     the beginning of a blob whose download was cut off; the next pull goes on
       tmp/<random>                  things being made: no row names them, all of it is garbage after a crash
     <run>/                          /run/limpet, or LIMPET_RUN: what a reboot clears

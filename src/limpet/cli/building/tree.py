@@ -6,6 +6,7 @@ A thread draws ten times a second, so that times run on while a step says nothin
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from limpet.build import report
@@ -62,7 +63,7 @@ class Tree:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._frame(())
 
     def _draw_on(self) -> None:
