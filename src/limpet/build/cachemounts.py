@@ -30,15 +30,23 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 
+FETCHED = "fetched"
+"""A file that says that the directory is none of a mount."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Times in Unix seconds; `used`: when a step last had it. `bytes` on disk."""
+    """Times in Unix seconds; `used`: when a step last had it. `bytes` on disk.
+
+    `fetched`: it is no mount, but what a build fetched from elsewhere (`sources.kept`).
+    """
 
     key: str
     name: str
     used: float
     bytes: int
     created: float = 0.0
+    fetched: bool = False
 
 
 class CacheMount:
@@ -125,7 +133,8 @@ def caches(store: Store, *, exact: bool = True) -> list[Cache]:
                 name = file.read()
         except OSError:
             continue  # it is being made, or was removed
-        found.append(Cache(key, name, used, _bytes(place, exact), created))
+        fetched = os.path.exists(f"{place}/{FETCHED}")
+        found.append(Cache(key, name, used, _bytes(place, exact), created, fetched))
     return sorted(found, key=lambda cache: -cache.used)
 
 

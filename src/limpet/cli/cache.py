@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from limpet.cli.table import Call
 
 _KEYS = ("id", "type", "shared", "until")
-_KINDS = ("step", "import", "mount")
+_KINDS = ("step", "import", "mount", "fetched")
 
 
 def ls(call: Call) -> int:
     found = _matching(usage.entries(call.store), call["filter"])
     if call["quiet"]:
         for entry in found:
-            print(entry.name if entry.kind == "mount" else entry.id)
+            print(entry.id if entry.diff_id else entry.name)
         return 0
     rows = [
         {
@@ -106,7 +106,7 @@ def _remove(call: Call, entries: list[Entry], *, total: bool = False) -> int:
 
 
 def _shown(entry: Entry) -> str:
-    return entry.name if entry.kind == "mount" else f"{entry.id[:12]}  {' '.join(entry.name.split())[:100]}"
+    return entry.name if not entry.diff_id else f"{entry.id[:12]}  {' '.join(entry.name.split())[:100]}"
 
 
 def _matching(entries: list[Entry], texts: list[str]) -> list[Entry]:

@@ -70,7 +70,7 @@ def _summary(store: Store, found: Usage) -> list[dict[str, str]]:
     linked = sum(1 for one in found.volumes if one.links)
     garbage = len(leftovers.find(store))
     caches = cache_usage.entries(store)
-    mounts = sum(cache.bytes for cache in caches if cache.kind == "mount")
+    mounts = sum(cache.bytes for cache in caches if not cache.diff_id)
     steps = cache_usage.total(caches) - mounts
     return [
         row("Images", len(found.images), active, images - steps, found.reclaimable - steps),

@@ -186,7 +186,9 @@ def test_limits(build: Any, web: Web) -> None:
 def test_what_was_fetched_is_listed_and_removed(build: Any, web: Web) -> None:
     url = web.put("/file", TEXT)
     build("FROM scratch", f"ADD {url} /")
-    assert url in build.limpet("cache", "ls", "--format", "{{.Name}}").stdout
+    assert build.limpet("cache", "ls", "--filter", "type=fetched", "-q").stdout == f"{url}\n"
+    assert build.limpet("cache", "ls", "--filter", "type=mount", "-q").stdout == ""
+    assert "no such cache" in build.limpet("cache", "export", url, "-", check=False).stderr
     build.limpet("cache", "rm", url)
     assert url not in build.limpet("cache", "ls", "--format", "{{.Name}}").stdout.split("\n")
     build("FROM scratch", f"ADD {url} /")
@@ -216,3 +218,17 @@ def test_by_a_proxy(build: Any, web: Web) -> None:
     build.limpet.environment["HTTP_PROXY"] = web.base
     build("FROM scratch", "ADD http://files.example/file /")
     assert web.asked == [("GET", "http://files.example/file", 200)]
+
+
+def test_two_builds_at_once_fetch_once(build: Any, web: Web) -> None:
+    url = web.put("/file", bytes(3_000_000))
+    (build.directory / "Dockerfile").write_text(f"FROM scratch\nADD {url} /\n")
+    command = [*build.limpet.command, "build", "-q", str(build.directory)]
+    running = [
+        subprocess.Popen(command, env=build.limpet.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    outputs = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], outputs
+    assert len({out for out, _ in outputs}) == 1
+    assert sorted(web.statuses()) == [200, 304, 304]

@@ -38,7 +38,11 @@ def export(store: Store, name: str, out: Callable[[bytes], object]) -> None:
 
     Raises NotFound, Conflict while a step has it.
     """
-    found = [cache for cache in cachemounts.caches(store, exact=False) if name in (cache.name, cache.key)]
+    found = [
+        cache
+        for cache in cachemounts.caches(store, exact=False)
+        if name in (cache.name, cache.key) and not cache.fetched
+    ]
     if not found:
         raise NotFound(f"no such cache: {name}", "`limpet cache ls --filter type=mount` lists them", exit_code=1)
     place = f"{cachemounts.directory(store)}/{found[0].key}"

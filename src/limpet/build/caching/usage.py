@@ -28,9 +28,10 @@ LIMIT = "LIMPET_CACHE_SIZE"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`kind`: "step", "import" (a step that came from `source`), "mount". Times in Unix seconds, `bytes` on disk.
+    """`kind`: "step", "import" (a step that came from `source`), "mount", "fetched".
 
-    `shared`: an image or a container has the layer too. `diff_id` is "" for a mount.
+    Times in Unix seconds, `bytes` on disk.
+    `shared`: an image or a container has the layer too. `diff_id` is "" for the last two.
     """
 
     kind: str
@@ -82,7 +83,7 @@ def entries(store: Store, *, exact: bool = True) -> list[Entry]:
         )
     ]
     found += [
-        Entry("mount", each.key, each.name, each.created, each.used, each.bytes)
+        Entry("fetched" if each.fetched else "mount", each.key, each.name, each.created, each.used, each.bytes)
         for each in cachemounts.caches(store, exact=exact)
     ]
     return sorted(found, key=lambda entry: (-entry.used, entry.kind, entry.name, entry.id))
@@ -91,7 +92,7 @@ def entries(store: Store, *, exact: bool = True) -> list[Entry]:
 def total(found: Sequence[Entry]) -> int:
     """Bytes that only the cache holds; a layer of several steps once."""
     layers = {entry.diff_id: entry.bytes for entry in found if entry.diff_id and not entry.shared}
-    return sum(layers.values()) + sum(entry.bytes for entry in found if entry.kind == "mount")
+    return sum(layers.values()) + sum(entry.bytes for entry in found if not entry.diff_id)
 
 
 def chosen(found: Sequence[Entry], candidates: Sequence[Entry], keep: int) -> list[Entry]:
@@ -106,7 +107,7 @@ def chosen(found: Sequence[Entry], candidates: Sequence[Entry], keep: int) -> li
             break
         taken.append(entry)
         claims[entry.diff_id] -= 1
-        if entry.kind == "mount" or (not claims[entry.diff_id] and not entry.shared):
+        if not entry.diff_id or (not claims[entry.diff_id] and not entry.shared):
             left -= entry.bytes
     return taken
 
@@ -114,7 +115,7 @@ def chosen(found: Sequence[Entry], candidates: Sequence[Entry], keep: int) -> li
 def remove(store: Store, wanted: Sequence[Entry]) -> Removed:
     """Rows first, then files; the layers that nothing needs any more go at once, or with the next collection."""
     gone, kept, freed = [], [], 0
-    steps = [entry for entry in wanted if entry.kind != "mount"]
+    steps = [entry for entry in wanted if entry.diff_id]
     with store.db.transaction():
         for entry in steps:
             if entry.kind == "import":
@@ -127,7 +128,7 @@ def remove(store: Store, wanted: Sequence[Entry]) -> Removed:
             " AND diff_id NOT IN (SELECT diff_id FROM imported_step)"
         )
     for entry in wanted:
-        if entry.kind == "mount":
+        if not entry.diff_id:
             if cachemounts.remove(store, entry.id):
                 gone.append(entry)
                 freed += entry.bytes

@@ -3,6 +3,7 @@
 
     caches/<id>/lock      flock, exclusive for whoever fetches: equal fetches of several builds are one
     caches/<id>/name      the address, without a password
+    caches/<id>/fetched   says that it is no mount
     caches/<id>/…         `http` and `git` say what
 """
 
@@ -56,6 +57,7 @@ class Kept:
             os.close(self._lock)  # removed while we waited
         os.utime(self._lock)
         if not os.path.exists(f"{self._place}/name"):
+            write_file(f"{self._place}/{cachemounts.FETCHED}", b"", durable=False)
             write_file(f"{self._place}/name", self._name.encode(errors="surrogateescape"), durable=False)
         return self._place
 
