@@ -283,3 +283,31 @@ def test_the_last_lines_are_the_same_however_output_is_cut() -> None:
         for at in range(0, len(data), size):
             lines.feed(data[at : at + size])
         assert lines.last(4) == ["497", "498", "499", "end"], size
+
+
+def test_stages_at_the_same_time_and_what_becomes_of_them_when_one_fails(
+    limpet: Any, busybox: str, context: Path
+) -> None:
+    text = (
+        f"FROM {busybox} AS a\nRUN echo from a; sleep 60\nFROM {busybox} AS b\nRUN echo from b; sleep 1; exit 3\n"
+        f"FROM {busybox}\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n"
+    )
+    shown = session(limpet, context, text)
+    shown.see(lambda screen: "│ from a" in screen and "│ from b" in screen)
+    lines = [line for line in shown.screen.text() if line]
+    assert [re.sub(r"[\d.]+ s\b", "TIME", line) for line in lines] == [
+        "Building TIME, 0 of 4 steps",
+        " a: 0 of 1 done",
+        "•    TIME         [1/4] RUN echo from a; sleep 60",
+        "    │ from a",
+        " b: 0 of 1 done",
+        "•    TIME         [2/4] RUN echo from b; sleep 1; exit 3",
+        "    │ from b",
+    ]
+    assert shown.end() == 1
+    lines = shown.screen.text()
+    assert any(re.match(r"✗ +[\d.]+ s +\[2/4\] b: RUN echo from b", line) for line in lines)
+    assert "- cancelled         [1/4] a: RUN echo from a; sleep 60" in lines
+    at = lines.index("------ the end of what [2/4] b: RUN echo from b; sleep 1; exit 3 wrote:")
+    assert lines[at + 1] == "from b"
+    assert "4 | >>> RUN echo from b; sleep 1; exit 3" in lines

@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from limpet.build import logs, report
-from limpet.build import profile as profiles
 from limpet.build.masking import Masking
 from limpet.build.record import Record
 from limpet.cli.building import summary
@@ -69,8 +68,11 @@ class Shown(report.Report):
         self._masking = Masking(secrets)
         self._after = after
         self._profile = tuple(profile)
-        for name in self._profile:
-            profiles.check(name)
+        if self._profile:  # for those who want one: what it imports takes as long as a build that is all cached
+            from limpet.build import profile as profiles
+
+            for name in self._profile:
+                profiles.check(name)
         self._renderers: list[Renderer] = []
         self._log: logs.Log | None = None
         if self.mode == "tty":
@@ -123,8 +125,11 @@ class Shown(report.Report):
         to_stderr("".join(f"{line}\n" for line in self._after).encode(errors="surrogateescape"))
         if error is None:
             self._finish()
-        for name in self._profile:
-            profiles.write(name, self.record)
+        if self._profile:
+            from limpet.build import profile as profiles
+
+            for name in self._profile:
+                profiles.write(name, self.record)
 
     def _finish(self) -> None:
         for seen in self.record.with_result(report.RAN):
