@@ -170,7 +170,9 @@ def test_raw_json_has_the_shape_of_buildkit_s(limpet: Any, busybox: str, context
     rows = [json.loads(line) for line in done.stderr.splitlines()]
     assert all(set(row) <= {"vertexes", "statuses", "logs", "warnings"} for row in rows)
     last = {each["digest"]: each for row in rows for each in row.get("vertexes", ())}
-    first, second = last.values()
+    first, second = (each for each in last.values() if not each["name"].startswith("[internal]"))
+    (internal,) = (each for each in last.values() if each["name"] == "[internal] build")
+    assert internal["completed"] >= second["completed"]
     assert second["inputs"] == [first["digest"]]
     assert first["name"] == "[a 1/2] RUN printf 'out\\377'; echo err >&2"
     assert first["started"] < first["completed"] <= second["completed"]
@@ -185,8 +187,10 @@ def test_raw_json_has_the_shape_of_buildkit_s(limpet: Any, busybox: str, context
     (warning,) = [each for row in rows for each in row.get("warnings", ())]
     assert b"FromAsCasing" in base64.b64decode(warning["short"])
     assert warning["range"][0]["start"]["line"] == 1
+    assert warning["vertex"] == internal["digest"]
     cached = build(limpet, context, text, "--progress=rawjson").stderr.splitlines()
-    assert json.loads(cached[-1])["vertexes"][0]["cached"] is True
+    ended = [json.loads(line)["vertexes"][0] for line in cached if "completed" in line]
+    assert [each.get("cached", False) for each in ended] == [True, True, False]
     failed = build(limpet, context, f"FROM {busybox}\nRUN exit 3\n", "--progress=rawjson", check=False)
     rows = [json.loads(line) for line in failed.stderr.splitlines() if line.startswith("{")]
     assert rows[-1]["vertexes"][0]["error"] == "the command failed with exit code 3"

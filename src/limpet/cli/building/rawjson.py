@@ -40,6 +40,7 @@ class RawJson:
         self._clock = time.time() - report.now()
         self._digests: dict[int, str] = {}
         self._told: dict[str, float] = {}
+        self._internal: dict[str, Any] = {}
 
     def show(self, event: Event, seen: Seen | None) -> None:
         if isinstance(event, report.Planned):
@@ -55,7 +56,8 @@ class RawJson:
             self._note(event)
 
     def stop(self) -> None:
-        pass
+        if self._internal:
+            self._tell("vertexes", {**self._internal, "completed": self._time(report.now())})
 
     def _plan(self, event: report.Planned) -> None:
         for step in event.steps:
@@ -88,7 +90,7 @@ class RawJson:
         self._told[event.key] = event.at
         status: dict[str, Any] = {
             "id": event.key,
-            "vertex": self._digests.get(event.step, _INTERNAL),
+            "vertex": self._of(event.step, event.at),
             "name": event.label,
             "current": event.done,
             "timestamp": self._time(event.at),
@@ -105,7 +107,7 @@ class RawJson:
         if not event.warning:
             self._log(event.step, 2, text, event.at)
             return
-        warning: dict[str, Any] = {"vertex": self._digests.get(event.step, _INTERNAL), "level": 1, "short": text}
+        warning: dict[str, Any] = {"vertex": self._of(event.step, event.at), "level": 1, "short": text}
         if event.url:
             warning["url"] = event.url
         if event.line:
@@ -113,8 +115,17 @@ class RawJson:
         self._tell("warnings", warning)
 
     def _log(self, step: int, stream: int, data: str, at: float) -> None:
-        vertex = self._digests.get(step, _INTERNAL)
+        vertex = self._of(step, at)
         self._tell("logs", {"vertex": vertex, "stream": stream, "data": data, "timestamp": self._time(at)})
+
+    def _of(self, step: int, at: float) -> str:
+        """The digest of a step; of what belongs to none one more vertex, which readers must have heard of before."""
+        if step in self._digests:
+            return self._digests[step]
+        if not self._internal:
+            self._internal = {"digest": _INTERNAL, "name": "[internal] build", "started": self._time(at)}
+            self._tell("vertexes", self._internal)
+        return _INTERNAL
 
     def _tell(self, kind: str, *rows: dict[str, Any]) -> None:
         self._write(json.dumps({kind: rows}).encode() + b"\n")
