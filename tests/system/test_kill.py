@@ -80,6 +80,11 @@ CASES: dict[str, Case] = {
         prepare=(BUSYBOX, ["run", "--name", "one", "busybox:test", "touch", "/new"]),
         expected="busybox:test made:1",
     ),
+    "build": Case(
+        ["build", "-q", "-t", "made:1", "{context}"],
+        prepare=(BUSYBOX,),
+        expected="busybox:test made:1",
+    ),
     "load": Case(["load", "-q", "-i", "{archive}"], expected="busybox:test"),
     "pull": Case(["pull", "-q", "{registry}/busybox:test"], expected="{registry}/busybox:test"),
 }
@@ -153,6 +158,14 @@ class Bench:
 @pytest.fixture
 def words(busybox_tar: Path, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     found = {"tar": str(busybox_tar)}
+    if "build" in request.node.name:
+        found["context"] = str(tmp_path / "context")
+        (tmp_path / "context").mkdir()
+        (tmp_path / "context/file").write_text("content\n")
+        (tmp_path / "context/Dockerfile").write_text(
+            "FROM busybox:test AS one\nRUN echo 1 >/1\nFROM busybox:test AS two\nRUN echo 2 >/2; mkdir /d; rm -r /tmp\n"
+            "FROM one\nCOPY --link file /\nCOPY --from=two /2 /\nRUN --mount=type=cache,target=/c touch /c/x; cat /2 >/3\n"
+        )
     if "load" in request.node.name or "pull" in request.node.name:
         found["archive"] = str(request.getfixturevalue("archive"))
     if "pull" in request.node.name:

@@ -106,3 +106,34 @@ def test_a_builder_that_is_ended_leaves_nothing_running(
         assert time.monotonic() - begun < 1
     assert builder.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     assert gone(limpet, mark)
+
+
+def test_a_fork_bomb_meets_the_limit(limpet: Any, busybox: str, context: Path) -> None:
+    """And what ran of it is gone. A limit that is asked for counts, and is named."""
+    write(context, busybox, "RUN cat /sys/fs/cgroup/pids.max; for i in $(seq 200); do sleep 98763 & done; echo through")
+    result = limpet("build", "--pids-limit", "50", "-t", "made", context, check=False)
+    assert result.returncode == 1
+    assert "through" not in result.stderr.split("Dockerfile:2")[0].replace("echo through", "")
+    assert "--pids-limit allows more" in result.stderr
+    assert gone(limpet, "98763")
+
+
+def test_the_limit_of_processes_by_default(limpet: Any, busybox: str, context: Path) -> None:
+    group = next(
+        (f"{place}/pids.max" for place in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup") if os.path.isdir(place)), ""
+    )
+    write(
+        context, busybox, "RUN --mount=type=cache,id=x,target=/x echo going; while [ ! -e /x/go ]; do sleep 0.05; done"
+    )
+    command = [*limpet.command, "build", "-t", "made", str(context)]
+    with subprocess.Popen(command, env=limpet.environment, stderr=subprocess.PIPE, text=True) as builder:
+        assert builder.stderr is not None
+        while builder.stderr.readline() != "going\n":
+            pass
+        (place,) = cgroup.owned(str(limpet.root))
+        group = os.path.join(os.path.dirname(group), cgroup.PARENT, os.path.basename(place), "pids.max")
+        assert Path(group).read_text() == "4096\n"
+        (cache,) = (limpet.root / "caches").glob("*/data")
+        (cache / "go").touch()
+        builder.communicate()
+    assert builder.returncode == 0

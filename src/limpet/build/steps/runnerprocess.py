@@ -52,6 +52,10 @@ def serve(control: socket.socket) -> NoReturn:
         os._exit(0)
 
 
+PROCESSES = 4096
+"""Of one step at once, if nobody says otherwise: a fork bomb ends there, and no build needs as many."""
+
+
 class _Group:
     """A control group for one step at a time, with the limits that all steps of the build have."""
 
@@ -69,7 +73,12 @@ class _Group:
             self.path = cgroup.create(self.name, self._owner)
             if self.path is not None:
                 devices.attach(self.path, self.resources.get("devices", ()))
-            self.entrances = controllers.create(self.name, self.resources)
+            try:
+                self.entrances = controllers.create(self.name, {"pids": {"limit": PROCESSES}, **self.resources})
+            except controllers.LimitError:
+                if "pids" in self.resources:
+                    raise
+                self.entrances = controllers.create(self.name, self.resources)  # nobody asked for a limit
         return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.path is not None else None
 
     def kill(self) -> None:
