@@ -164,7 +164,8 @@ def words(busybox_tar: Path, tmp_path: Path, request: pytest.FixtureRequest) -> 
         (tmp_path / "context/file").write_text("content\n")
         (tmp_path / "context/Dockerfile").write_text(
             "FROM busybox:test AS one\nRUN echo 1 >/1\nFROM busybox:test AS two\nRUN echo 2 >/2; mkdir /d; rm -r /tmp\n"
-            "FROM one\nCOPY --link file /\nCOPY --from=two /2 /\nRUN --mount=type=cache,target=/c touch /c/x; cat /2 >/3\n"
+            "FROM one\nCOPY --link file /\nCOPY --from=two /2 /\n"
+            "RUN --mount=type=cache,target=/c touch /c/x; cat /2 >/3\n"
         )
     if "load" in request.node.name or "pull" in request.node.name:
         found["archive"] = str(request.getfixturevalue("archive"))

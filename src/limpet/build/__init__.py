@@ -3,6 +3,7 @@
     language/    the Dockerfile's text to instructions; .dockerignore
     planner      a Dockerfile to a plan (`plan`, plain data): which stages, in which order
     stageplan    one stage of it, with `copyplan`
+    grouped      the digest of what is copied, by directories, so that what did not change is known
     graph        a plan as a picture
     reading      the Dockerfile and .dockerignore, from where they are
     context      where COPY takes files from; `archive` what ADD unpacks; `digests` what earlier builds found out

@@ -24,7 +24,7 @@ from limpet.layers.rootfs_tar import read_xattrs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from limpet.build.digests import Digests
+    from limpet.build.digests import Digests, Memo
     from limpet.build.language.ignore import State
     from limpet.layers.rootfs_tar import TarWriter
 
@@ -145,6 +145,36 @@ class Tree:
                     goal = posixpath.join(target, name) if target_is_directory or several else target
                     found.append(self._entry(-1, "", match, goal, info))  # never a link: those are followed
         return _hard_links(found)
+
+    def whole_directory(self, source: str) -> str | None:
+        """The path that a source means if that is one directory of which `grouped.scan` can tell the digest."""
+        if self._owners or self._digests is None or self.ignored.has_exceptions or has_wildcard(source):
+            return None
+        (match,) = self.matches(source)
+        if not stat.S_ISDIR(self._stat(match).st_mode):
+            return None
+        return self._real(match) if self.ignored.patterns else match
+
+    def memo(self, conditions: str) -> Memo:
+        """Where the digests of directories are kept; what is ignored counts as a condition."""
+        assert self._digests is not None
+        patterns = "\0".join(str(pattern) for pattern in self.ignored.patterns)
+        return self._digests.memos.get(f"{conditions}\0\0{patterns}")
+
+    def memo_changed(self) -> None:
+        assert self._digests is not None
+        self._digests.memos.changed = True
+
+    def open_directory(self, path: str) -> int:
+        return self._openat(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def entry(self, directory: int, name: str, path: str, target: str) -> Entry:
+        """What is there now. Raises Invalid for what can't be copied, or was removed."""
+        try:
+            info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            raise _changed(path, "removed") from None
+        return self._entry(directory, name, path, target, info)
 
     def content(self, entry: Entry) -> str:
         """SHA-256 (hex) of a file. Raises Invalid if it was changed since it was listed."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from limpet.build import modes
 from limpet.build.archive import Archive, is_archive
 from limpet.build.context import Entry, escaped
+from limpet.build.grouped import Grouped, scan
 from limpet.build.place import Place, look, owner, resolve
 from limpet.errors import Invalid
 from limpet.layers.driver import driver
@@ -63,6 +64,23 @@ class Text:
 MOST_DESCRIBED = 100_000
 
 
+def _line(entry: Entry, source: Source) -> str:
+    """All that counts of a file, and its content's digest."""
+    plain = stat.S_ISREG(entry.mode) and not entry.same_as
+    fields = (
+        entry.target,
+        f"{entry.mode:o}",
+        entry.uid,
+        entry.gid,
+        entry.device,
+        entry.same_as,
+        entry.implied,
+        source.content(entry) if plain else entry.link,
+        *source.xattrs(entry),
+    )
+    return "\0".join(map(str, fields))
+
+
 class Copying:
     """What one COPY puts where, everything looked up. `close` when it is done with."""
 
@@ -79,13 +97,20 @@ class Copying:
         self._added = added
         self._archives: list[Archive] = []
         self._root = driver(store).mount(self._layers)
-        self.described: list[tuple[str, str]] = []
         self._owner = (0, 0)
         # --chmod counts for the directories that are made, too, if it is a number: as in BuildKit.
         self._mode = int(step.chmod, 8) if step.chmod[:1].isdigit() else 0o755
-        self._items: list[tuple[Entry, Source]] = []
+        self._tree = tree
+        self._found: list[tuple[Entry, Source]] = []
+        self._collected = False
+        self._described: list[tuple[str, str]] | None = None
         try:
-            self._collect(step, tree)
+            self._target = resolve(self._root, step.target)
+            if step.chown:
+                self._owner = self._look_up(step.chown)
+            self._whole = self._whole_directory()
+            if self._whole is None:
+                self._collect()
         except BaseException:
             self.close()
             raise
@@ -104,43 +129,61 @@ class Copying:
         return [added.key for added in self._added]
 
     def digest(self) -> str:
-        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times. Fetches nothing.
-
-        `described` has the same afterwards, for each of the first files: (path in the source, the fields).
-        """
-        self.described = []
+        """SHA-256 (hex) over names, kinds, modes, owners and contents; not over times. Fetches nothing."""
         total = hashlib.sha256(f"{self._owner} {self._mode:o}\0".encode())
-        for entry, source in self._items:
-            plain = stat.S_ISREG(entry.mode) and not entry.same_as
-            xattrs = source.xattrs(entry)
-            fields = (
-                entry.target,
-                f"{entry.mode:o}",
-                entry.uid,
-                entry.gid,
-                entry.device,
-                entry.same_as,
-                entry.implied,
-                source.content(entry) if plain else entry.link,
-                *xattrs,
-            )
-            line = "\0".join(map(str, fields))
-            if len(self.described) < MOST_DESCRIBED:
-                self.described.append((entry.path, line))
-            total.update(line.encode(errors="surrogateescape") + b"\0\0")
+        self._grouped().into(total)
         for added in self._added:
             fields = (added.key, *self._target, self._step.chmod, bool(self._step.chown), *self._step.excludes)
             total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
         return total.hexdigest()
 
+    @property
+    def described(self) -> list[tuple[str, str]]:
+        """What the digest is made of, for each of the first files: (path in the source, the fields)."""
+        if self._described is None:
+            items = self._items()[:MOST_DESCRIBED]
+            self._described = [(entry.path, _line(entry, source)) for entry, source in items]
+        return self._described
+
+    def _whole_directory(self) -> str | None:
+        """The directory of the context that is all there is to copy: then the single files need not be listed."""
+        step = self._step
+        if len(step.sources) != 1 or step.files or step.excludes or step.parents or self._added:
+            return None
+        return self._tree.whole_directory(step.sources[0])
+
+    def _grouped(self) -> Grouped:
+        grouped = Grouped()
+        if self._whole is not None and not self._collected:
+            step, tree = self._step, self._tree
+            top = self._target[0].rstrip("/") or "/"
+            implied = self._finished(step, Entry("", top, stat.S_IFDIR | 0o755, implied=True))
+            grouped.add(implied, _line(implied, tree))
+
+            def line(entry: Entry) -> str:
+                return _line(self._finished(step, entry), tree)
+
+            if scan(tree, self._whole, top, grouped, line, f"{step.chmod}\0{step.chown}\0{self._owner}"):
+                return grouped
+            grouped = Grouped()
+        for entry, source in self._items():
+            grouped.add(entry, _line(entry, source))
+        return grouped
+
+    def _items(self) -> list[tuple[Entry, Source]]:
+        if not self._collected:
+            self._collect()
+        return self._found
+
     def write(self) -> str:
         """Makes the layer; its diff ID. No time is later than the epoch. The caller holds a lease."""
+        self._items()
         for added in self._added:
             self._fetch(added)
         home = driver(self._store)
         with home.ingest() as ingest:
             place = Place(self._root, TarWriter(ingest.write, mtime=self._epoch), self._owner, self._mode)
-            for entry, source in self._items:
+            for entry, source in self._found:
                 place.directory(posixpath.dirname(entry.target.strip("/")))
                 self._add(place, entry, source)
             place.tar.finish()
@@ -148,10 +191,9 @@ class Copying:
         home.seal([*self._layers, diff_id])
         return diff_id
 
-    def _collect(self, step: Copy, tree: Tree) -> None:
-        target, is_directory = self._target = resolve(self._root, step.target)
-        if step.chown:
-            self._owner = self._look_up(step.chown)
+    def _collect(self) -> None:
+        self._collected = True
+        step, tree, (target, is_directory) = self._step, self._tree, self._target
         sources: list[str] = []
         for source in step.sources:
             if not step.unpack or step.parents:
@@ -166,16 +208,16 @@ class Copying:
             excludes=step.excludes,
             parents=step.parents,
         )
-        self._items += [(self._finished(step, entry), tree) for entry in entries]
+        self._found += [(self._finished(step, entry), tree) for entry in entries]
         most = from_environment().max_entries
-        if len(self._items) > most:  # before all of them are read
+        if len(self._found) > most:  # before all of them are read
             hint = "name less, or ignore some; LIMPET_MAX_LAYER_ENTRIES sets the limit"
-            raise Invalid(f"{len(self._items)} files are more than a layer may have: {most}", hint)
+            raise Invalid(f"{len(self._found)} files are more than a layer may have: {most}", hint)
         for file in step.files:
             goal = posixpath.join(target, file.name) if is_directory else target
             data = file.content.encode(errors="surrogateescape")
             entry = Entry(file.name, goal, stat.S_IFREG | 0o644, len(data))
-            self._items.append((self._finished(step, entry), Text(data)))
+            self._found.append((self._finished(step, entry), Text(data)))
 
     def _look_up(self, chown: str) -> tuple[int, int]:
         """Names are those of the image, also for --link."""
@@ -193,7 +235,7 @@ class Copying:
         if archive is not None and self._members(step, *archive, target):
             return
         found = added.files(step, target, target_is_directory=is_directory)
-        self._items += [(self._finished(step, entry), source) for entry, source in found]
+        self._found += [(self._finished(step, entry), source) for entry, source in found]
 
     def _unpacked(self, step: Copy, tree: Tree, path: str, target: str) -> bool:
         """Whether it is an archive; then its members are taken."""
@@ -212,7 +254,7 @@ class Copying:
         self._archives.append(archive)
         # As in BuildKit, --chown counts for what is unpacked, --chmod doesn't.
         step = replace(step, chmod="")
-        self._items += [(self._finished(step, entry), archive) for entry in archive.entries(target)]
+        self._found += [(self._finished(step, entry), archive) for entry in archive.entries(target)]
         return True
 
     def _finished(self, step: Copy, entry: Entry) -> Entry:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RACY = 2_000_000_000  # nanoseconds
 MOST = 1_000_000  # files
 _VERSION = 1
+_OTHERS = 20
 
 
 def forget(store: Store) -> None:
@@ -35,12 +36,54 @@ def forget(store: Store) -> None:
         remove_tree(f"{home}/{name}")
 
 
+Memo = dict[str, tuple[bytes, str, tuple[str, ...]]]
+"""Of `grouped.scan`: a directory's path → what it looked like, its digest, the names of the directories to enter."""
+
+
+class Memos:
+    """Digests of whole directories of a context, kept between builds as those of its files."""
+
+    def __init__(self, path: str) -> None:
+        self._path = f"{path}-trees"
+        self._memos: dict[str, Memo] | None = None
+        self._used: set[str] = set()
+        self.changed = False
+
+    def get(self, conditions: str) -> Memo:
+        if self._memos is None:
+            self._memos = {}
+            try:
+                with open(self._path, "rb") as file:
+                    version, memos = marshal.loads(file.read())
+                if version == _VERSION and isinstance(memos, dict):
+                    self._memos = memos
+            except (OSError, ValueError, EOFError, TypeError):
+                pass
+        name = hashlib.sha256(conditions.encode(errors="surrogateescape")).hexdigest()[:32]
+        self._used.add(name)
+        return self._memos.setdefault(name, {})
+
+    def save(self) -> None:
+        """Of other conditions only so many stay."""
+        if not self.changed or self._memos is None:
+            return
+        self.changed = False
+        others = [name for name in self._memos if name not in self._used][-_OTHERS:]
+        kept = {name: self._memos[name] for name in (*others, *self._used)}
+        try:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            write_file(self._path, marshal.dumps((_VERSION, kept)), durable=False)
+        except OSError:
+            pass  # it only saves time
+
+
 class Digests:
     def __init__(self, store: Store, directory: str) -> None:
         name = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32]
         self._path = f"{store.root}/cache/context-{name}"
         self._known: dict[str, tuple[Stamp, bytes]] | None = None
         self._changed = False
+        self.memos = Memos(self._path)
 
     def get(self, path: str, stamp: Stamp) -> str | None:
         """The SHA-256 (hex) of a file that looked like this when it was read."""
@@ -54,6 +97,7 @@ class Digests:
             self._changed = True
 
     def save(self) -> None:
+        self.memos.save()
         if not self._changed or self._known is None or len(self._known) > MOST:
             return
         self._changed = False
