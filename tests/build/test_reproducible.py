@@ -86,9 +86,9 @@ def test_each_step_at_fault_is_found_and_what_differs(limpet: Any, busybox: str,
     assert " of 11" in one.splitlines()[3]
     assert one.splitlines()[4].startswith("      - ")
     assert two.splitlines()[0].startswith(f"{path}:5:9: RUN mkdir")
-    assert "  a log: 1 file\n  → rm -rf /var/log/* at the end of the same RUN\n    /var/log/x: bytes 0-" in two
+    assert "  a log: 1 file\n  → rm -rf /var/log/* at the end of the same RUN\n    /var/log/x: bytes " in two
     assert "a random value is written into it: 1 file" in two
-    assert "\n    /id: bytes 0-" in two
+    assert "\n    /id: bytes " in two
     assert three.startswith(f"{path}:6:9: RUN touch")
     assert "in the first build only" in three
     assert "in the second build only" in three

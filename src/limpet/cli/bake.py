@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.steps.runner import Runner
@@ -140,10 +141,9 @@ class _Baking:
             wanted = grammar.wanted(
                 request.tags if is_kept else (), request.outputs if is_kept else (), request.annotations
             )
+            wanted = replace(wanted, attests=request.attests)
             caching = specs.caching(request.cache_from, request.cache_to, request.skip)
             with Shown(self._call.store, self._mode, secrets=handed.secrets.values()) as report:
-                for remark in request.remarks:
-                    report.say(remark, warning=True)
                 done = builds.build(
                     self._call.store,
                     asked,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from limpet.build.attest.request import Attests, Provenance
 from limpet.build.bake import compose, overrides, selection, show
 from limpet.build.bake.definition import Definition, define, parse
 from limpet.build.bake.run import request
@@ -353,4 +354,7 @@ def test_a_target_becomes_the_options_of_a_build() -> None:
     assert found.outputs == ('type=local,"dest=a,b"',)
     assert found.agents == ("default", "key=/path")
     assert found.platform == "linux/amd64,linux/arm64"
-    assert found.remarks == ()
+    assert found.attests == Attests()
+    text = text.replace('"type=provenance,disabled=true"', '{ type = "provenance", mode = "min" }, "type=sbom"')
+    found = request("t", selection.select(defined(text), ["t"], []).targets["t"])
+    assert found.attests == Attests(True, Provenance("min"))

@@ -9,6 +9,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limpet.build.attest import request as attesting
 from limpet.build.bake.hcl import values
 from limpet.build.bake.selection import LINK
 from limpet.build.sources import contexts
@@ -17,6 +18,7 @@ from limpet.errors import Invalid, Refused
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from limpet.build.attest.request import Attests
     from limpet.build.bake.fields import Attributes
 
 CWD = "cwd://"
@@ -27,7 +29,7 @@ class Request:
     """One build, in the words of the command line: `outputs`, `secrets` and the like are lines of CSV.
 
     `contexts`: name → source; one that is a target is `target:NAME` still. `inline` is the Dockerfile's own text.
-    `cache_only`: nothing is to be left but the cache. `remarks` are to be said.
+    `cache_only`: nothing is to be left but the cache.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Request:
     hosts: tuple[str, ...]
     resources: Mapping[str, str]
     rights: tuple[str, ...]
-    remarks: tuple[str, ...]
+    attests: Attests
 
 
 def request(name: str, found: Attributes) -> Request:
@@ -65,10 +67,6 @@ def request(name: str, found: Attributes) -> Request:
     directory, file = _place(name, found)
     if found.get("call") not in (None, "", "build", "check"):
         raise _wrong(name, f"call={found['call']} is not supported yet", "build and check are")
-    remarks = []
-    asked = [str(each.get("type")) for each in found.get("attest") or [] if not each.get("disabled")]
-    if asked:
-        remarks.append(f"attest: {', '.join(asked)}: there are no attestations yet")
     contexts_of = {key: _source(value) for key, value in (found.get("contexts") or {}).items()}
     return Request(
         name=name,
@@ -98,7 +96,7 @@ def request(name: str, found: Attributes) -> Request:
         hosts=tuple(f"{host}:{address}" for host, address in sorted((found.get("extra-hosts") or {}).items())),
         resources=found.get("resources") or {},
         rights=tuple(found.get("entitlements") or ()),
-        remarks=tuple(remarks),
+        attests=attesting.attests([line(each) for each in found.get("attest") or ()], None, None),
     )
 
 
