@@ -98,6 +98,12 @@ def test_each_step_at_fault_is_found_and_what_differs(limpet: Any, busybox: str,
     assert len(layers) == 6
 
 
+def test_several_platforms_at_once(limpet: Any, context: Path) -> None:
+    (context / "a").write_text("1")
+    result = build(limpet, context, "FROM scratch\nCOPY a /\n", "--platform", "linux/amd64,linux/arm64", REPORT)
+    assert "Reproducible: 2 steps done again" in result.stderr
+
+
 @pytest.mark.slow
 def test_the_order_of_a_directory_is_found_on_one_machine(limpet: Any, busybox: str, context: Path) -> None:
     """A disk lists files by their hashes, memory by when they were made."""
