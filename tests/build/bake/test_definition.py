@@ -200,6 +200,14 @@ def test_what_is_inherited_is_added_to_or_replaced() -> None:
         printed(defined('target "a" { inherits = ["b"] }\ntarget "b" { inherits = ["a"] }'), "a")
 
 
+def test_the_last_attestation_of_a_type_counts() -> None:
+    text = 'target "t" { attest = ["type=provenance,mode=min", "type=sbom", { type = "provenance", mode = "max" }] }'
+    expected = [{"mode": "max", "type": "provenance"}, {"type": "sbom"}]
+    assert printed(defined(text), "t")["target"]["t"]["attest"] == expected
+    off = printed(defined(text), "t", changes=("*.attest=type=sbom,disabled=true",))
+    assert off["target"]["t"]["attest"][1] == {"disabled": True, "type": "sbom"}
+
+
 def test_set_changes_what_it_fits() -> None:
     text = 'target "a" {\n tags = ["x"]\n output = ["type=local,dest=o"]\n}\ntarget "b" {}\ntarget "ab" {}'
     group = 'group "default" { targets = ["a", "b", "ab"] }'

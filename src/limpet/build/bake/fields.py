@@ -183,6 +183,8 @@ def merge(below: Attributes, above: Attributes) -> Attributes:
 def normalized(found: Attributes) -> Attributes:
     """As the last word of a target: everything once, no empty contexts, what the network needs."""
     done: Attributes = {name: _once(value) if isinstance(value, list) else value for name, value in found.items()}
+    if done.get("attest"):  # the last one of a type counts
+        done["attest"] = list({each.get("type"): each for each in done["attest"]}.values())
     if done.get("network") == "host":
         done["entitlements"] = _once([*(done.get("entitlements") or []), "network.host"])
     if done.get("contexts"):
