@@ -12,7 +12,6 @@ from limpet.build import execute as executor
 from limpet.build import merging, planner, reading
 from limpet.build.bases import image_for
 from limpet.build.caching.caches import Caches
-from limpet.build.caching.usage import bound
 from limpet.build.conditions import Conditions, applied
 from limpet.build.context import context as open_context
 from limpet.build.copyplan import without_login
@@ -196,6 +195,8 @@ def build(
                     named=named.tree,
                 )
     if cache.steps.grew:
+        from limpet.build.caching.usage import bound
+
         bound(store, report.say)
     return done
 

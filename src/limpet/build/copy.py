@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from limpet.build import modes
-from limpet.build.archive import Archive, is_archive
 from limpet.build.context import Entry, escaped
 from limpet.build.grouped import Grouped, scan
 from limpet.build.place import Place, look, owner, resolve
@@ -28,6 +27,7 @@ from limpet.layers.rootfs_tar import TarWriter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from limpet.build.archive import Archive
     from limpet.build.context import Tree
     from limpet.build.plan import Copy
     from limpet.build.sources.added import Added
@@ -248,6 +248,8 @@ class Copying:
             os.close(fd)
 
     def _members(self, step: Copy, fd: int, name: str, target: str) -> bool:
+        from limpet.build.archive import Archive, is_archive  # few builds have one
+
         if not is_archive(fd):
             return False
         archive = Archive(self._store, fd, name)
@@ -274,7 +276,7 @@ class Copying:
             place.directory(name)
             return
         there = look(self._root, name)
-        replaces = isinstance(source, Archive)  # unpacking does, as tar(1); a copy does not
+        replaces = source in self._archives  # unpacking does, as tar(1); a copy does not
         if there is not None and stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(entry.mode) and not replaces:
             kind, other = ("directory", "something else") if stat.S_ISDIR(entry.mode) else ("file", "a directory")
             hint = "name another destination, or RUN rm first"

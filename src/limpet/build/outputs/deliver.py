@@ -14,10 +14,9 @@ from limpet.build.attest import statement
 from limpet.build.outputs import files
 from limpet.build.outputs.request import DOCKER, LOCAL, OCI, STANDARD_OUTPUT, TAR
 from limpet.errors import Invalid, LimpetError
-from limpet.images import importer, package, save
+from limpet.images import importer, package
 from limpet.images.package import Form
 from limpet.images.packing import PLAIN, Packing
-from limpet.images.sink import DirectorySink, TarSink
 from limpet.oci import config as configs
 from limpet.oci import digest as digests
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from limpet.build.outputs.request import Annotation, Output, Wanted
     from limpet.build.report import Report
     from limpet.images.package import Member, Package
+    from limpet.images.save import Saved
+    from limpet.images.sink import TarSink
     from limpet.oci.platform import Platform
     from limpet.oci.reference import Reference
     from limpet.store.store import Store
@@ -83,6 +84,8 @@ def check(wanted: Wanted, platforms: int) -> None:
             if not os.path.isdir(parent):
                 raise Invalid(f"--output {each.text}: there is no directory {parent}", "make it first")
         if each.layout:
+            from limpet.images import save
+
             save.present(each.dest)
         if each.kind == LOCAL and os.path.lexists(each.dest) and not os.path.isdir(each.dest):
             raise Invalid(f"--output {each.text}: {each.dest} is no directory", "dest names a directory")
@@ -141,6 +144,9 @@ class _Delivery:
         return found
 
     def _archive(self, output: Output) -> None:
+        from limpet.images import save  # most builds write no archive
+        from limpet.images.sink import DirectorySink, TarSink
+
         saved = [save.Saved(self._package(output), output.names or self._wanted.names)]
         if output.layout:
             save.write_layout(self._store, saved, DirectorySink(output.dest), save.present(output.dest))
@@ -153,7 +159,9 @@ class _Delivery:
         if output.dest != STANDARD_OUTPUT:
             self._report.say(f"Wrote {output.dest}")
 
-    def _write(self, saved: list[save.Saved], kind: str, sink: TarSink) -> None:
+    def _write(self, saved: list[Saved], kind: str, sink: TarSink) -> None:
+        from limpet.images import save
+
         write = save.write_layout if kind == OCI else save.write_docker
         write(self._store, saved, sink)
         sink.finish()
@@ -247,4 +255,6 @@ def _to(dest: str, write: Callable[[BinaryIO], None]) -> None:
         except OSError as e:
             raise LimpetError(f"standard output: {e.strerror}", exit_code=1) from e
     else:
+        from limpet.images import save
+
         save.to_file(dest, write, mode=0o666)  # the caller's own file, as his umask has it

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 from limpet.build import logs, report
 from limpet.build.masking import Masking
 from limpet.build.record import Record
-from limpet.cli.building import summary
 from limpet.cli.building.lines import Lines
 from limpet.errors import Invalid
 
@@ -119,7 +118,9 @@ class Shown(report.Report):
         if self._log is not None:
             self._log.close()
         path = self._log.path if self._log is not None else ""
-        if self.mode != "rawjson":
+        if self.mode != "rawjson" and error is not None:
+            from limpet.cli.building import summary
+
             lines = summary.failure(self.record, path, whole=self.mode == "plain" and self.record.stages <= 1)
             to_stderr("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
         to_stderr("".join(f"{line}\n" for line in self._after).encode(errors="surrogateescape"))
@@ -136,6 +137,8 @@ class Shown(report.Report):
             if seen.layer:
                 logs.remember(self._store, seen.layer, seen.seconds)
         if self.mode in ("tty", "plain"):
+            from limpet.cli.building import summary
+
             cached = self.record.with_result(report.CACHED)
             saved = sum(logs.seconds(self._store, seen.layer) for seen in cached if seen.layer)
             lines = summary.times(self.record, saved, table=self.mode == "plain")
