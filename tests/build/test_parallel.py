@@ -96,6 +96,43 @@ def test_an_end_by_a_signal_ends_all_stages(limpet: Any, busybox: str, context: 
     assert limpet("system", "check").returncode == 0
 
 
+def test_mounts_of_steps_at_the_same_time_are_each_step_s_own(limpet: Any, busybox: str, context: Path) -> None:
+    """Each is mounted in a namespace of its thread's, while the other one is in its own."""
+    (context / "token").write_text("t0p")
+    stages = ""
+    for mine, other in (("one", "two"), ("two", "one")):
+        (context / mine).mkdir()
+        (context / mine / "name").write_text(mine)
+        stages += (
+            f"FROM {busybox} AS {mine}\n"
+            f"RUN {MEET} --mount=type=bind,source={mine},target=/src,rw --mount=type=secret,id=token \\\n"
+            f"  touch /meet/{mine} /src/{mine}; while [ ! -e /meet/{other} ]; do sleep 0.05; done; "
+            f"echo $(cat /src/name) $(ls /src) $(cat /run/secrets/token | wc -c) > /{mine}\n"
+        )
+    write(context, f"{stages}FROM {busybox}\nCOPY --from=one /one /\nCOPY --from=two /two /\n")
+    limpet("build", "-t", "made", "--secret", f"id=token,src={context}/token", context)
+    found = limpet("run", "--rm", "made", "cat", "/one", "/two").stdout
+    assert found == "one name one 3\ntwo name two 3\n"
+    assert str(limpet.root) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_ctrl_c_in_a_copy_leaves_no_half_layer(limpet: Any, busybox: str, context: Path) -> None:
+    """While another stage copies much."""
+    with (context / "data").open("wb") as file:
+        file.truncate(3 << 30)  # zeros take no space here, but time to hash
+    write(
+        context,
+        f"FROM {busybox} AS one\nCOPY data /\nFROM {busybox} AS two\nRUN echo here; sleep 98753\n"
+        f"FROM {busybox}\nCOPY --from=one /x /\nCOPY --from=two /y /\n",
+    )
+    with start(limpet, context, "made") as builder:
+        until(builder, "here")
+        builder.send_signal(signal.SIGINT)
+        assert builder.wait(timeout=10) == 130
+    assert gone(limpet, "98753")
+    assert list((limpet.root / "tmp").iterdir()) == []
+
+
 COUNT = "--mount=type=cache,id=count,target=/count"
 
 

@@ -71,6 +71,7 @@ class Ingest:
 
     def write(self, piece: bytes | memoryview) -> None:
         """Raises Invalid or Corrupt as soon as something is wrong; nothing else may be called then but `abort`."""
+        self._store.stopped()
         self._scanner.feed(piece)
         self._hash.update(piece)
         self._size += len(piece)

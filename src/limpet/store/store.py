@@ -9,6 +9,7 @@ from limpet.errors import LimpetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from limpet.store.db import Database
@@ -29,6 +30,8 @@ class Store:
         # A store elsewhere has its own run directory, so that two stores never see each other's containers.
         self.run = os.path.abspath(chosen or (DEFAULT_RUN if self.root == DEFAULT_ROOT else f"{self.root}/run"))
         self._db: Database | None = None
+        self.stopped: Callable[[], None] = _nothing
+        """Called now and then by what takes long in a thread: raises when nobody wants it any more."""
         self.kept: dict[str, int] | None = None
         """Mounts of layers, by what was mounted, where one stack is mounted after another (`layers.driver.keeping`)."""
         here = os.path.exists(f"{self.root}/state.db")
@@ -105,6 +108,10 @@ class Store:
     def exclusive(self) -> Lock:
         """`with store.exclusive() as held:` for garbage collection. `held` is False at once if a lease is out."""
         return Lock("/dev/null" if self.absent else f"{self.root}/lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _nothing() -> None:
+    pass
 
 
 _leaked: list[Database] = []  # never closed: that would touch the parent's files

@@ -91,6 +91,7 @@ class _Schedule:
 
     def _stage(self, stage: Stage) -> None:
         store = Store(self._job.store.root, self._job.store.run)
+        store.stopped = self._job.runners.check
         try:
             if stage.base.kind == "stage":
                 self._wait({stage.base.stage})
