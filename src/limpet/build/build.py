@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build import execute as executor
@@ -29,6 +29,7 @@ from limpet.build.sources import contexts
 from limpet.build.sources.named import Named
 from limpet.build.stepmounts import Given
 from limpet.errors import Invalid, LimpetError
+from limpet.frozen import dataclass
 from limpet.images import catalog, ensure
 from limpet.oci import platform as platforms
 

@@ -16,9 +16,9 @@ import hashlib
 import os
 import shutil
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limpet.frozen import dataclass
 from limpet.kernel import fs
 from limpet.store.files import remove_tree, write_file
 

@@ -6,11 +6,12 @@ that reach out of a step (BuildKit's "entitlements") are given on the command li
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import plan
 from limpet.errors import Refused
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

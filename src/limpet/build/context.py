@@ -13,11 +13,12 @@ import os
 import posixpath
 import re
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.build.language.ignore import Ignore, PatternError, glob, pattern
 from limpet.errors import Invalid, NotFound
+from limpet.frozen import dataclass
 from limpet.kernel import fs
 from limpet.layers.rootfs_tar import read_xattrs
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import posixpath
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from limpet.build import modes
@@ -20,6 +20,7 @@ from limpet.build.context import Entry, escaped
 from limpet.build.grouped import Grouped, scan
 from limpet.build.place import Place, look, owner, resolve
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 from limpet.layers.driver import driver
 from limpet.layers.limits import from_environment
 from limpet.layers.rootfs_tar import TarWriter

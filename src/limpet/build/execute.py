@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import report
@@ -12,6 +11,7 @@ from limpet.build.solver import schedule
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job, Runners
 from limpet.errors import NotFound
+from limpet.frozen import dataclass
 from limpet.layers import durable
 from limpet.oci import platform as platforms
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.language import lines
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.build.language.instructions import Device

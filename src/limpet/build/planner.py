@@ -7,7 +7,7 @@ base and what its own ENV and ARG add, the last one winning; an ARG without a va
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from limpet.build import plan
@@ -19,6 +19,7 @@ from limpet.build.language.notes import Notes
 from limpet.build.language.typed import typed
 from limpet.build.stageplan import StagePlanner
 from limpet.errors import Invalid, LimpetError
+from limpet.frozen import dataclass
 from limpet.oci import platform as platforms
 from limpet.oci import reference
 

@@ -6,11 +6,11 @@ import errno
 import os
 import posixpath
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.language import dockerfile, ignore, notes
 from limpet.errors import Invalid, NotFound
+from limpet.frozen import dataclass
 from limpet.kernel import fs
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build.cachemounts import CacheMount
 from limpet.errors import Invalid, NotFound
+from limpet.frozen import dataclass
 from limpet.kernel import fs, mounts
 from limpet.layers.driver import driver
 from limpet.store.files import remove_tree

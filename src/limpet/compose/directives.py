@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 _LINE = re.compile(r"#\s*limpet:\s*(.*)")
 _FORM = "# limpet: sync SRC DST, or sync+restart"

@@ -11,7 +11,6 @@ import hashlib
 import os
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.build import Asked, build
@@ -21,6 +20,7 @@ from limpet.containers import create, listing, start, state, stop, watch
 from limpet.containers import volumes as volume_rows
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
+from limpet.frozen import dataclass
 from limpet.images import catalog, names
 from limpet.oci import reference
 

@@ -6,8 +6,8 @@ Read from a mount of its own that nobody sees: the table is the kernel's, wherev
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+from limpet.frozen import dataclass
 from limpet.kernel import mounts
 
 _ELF = {

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt
+from limpet.frozen import dataclass
 from limpet.kernel import fs
 from limpet.layers.contents import expand
 from limpet.layers.durable import boot_id

@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from limpet.frozen import dataclass
 
 RATIO_FROM = 64 << 20
 """The ratio counts only above this size: small files compress as well as they like."""

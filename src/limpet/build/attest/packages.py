@@ -10,11 +10,11 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from limpet.build.attest import rpm
+from limpet.frozen import dataclass
 from limpet.kernel import fs
 
 if TYPE_CHECKING:

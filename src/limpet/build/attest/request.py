@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.language.flags import boolean, fields
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,10 @@ The manifest stands in the image's index behind the images, for the platform unk
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from limpet.frozen import dataclass
 from limpet.images.package import Member, Part
 from limpet.oci import digest as digests
 from limpet.oci import media

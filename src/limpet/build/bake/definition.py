@@ -7,7 +7,7 @@ order; what uses itself is an error.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.bake import fields
@@ -15,6 +15,7 @@ from limpet.build.bake.hcl import jsonbody, parser, types, values
 from limpet.build.bake.hcl.evaluate import Evaluation, Inner
 from limpet.build.bake.hcl.functions import FUNCTIONS
 from limpet.build.bake.hcl.syntax import Literal, Name, Tuple, Wrong
+from limpet.frozen import dataclass
 from limpet.nearest import nearest
 
 if TYPE_CHECKING:

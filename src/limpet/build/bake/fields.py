@@ -7,10 +7,10 @@ as dicts of texts.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.bake.hcl import values
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from limpet.build.bake import fields
 from limpet.build.bake.fields import FIELDS
 from limpet.build.bake.hcl import values
 from limpet.errors import Invalid, NotFound
+from limpet.frozen import dataclass
 from limpet.nearest import nearest
 
 if TYPE_CHECKING:

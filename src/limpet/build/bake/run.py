@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.attest import request as attesting
@@ -14,6 +13,7 @@ from limpet.build.bake.hcl import values
 from limpet.build.bake.selection import LINK
 from limpet.build.sources import contexts
 from limpet.errors import Invalid, Refused
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 from limpet.oci import digest as digests
 
 if TYPE_CHECKING:

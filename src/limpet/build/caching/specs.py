@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 from limpet.oci import digest as digests
 from limpet.oci import reference
 

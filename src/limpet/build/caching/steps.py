@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.errors import LimpetError
+from limpet.frozen import dataclass
 from limpet.images.present import is_whole
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ the lock that waits for all of them, a cache mount under its own.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build import cachemounts
 from limpet.build.caching.steps import TABLES
 from limpet.containers.options import parse_size
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 from limpet.images import collect, leftovers
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.build.language import lines as physical
@@ -16,6 +16,7 @@ from limpet.build.language import words as shell
 from limpet.build.language.lines import Word
 from limpet.build.language.words import SPACES
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.build.language.lines import Directive, Logical

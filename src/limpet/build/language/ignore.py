@@ -14,10 +14,10 @@ import functools
 import os
 import posixpath
 import re
-from dataclasses import dataclass
 
 from limpet.build.language.words import SPACES
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 MAX_SIZE = 4 << 20
 MAX_PATTERNS = 10_000

@@ -6,8 +6,9 @@ are kept with quotes and variables as written, for the planner to expand; flags 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.build.language.dockerfile import Dockerfile, Heredoc, Instruction, Pair

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from limpet.build.language.words import SPACES
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 MAX_SIZE = 32 << 20
 """Characters of a Dockerfile; more is refused."""

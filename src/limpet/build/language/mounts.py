@@ -6,12 +6,12 @@ that of `from`, which is needed before any variable is known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.language import flags
 from limpet.build.language.instructions import Device
 from limpet.build.language.nearest import did_you_mean
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,10 +5,10 @@ Names, texts and addresses of the rules are Docker's (docs.docker.com, "Build ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.language.dockerfile import where
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.build.language.dockerfile import Instruction

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.attest import statement
 from limpet.build.outputs import files
 from limpet.build.outputs.request import DOCKER, LOCAL, OCI, STANDARD_OUTPUT, TAR
 from limpet.errors import Invalid, LimpetError
+from limpet.frozen import dataclass
 from limpet.images import importer, package
 from limpet.images.package import Form
 from limpet.images.packing import PLAIN, Packing

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from limpet.build.attest.request import Attests
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.images.package import Form

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limpet.frozen import dataclass
 from limpet.layers.contents import rescan
 from limpet.layers.driver import driver
 from limpet.layers.tree import Tree

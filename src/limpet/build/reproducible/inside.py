@@ -11,8 +11,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

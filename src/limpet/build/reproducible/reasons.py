@@ -7,10 +7,10 @@ What is known of names is from the Debian reproducible builds project's list of 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limpet.build.reproducible import inside
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.build.reproducible.differ import Content, Difference

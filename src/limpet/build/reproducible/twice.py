@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build import cachemounts, execute
@@ -27,6 +27,7 @@ from limpet.build.report import Making, Report, steps
 from limpet.build.reproducible.differ import Differ
 from limpet.build.reproducible.reasons import reason
 from limpet.errors import Invalid, LimpetError
+from limpet.frozen import dataclass
 from limpet.images import collect
 from limpet.store.files import remove_tree
 

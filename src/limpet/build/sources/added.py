@@ -9,7 +9,7 @@ import json
 import os
 import posixpath
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limpet.build.context import Entry, Tree
@@ -17,6 +17,7 @@ from limpet.build.sources import reference
 from limpet.build.sources.git import Repositories
 from limpet.build.sources.http import Files
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 from limpet.registry import redact
 from limpet.store.files import remove_tree
 

@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +22,7 @@ from limpet.build.sources import reference
 from limpet.build.sources.gitprogram import Git
 from limpet.build.sources.kept import Kept
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
+from limpet.frozen import dataclass
 from limpet.kernel import fs
 from limpet.registry import redact
 from limpet.store.files import remove_tree

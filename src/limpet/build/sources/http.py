@@ -16,7 +16,6 @@ import json
 import os
 import posixpath
 import re
-from dataclasses import dataclass
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ import limpet
 from limpet.build.sources import reference
 from limpet.build.sources.kept import Kept
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound, Refused
+from limpet.frozen import dataclass
 from limpet.layers.limits import from_environment
 from limpet.registry import redact
 from limpet.registry.answers import finish, retry_after

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from limpet.build.language.flags import boolean
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 _GIT_SCHEME = re.compile(r"(?:git|ssh)://", re.IGNORECASE)
 _HTTP = re.compile(r"https?://", re.IGNORECASE)

@@ -7,10 +7,10 @@ import json
 import os
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 from limpet.oci import manifest as documents
 from limpet.registry.server import names
 from limpet.registry.server.errors import RegistryError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import unquote
 
+from limpet.frozen import dataclass
 from limpet.registry.server.errors import RegistryError
 
 PULL, PUSH, DELETE = "pull", "push", "delete"

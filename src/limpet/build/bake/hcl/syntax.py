@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from limpet.errors import Invalid
+from limpet.frozen import dataclass
 
 Value = str | bool | int | Decimal | None | list[Any] | dict[str, Any]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from limpet.build.bake.hcl import values
 from limpet.build.bake.hcl.syntax import Call, Literal, Name, Object, Template, Tuple
+from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from limpet.build.bake.hcl.syntax import Expression, Value
