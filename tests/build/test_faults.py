@@ -6,15 +6,20 @@ import os
 import socket
 import subprocess
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.build.test_execute import build
 
+from limpet.build import plan
 from limpet.build.context import Entry, Tree, context
+from limpet.build.copy import Copying
+from limpet.build.digests import Digests
 from limpet.errors import Invalid
 from limpet.layers.rootfs_tar import TarWriter
+from limpet.store.store import Store
 
 CHANGED = "was changed while it was read"
 
@@ -103,6 +108,38 @@ def test_a_directory_that_changes_while_it_is_walked(directory: Path) -> None:
         tree.close()
     assert outcomes <= {"whole", CHANGED, "was removed while it was read"}
     assert len(outcomes) > 1
+
+
+@pytest.mark.parametrize("how", ["content", "added", "removed", "mode", "linked"])
+def test_a_directory_that_changes_between_digest_and_packing(store: Store, directory: Path, how: str) -> None:
+    """Its digest is made without a list of its files: what the layer then has must be what it is of."""
+    (directory / "d/e").mkdir(parents=True)
+    for name in ("d/one", "d/e/two"):
+        (directory / name).write_text("1")
+        os.utime(directory / name, (1, 1))
+    if how == "linked":  # such a directory is listed from the beginning
+        os.link(directory / "d/one", directory / "d/e/three")
+    tree = context(str(directory), digests=Digests(store, str(directory)))
+    step = plan.Copy(plan.Place("COPY d /", 1, 1), plan.Origin("context"), ("d",), (), (), "/d/")
+    try:
+        with store.lease(), closing(Copying(store, [], step, tree, 0)) as copying:
+            copying.digest()
+            assert copying.write().startswith("sha256:")
+        with store.lease(), closing(Copying(store, [], step, tree, 0)) as copying:
+            copying.digest()
+            if how == "content":
+                (directory / "d/e/two").write_text("2")
+            elif how == "added":
+                (directory / "d/e/four").touch()
+            elif how in ("removed", "linked"):
+                (directory / "d/e/two").unlink()
+            else:
+                (directory / "d/e").chmod(0o700)
+            with pytest.raises(Invalid, match=r"was (changed|removed) while it was read"):
+                copying.write()
+    finally:
+        tree.close()
+    assert os.listdir(f"{store.root}/tmp") == []
 
 
 def test_a_build_of_a_context_that_changes_says_so(limpet: Any, busybox: str, directory: Path) -> None:

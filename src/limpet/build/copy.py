@@ -103,6 +103,7 @@ class Copying:
         self._mode = int(step.chmod, 8) if step.chmod[:1].isdigit() else 0o755
         self._tree = tree
         self._found: list[tuple[Entry, Source]] = []
+        self._promised = ""  # the digest, if it was made before the files were listed
         self._collected = False
         self._described: list[tuple[str, str]] | None = None
         try:
@@ -136,7 +137,9 @@ class Copying:
         for added in self._added:
             fields = (added.key, *self._target, self._step.chmod, bool(self._step.chown), *self._step.excludes)
             total.update("\0".join(map(str, fields)).encode(errors="surrogateescape") + b"\0\0")
-        return total.hexdigest()
+        found = total.hexdigest()
+        self._promised = "" if self._collected else found
+        return found
 
     @property
     def described(self) -> list[tuple[str, str]]:
@@ -177,7 +180,10 @@ class Copying:
         return self._found
 
     def write(self) -> str:
-        """Makes the layer; its diff ID. No time is later than the epoch. The caller holds a lease."""
+        """Makes the layer; its diff ID. No time is later than the epoch. The caller holds a lease.
+
+        Raises Invalid if the files are not those of the digest any more.
+        """
         self._items()
         for added in self._added:
             self._fetch(added)
@@ -187,10 +193,23 @@ class Copying:
             for entry, source in self._found:
                 place.directory(posixpath.dirname(entry.target.strip("/")))
                 self._add(place, entry, source)
+            if self._promised:
+                self._verify()
             place.tar.finish()
             diff_id = ingest.finish().diff_id
         home.seal([*self._layers, diff_id])
         return diff_id
+
+    def _verify(self) -> None:
+        """A directory that was looked at as a whole is listed after that: nothing may have changed in between."""
+        promised, found = self._promised, self._found
+        self._collected, self._found = False, []
+        try:
+            if self.digest() != promised:
+                hint = "build again when nobody writes there, or leave it out with .dockerignore"
+                raise Invalid(f"{self._whole or 'the context'} was changed while it was read", hint)
+        finally:
+            self._collected, self._found = True, found
 
     def _collect(self) -> None:
         self._collected = True
