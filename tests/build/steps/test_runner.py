@@ -108,6 +108,28 @@ def test_a_builder_that_is_ended_leaves_nothing_running(
     assert gone(limpet, mark)
 
 
+def test_a_killed_runner_ends_the_step_and_the_build(limpet: Any, busybox: str, context: Path) -> None:
+    write(context, busybox, "RUN echo going; sleep 98764")
+    command = [*limpet.command, "build", "-t", "made", str(context)]
+    with subprocess.Popen(command, env=limpet.environment, stderr=subprocess.PIPE, text=True) as builder:
+        assert builder.stderr is not None
+        while builder.stderr.readline() != "going\n":
+            pass
+        (sleeper,) = processes("98764\0")
+        status = Path(f"/proc/{sleeper}/status").read_text()
+        while "Name:\tlimpet-steps" not in status:  # from the program upwards: its shell, the init, the runner
+            runner = int(status.partition("PPid:\t")[2].partition("\n")[0])
+            status = Path(f"/proc/{runner}/status").read_text()
+        os.kill(runner, signal.SIGKILL)
+        said = builder.communicate()[1]
+    assert builder.returncode == 1
+    assert "the process that runs the build's steps was killed, and the step with it" in said
+    assert processes("98764") == []
+    assert list((limpet.root / "tmp").iterdir()) == []
+    limpet("system", "recover")
+    assert cgroup.owned(str(limpet.root)) == []
+
+
 def test_a_fork_bomb_meets_the_limit(limpet: Any, busybox: str, context: Path) -> None:
     """And what ran of it is gone. A limit that is asked for counts, and is named."""
     write(context, busybox, "RUN cat /sys/fs/cgroup/pids.max; for i in $(seq 200); do sleep 98763 & done; echo through")

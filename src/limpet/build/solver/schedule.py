@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 0.7
 """Seconds for threads to notice that Ctrl-C ended all."""
+
+_LONGEST = 10.0
+"""Seconds for them to notice that another one failed: who waits for a server does not."""
 
 
 def solve(job: Job, parallel: int) -> None:
@@ -84,8 +88,9 @@ class _Schedule:
             for thread in threads:
                 thread.join(_PATIENCE / len(threads))
             raise
+        deadline = time.monotonic() + _LONGEST
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
         if self._error is not None:
             raise self._error
 
