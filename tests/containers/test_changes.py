@@ -146,7 +146,7 @@ def test_a_killed_commit_leaves_nothing_frozen(limpet: Any, mine: Store, busybox
     script = (
         "import os, sys, signal; sys.path.insert(0, sys.argv[1]); from limpet.containers import changes, state;"
         " from limpet.store.store import Store; store = Store(sys.argv[2], sys.argv[3]);"
-        " frozen = changes._Frozen(store, state.find(store, 'web'), wanted=True); frozen.__enter__();"
+        " frozen = changes.Frozen(store, state.find(store, 'web'), wanted=True); frozen.__enter__();"
         " print('frozen', flush=True); signal.pause()"
     )
     source = str(Path(changes.__file__).parent.parent.parent)
