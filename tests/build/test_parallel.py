@@ -60,6 +60,8 @@ def test_parallel_one_is_one_after_another(limpet: Any, busybox: str, context: P
     copies = "".join(f"COPY --from=s{number} /etc/passwd /{number}\n" for number in range(3))
     write(context, f"{stages}FROM {busybox}\n{copies}")
     limpet("build", "--parallel", "1", "-t", "made", context)
+    wrong = limpet("build", "--parallel", "-2", context, check=False)
+    assert wrong.stderr.startswith("limpet: --parallel -2: no step could be done\n")
 
 
 def test_an_error_ends_the_other_stages_and_is_said_once(limpet: Any, busybox: str, context: Path) -> None:

@@ -30,6 +30,8 @@ def given(
     parallel: int = 0,
 ) -> Given:
     """What is started for it ends with the `stack`. Raises Invalid for what can't be read."""
+    if parallel < 0:
+        raise Invalid(f"--parallel {parallel}: no step could be done", "1 is one after another; leave it out for more")
     found = dict(_agent(text, store, stack) for text in agents)
     return Given(dict(map(_secret, secrets)), found, debug=debug, limits=limits or {}, parallel=parallel)
 
