@@ -136,6 +136,19 @@ def busybox_tar(busybox_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
+@pytest.fixture(scope="session")
+def debian_tar() -> Path:
+    """Kept in .cache/check, since making it takes half a minute; delete that folder to make it anew."""
+    path = SOURCE.parent / ".cache/check/debian.tar"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}.tar")
+        command = ["mmdebstrap", "--variant=apt", "--quiet", "bookworm", str(new)]
+        subprocess.run(command, check=True, capture_output=True)
+        new.rename(path)
+    return path
+
+
 @pytest.fixture
 def busybox(limpet: Any, busybox_tar: Path) -> str:
     """The name of an image in the store of `limpet`, made by `limpet import`."""

@@ -2,7 +2,8 @@
 
 The Dockerfiles name what their year named (`ubuntu:12.04`, `node:0.10-onbuild`, `gcr.io/distroless/static`), and these
 images stand in: `plain` has busybox, users and groups; `tools` has in addition what the package managers were called,
-as one shell script that does a little real work with local files. Nothing is fetched.
+as one shell script that does a little real work with local files; `small` is for builds that run nothing. Nothing is
+fetched.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ TOOLS = (
 ).split()
 
 PLAIN_NAMES = ("busybox", "busybox:1.36", "gcr.io/distroless/static", "gcr.io/distroless/static-debian12:nonroot")
+SMALL_NAMES = ("small",)
 TOOLS_NAMES = (
     "ubuntu", "ubuntu:12.04", "ubuntu:14.04", "ubuntu:22.04", "debian:wheezy", "debian:jessie", "debian:bookworm-slim",
     "centos:6", "centos:7", "fedora:24", "alpine:3.3", "alpine:3.18", "alpine:3.20", "node:0.10", "node:10-alpine",
@@ -138,9 +140,10 @@ ONBUILD = {
 def make(directory: Path) -> Path:
     """A `docker-archive` with all of them. Times are the epoch."""
     tools = _layer(with_tools=True)
-    layers = {"plain": _layer(with_tools=False), "tools": tools}
+    layers = {"plain": _layer(with_tools=False), "tools": tools, "small": _small()}
     images: list[tuple[str, str, dict[str, Any]]] = [(name, "plain", CONFIGS.get(name, {})) for name in PLAIN_NAMES]
     images += [(name, "tools", CONFIGS.get(name, {})) for name in TOOLS_NAMES]
+    images += [(name, "small", {"Env": [_PATH, "FROM_BASE=yes"], "WorkingDir": "/work"}) for name in SMALL_NAMES]
     for name, triggers in ONBUILD.items():
         work = "/go/src/app" if name.startswith("golang") else "/usr/src/app"
         images.append((name, "tools", {"Env": [_PATH], "WorkingDir": work, "OnBuild": triggers}))
@@ -167,7 +170,7 @@ def make(directory: Path) -> Path:
 
 
 def names() -> list[str]:
-    return [*PLAIN_NAMES, *TOOLS_NAMES, *ONBUILD]
+    return [*PLAIN_NAMES, *TOOLS_NAMES, *SMALL_NAMES, *ONBUILD]
 
 
 def files(archive: Path, to: Path) -> dict[str, File]:
@@ -181,6 +184,24 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> Non
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), mode
     tar.addfile(member, io.BytesIO(data))
+
+
+def _small() -> bytes:
+    """Users, and a few places to copy to: a directory with a mode and an owner, links to it, a file."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, mode, uid in (("etc", 0o755, 0), ("work", 0o755, 0), ("real", 0o750, 1000), ("real/deep", 0o711, 33)):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, mode, uid, uid
+            tar.addfile(member)
+        _add(tar, "etc/passwd", PASSWD.encode())
+        _add(tar, "etc/group", GROUP.encode())
+        _add(tar, "work/file", b"of the base\n", 0o600)
+        for name, goal in (("link", "real"), ("absolute", "/real/deep"), ("dangling", "nowhere")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode = tarfile.SYMTYPE, goal, 0o777
+            tar.addfile(member)
+    return stream.getvalue()
 
 
 def _layer(*, with_tools: bool) -> bytes:

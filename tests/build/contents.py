@@ -117,22 +117,6 @@ def _put(files: dict[str, File], path: str, member: tarfile.TarInfo, tar: tarfil
     files[path] = File(kind, mode, (member.uid, member.gid), content, xattrs, member.mtime, {path})
 
 
-def differences(ours: Contents, theirs: Contents) -> list[str]:
-    """One line for each path and config field in which they differ; times and history are nobody's business here."""
-    found = []
-    for path in sorted(ours.files.keys() | theirs.files.keys()):
-        left, right = (each.files[path].shown() if path in each.files else "—" for each in (ours, theirs))
-        if left != right:
-            found.append(f"/{path}: {left} | {right}")
-    left_config, right_config = settings(ours.config), settings(theirs.config)
-    found += [
-        f"{key}: {left_config.get(key)!r} | {right_config.get(key)!r}"
-        for key in sorted(left_config.keys() | right_config.keys())
-        if left_config.get(key) != right_config.get(key)
-    ]
-    return found
-
-
 def settings(document: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config that say something, lists of variables as a mapping."""
     inner = {key: value for key, value in (document.get("config") or {}).items() if value not in ("", None, [], {})}

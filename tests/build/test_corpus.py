@@ -97,6 +97,27 @@ def test_buildah_makes_the_same_of_it(
     assert corpus.unexpected(corpus.compare(ours, theirs), "buildah", name) == [], "ours | buildah's"
 
 
+@pytest.mark.slow
+def test_a_real_debian(
+    here: Runner, elsewhere: Runner, buildah: corpus.Buildah, debian_tar: Path, tmp_path: Path
+) -> None:
+    """Its package tools write what they write under any engine, and the same twice."""
+    case = corpus.lay_out("debian-12", tmp_path / "one")
+    here("import", debian_tar, "debian:12")  # has the time of the import
+    here("save", "-o", tmp_path / "debian.tar", "debian:12")
+    elsewhere("load", "-i", tmp_path / "debian.tar")
+    made = here("build", "-q", "-t", "debian:made", "-f", case.dockerfile, case.context)
+    again = corpus.lay_out("debian-12", tmp_path / "two", mtime=1_234_567_890)
+    assert elsewhere("build", "-q", "-f", again.dockerfile, again.context, umask=0o077).stdout == made.stdout
+    here("save", "--format", "oci-dir", "-o", tmp_path / "saved", "debian:made")
+    buildah.take(debian_tar, "debian:12")
+    code, errors = buildah.build(case, tmp_path / "theirs")
+    assert code == 0, errors
+    ours, theirs = (corpus.everything(read(tmp_path / each)) for each in ("saved", "theirs"))
+    assert len(ours["files"]) > 3000
+    assert corpus.unexpected(corpus.compare(ours, theirs), "buildah", case.name) == [], "ours | buildah's"
+
+
 def test_every_case_is_recorded_and_has_a_peer(recorded: dict[str, Any]) -> None:
     names = corpus.cases()
     assert len(names) >= 60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -14,22 +13,7 @@ from typing import Any
 import pytest
 from tests.registry import server
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="session")
-def debian_tar() -> Path:
-    """Kept in .cache/check, since making it takes half a minute; delete that folder to make it anew."""
-    path = ROOT / ".cache/check/debian.tar"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{os.getpid()}.tar")
-        command = ["mmdebstrap", "--variant=apt", "--quiet", "bookworm", str(new)]
-        subprocess.run(command, check=True, capture_output=True)
-        new.rename(path)
-    return path
 
 
 @pytest.fixture(scope="session")

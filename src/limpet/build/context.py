@@ -23,7 +23,7 @@ from limpet.kernel import fs
 from limpet.layers.rootfs_tar import read_xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from limpet.build.digests import Digests, Memo
     from limpet.build.language.ignore import State
@@ -129,7 +129,7 @@ class Tree:
         for source in sources:
             if parents:
                 found.append(_implied(top))
-                found.extend(self._with_parents(source, top, exclude))
+                found.extend(_hard_links(self._with_parents(source, top, exclude)))
                 continue
             matches = self.matches(source)
             several = len(matches) > 1
@@ -140,12 +140,15 @@ class Tree:
                     if self.ignored.patterns:  # they mean files by the names that they have, not by a link to them
                         match = self._real(match)
                     states = _States(self.ignored.state(match)[1], exclude.state("")[1], ())
-                    found.extend(self._walk(match, "", top, states, exclude, None, 0))
+                    found.extend(_hard_links(self._walk(match, "", top, states, exclude, None, 0)))
                 elif not exclude.ignores(posixpath.basename(match)):
                     name = posixpath.basename(match)
                     goal = posixpath.join(target, name) if target_is_directory or several else target
-                    found.append(self._entry(-1, "", match, goal, info))  # never a link: those are followed
-        return _hard_links(found)
+                    entry = self._entry(-1, "", match, goal, info)  # never a link: those are followed
+                    found.append(
+                        replace(entry, same_as="")
+                    )  # what is named on its own is a file of its own, as in BuildKit
+        return found
 
     def whole_directory(self, source: str) -> str | None:
         """The path that a source means if that is one directory of which `grouped.scan` can tell the digest."""
@@ -457,7 +460,8 @@ def _implied(target: str) -> Entry:
     return Entry("", target, stat.S_IFDIR | 0o755, implied=True)
 
 
-def _hard_links(entries: list[Entry]) -> list[Entry]:
+def _hard_links(entries: Iterable[Entry]) -> list[Entry]:
+    """The names of one file among the entries of one source."""
     first: dict[str, str] = {}
     result = []
     for entry in entries:

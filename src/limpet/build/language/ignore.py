@@ -1,7 +1,8 @@
 """`.dockerignore`: which files of a context don't count (moby's patternmatcher and ignorefile).
 
 One pattern a line; blanks around it, `/` before and after it, `.` and `..` in it go; `#` begins a comment line; `!`
-makes an exception. The last pattern that matches a file or a directory above it decides.
+makes an exception. The last pattern that matches a file or a directory above it decides; but an exception is tried only
+on what an earlier pattern ignores, so that `a/b` and then `!a` leaves `a/b` out (BuildKit since 0.9; not before).
 
     *      any run of characters but `/`         ?      one character but `/`
     **     any run of characters, `/` too; `**/` matches no directory, too
