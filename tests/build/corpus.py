@@ -147,6 +147,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         cases=("2023-add-archives",),
     ),
     Difference(
+        r"/linked: d0755 1000:1000 \| d0755 0:0",
+        "directories on the way of `COPY --link --chown`",
+        "belong to the copy, which knows nothing below it, as in BuildKit; the peers got `COPY` without `--link`",
+        cases=("2021-copy-link",),
+    ),
+    Difference(
         r"Healthcheck StartInterval: 2000000000 \| nothing",
         "`HEALTHCHECK --start-interval`",
         "newer than both",

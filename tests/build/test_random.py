@@ -2,7 +2,7 @@
 
 What the two are known to see differently (docs/dockerfile-compat.md) is not drawn: wildcards that match nothing,
 several files for a destination without a slash, exceptions with wildcards or for directories, files onto directories,
-setuid.
+setuid, ranges of ports.
 `LIMPET_EXAMPLES=300` draws that many new ones; else it is the same few each time.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, given, note, settings
+from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 from tests.build import bases, corpus
 from tests.build.contents import read
@@ -56,9 +56,8 @@ def plans(draw: st.DrawFn) -> Plan:
     files = {name: (draw(st.sampled_from(("", "1", "two"))), draw(st.sampled_from(MODES))) for name in names}
     links, hard = {}, {}
     if draw(st.booleans()):
-        links = {
-            "d/to-b": "b.txt", "to-d": "d", "e/up": "../d/a", "broken": "no/where", "d/abs": "/etc/passwd",
-        }  # fmt: skip
+        # Below a directory that no pattern here ends in: what a named link means is a matter of `tests/dockerfiles`.
+        links = {"d/d/to-b": "../b.txt", "d/d/to-d": "..", "d/d/broken": "no/where", "d/d/abs": "/etc/passwd"}
         links = {name: links[name] for name in draw(st.lists(st.sampled_from(sorted(links)), unique=True))}
     if draw(st.booleans()):
         hard = {"d/hard": draw(st.sampled_from(names)), "hard2": draw(st.sampled_from(names))}
@@ -163,7 +162,7 @@ def others(draw: st.DrawFn) -> str:
         st.sampled_from(
             (
                 "WORKDIR /made", "WORKDIR below", "WORKDIR ../up", "WORKDIR /link", "WORKDIR /real/deep/x",
-                "WORKDIR $A", "EXPOSE 80", "EXPOSE 53/udp 90-92", 'CMD ["a", "b"]', "CMD a $A b", 'ENTRYPOINT ["e"]',
+                "WORKDIR $A", "EXPOSE 80", "EXPOSE 53/udp 90", 'CMD ["a", "b"]', "CMD a $A b", 'ENTRYPOINT ["e"]',
                 "STOPSIGNAL SIGINT",
                 "VOLUME /real", 'VOLUME ["/real/deep"]', "MAINTAINER Me", "ONBUILD COPY . /x", "HEALTHCHECK NONE",
                 "HEALTHCHECK --interval=5s CMD true", "LABEL a=b c=d", "USER user", "USER 0", "EXPOSE ${A:-8080}",
@@ -197,10 +196,11 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 
 
 @settings(
-    max_examples=EXAMPLES or 16,
+    max_examples=EXAMPLES or 24,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
+    phases=[Phase.generate] if not EXAMPLES else [Phase.generate, Phase.shrink],  # to shrink takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plan=plans())
