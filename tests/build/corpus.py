@@ -88,12 +88,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         cases=("2013-add-everything", "2015-copy-json"),
     ),
     Difference(
-        r"/linked: d0755 1000:1000 \| d0755 0:0",
-        "directories above the target of a `COPY --link --chown`",
-        "they are in the layer, with that owner: nothing beneath it is looked at; the others ignore `--link`",
-        cases=("2021-copy-link",),
-    ),
-    Difference(
         r"/(ctx|in|t|cache|mnt|root/\.cache(/\w[\w-]*)?|var/cache(/apk)?): nothing \| d0755 0:0",
         "places that `RUN --mount` needs",
         "limpet takes away those that it made and the step left empty; the others leave them in the layer",
