@@ -63,7 +63,6 @@ class Slow:
         self._says = says
         self._lock = threading.Lock()
         self.line: threading.Lock | None = None
-        self.pause = 0.02
         fake.answer = self
 
     def __call__(self, handler: Handler) -> bool:
@@ -80,7 +79,7 @@ class Slow:
                 for start in range(begin, len(BIG), 100_000):
                     with self.line or threading.Lock():
                         handler.wfile.write(BIG[start : start + 100_000])
-                        time.sleep(self.pause)
+                        time.sleep(0.02)
             except OSError:
                 handler.close_connection = True
             return True
@@ -106,11 +105,13 @@ def test_a_slow_line_gets_several_connections(fake: server.Scripted, eager: None
     assert sum(not headers.get("range") for _, headers in fake.requests) == 1
 
 
-def test_a_line_that_is_full_keeps_one_connection(fake: server.Scripted, eager: None) -> None:
+def test_a_line_that_is_full_keeps_one_connection(
+    fake: server.Scripted, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two connections share what one had: the second one, which was tried, brings the rest."""
     slow = Slow(fake)
     slow.line = threading.Lock()
-    slow.pause = 0.06  # so that a busy machine's moments count for little beside it
+    monkeypatch.setattr(download, "PATIENCE", 0.4)  # a rate is to be known
     assert b"".join(Registry(fake.domain).blob("app", BLOB)) == BIG
     assert slow.ranges == []
     assert len(fake.requests) == 2

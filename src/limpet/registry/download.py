@@ -143,7 +143,7 @@ class _Fetch:
                 yield piece[: end - here]
                 here += len(piece)
             pieces.close()
-            self.gains = measured > 0 and came / measured > GAIN * rate
+            self.gains = rate > 0 and measured > 0 and came / measured > GAIN * rate
             yield from ahead.pieces(all=not self.gains)
         finally:
             ahead.close()
