@@ -67,6 +67,7 @@ def test_it_is_as_the_standard_one() -> None:
             assert again == mine
     assert [field.name for field in dataclasses.fields(Quick)] == ["name", "size", "parts", "more"]
     assert dataclasses.is_dataclass(Quick)
+    assert repr(Quick.__dataclass_params__) == repr(other.__dataclass_params__)  # type: ignore[attr-defined]
     assert Quick.__match_args__ == ("name", "size", "parts", "more")
     assert Quick.__doc__ == "Its own words."
     assert Quick("a", 2).double == 4

@@ -30,6 +30,8 @@ else:
 _FAST = {"frozen": True, "slots": True}
 _SPECIAL = ("__post_init__", "__slots__", "__init__", "__setattr__", "__delattr__", "__getstate__", "__setstate__")
 _MISSING = dataclasses.MISSING
+# From a class that the standard module made: since Python 3.12 there are more of them.
+_PARAMS = dataclasses.dataclass(**_FAST)(type("_Sample", (), {})).__dataclass_params__  # type: ignore[attr-defined]
 
 
 def _fields(cls: type) -> dict[str, dataclasses.Field[Any]] | None:
@@ -66,7 +68,7 @@ def _made(cls: Any, fields: dict[str, dataclasses.Field[Any]]) -> type:
         "__slots__": names,
         "__match_args__": names,
         "__dataclass_fields__": fields,
-        "__dataclass_params__": dataclasses._DataclassParams(True, True, True, False, False, True),  # type: ignore[attr-defined]
+        "__dataclass_params__": _PARAMS,
         "__setattr__": _set,
         "__delattr__": _delete,
         "__getstate__": _state,
