@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from limpet.build.context import Tree, context, escaped, has_wildcard, unescaped
-from limpet.build.digests import Digests
+from limpet.build.copying.context import Tree, context, escaped, has_wildcard, unescaped
+from limpet.build.copying.digests import Digests
 from limpet.build.language import ignore
 from limpet.errors import Invalid, NotFound
 from limpet.layers.rootfs_tar import TarWriter

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from tests.build.test_execute import build
 
-from limpet.build import plan
-from limpet.build.context import Entry, Tree, context
-from limpet.build.copy import Copying
-from limpet.build.digests import Digests
+from limpet.build.copying.context import Entry, Tree, context
+from limpet.build.copying.copy import Copying
+from limpet.build.copying.digests import Digests
+from limpet.build.planning import plan
 from limpet.errors import Invalid
 from limpet.layers.rootfs_tar import TarWriter
 from limpet.store.store import Store

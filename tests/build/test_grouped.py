@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from limpet.build.context import Entry, context
-from limpet.build.copy import _line
-from limpet.build.digests import Digests
-from limpet.build.grouped import Grouped, scan
+from limpet.build.copying.context import Entry, context
+from limpet.build.copying.copy import _line
+from limpet.build.copying.digests import Digests
+from limpet.build.copying.grouped import Grouped, scan
 from limpet.build.language import ignore
 
 OLD = 1_000_000_000
@@ -62,7 +62,7 @@ class Directory:
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directory:
     """Files that were changed just now are not remembered: here all count as old."""
-    monkeypatch.setattr("limpet.build.grouped.RACY", -(10**12))
+    monkeypatch.setattr("limpet.build.copying.grouped.RACY", -(10**12))
     place = tmp_path / "context"
     for name in ("a/b/c", "a/empty", "z"):
         (place / name).mkdir(parents=True)
@@ -104,7 +104,7 @@ def test_what_changed_is_seen_and_nothing_else_is_looked_at(directory: Directory
 
 
 def test_what_was_changed_just_now_is_not_remembered(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limpet.build.grouped.RACY", 3_600 * 10**9)
+    monkeypatch.setattr("limpet.build.copying.grouped.RACY", 3_600 * 10**9)
     assert directory.digests()[2] == 12
     assert directory.digests()[2] == 12
 

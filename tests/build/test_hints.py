@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from limpet.build import hints
 from limpet.build.language.mounts import Mount
-from limpet.build.plan import MountFrom, Origin, Place, Run
+from limpet.build.planning.plan import MountFrom, Origin, Place, Run
+from limpet.build.reporting import hints
 
 PATH = "/usr/local/bin:/bin"
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\0\xb7\0" + bytes(40)

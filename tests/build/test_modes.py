@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet.build import modes
+from limpet.build.copying import modes
 from limpet.build.language import ports
 from limpet.build.sources.reference import remote_kind
 

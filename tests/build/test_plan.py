@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build import graph, plan, planner
 from limpet.build.language.dockerfile import parse
 from limpet.build.language.program import program
-from limpet.build.planner import Base, Request
+from limpet.build.planning import graph, plan, planner
+from limpet.build.planning.planner import Base, Request
 from limpet.errors import Invalid, LimpetError, NotFound
 
 PLATFORM = {"os": "linux", "architecture": "amd64"}

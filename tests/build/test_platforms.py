@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.registry import server
 
-from limpet.build import merging
+from limpet.build.planning import merging
 from limpet.errors import Invalid
 from limpet.oci import platform as platforms
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.build import planner, report
 from limpet.build.language import dockerfile, program
-from limpet.build.planner import Base, Request
+from limpet.build.planning import planner
+from limpet.build.planning.planner import Base, Request
+from limpet.build.reporting import report
 
 TEXTS = st.text(max_size=20)
 EVENTS = st.one_of(

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from limpet.build.masking import Masking
-from limpet.build.secrecy import left
+from limpet.build.reporting.masking import Masking
+from limpet.build.steps.secrecy import left
 
 VALUE = "c0rrect-h0rse-battery"
 

@@ -9,25 +9,26 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from limpet.build import execute as executor
-from limpet.build import merging, planner, reading
+from limpet.build import reading
 from limpet.build.bases import image_for
 from limpet.build.caching.caches import Caches
-from limpet.build.conditions import Conditions, applied
-from limpet.build.context import context as open_context
-from limpet.build.copyplan import without_login
-from limpet.build.digests import Digests
+from limpet.build.copying.context import context as open_context
+from limpet.build.copying.digests import Digests
 from limpet.build.explain.explainer import Explainer
 from limpet.build.language import notes, program, variables
 from limpet.build.language.checks import check_program
 from limpet.build.language.nearest import did_you_mean
 from limpet.build.outputs import deliver as outputs
 from limpet.build.outputs.deliver import Result
-from limpet.build.plan import Copy, Run
-from limpet.build.planner import Base, Request, canonical
-from limpet.build.report import Planned, now, steps
+from limpet.build.planning import merging, planner
+from limpet.build.planning.copyplan import without_login
+from limpet.build.planning.plan import Copy, Run
+from limpet.build.planning.planner import Base, Request, canonical
+from limpet.build.reporting.report import Planned, now, steps
 from limpet.build.sources import contexts
 from limpet.build.sources.named import Named
-from limpet.build.stepmounts import Given
+from limpet.build.steps.conditions import Conditions, applied
+from limpet.build.steps.stepmounts import Given
 from limpet.errors import Invalid, LimpetError
 from limpet.frozen import dataclass
 from limpet.images import catalog, ensure
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
     from limpet.build.language.dockerfile import Dockerfile
     from limpet.build.outputs.deliver import Delivered
     from limpet.build.outputs.request import Wanted
-    from limpet.build.plan import Plan
+    from limpet.build.planning.plan import Plan
     from limpet.build.reading import Read
-    from limpet.build.report import Report
+    from limpet.build.reporting.report import Report
     from limpet.build.reproducible.twice import Second
     from limpet.build.steps.runner import Runner
     from limpet.progress import Progress

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import report
 from limpet.build.inspector import Inspector
+from limpet.build.reporting import report
 from limpet.build.solver import schedule
 from limpet.build.solver import stage as stages
 from limpet.build.solver.job import Job, Runners
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from limpet.build.caching.steps import StepCache
-    from limpet.build.context import Tree
-    from limpet.build.plan import Plan, Stage
-    from limpet.build.report import Report
-    from limpet.build.stepmounts import Given
+    from limpet.build.copying.context import Tree
+    from limpet.build.planning.plan import Plan, Stage
+    from limpet.build.reporting.report import Report
     from limpet.build.steps.runner import Runner
+    from limpet.build.steps.stepmounts import Given
     from limpet.store.store import Store
 
 _PLATFORM = ("architecture", "os", "variant", "os.version", "os.features")

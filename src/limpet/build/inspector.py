@@ -12,9 +12,9 @@ from limpet.frozen import dataclass
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.build.copy import Copying
-    from limpet.build.plan import Copy, Directory, Run, Stage
-    from limpet.build.stepmounts import Bound
+    from limpet.build.copying.copy import Copying
+    from limpet.build.planning.plan import Copy, Directory, Run, Stage
+    from limpet.build.steps.stepmounts import Bound
 
 
 @dataclass(frozen=True, slots=True)

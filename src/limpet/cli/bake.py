@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from limpet.build.bake.run import Request
     from limpet.build.bake.selection import Selected
     from limpet.build.build import Asked
-    from limpet.build.conditions import Conditions
     from limpet.build.outputs.deliver import Delivered
-    from limpet.build.stepmounts import Given
+    from limpet.build.steps.conditions import Conditions
+    from limpet.build.steps.stepmounts import Given
     from limpet.cli.table import Call
 
 _LISTS = ("targets", "variables")

@@ -17,7 +17,7 @@ from limpet.kernel import signals
 if TYPE_CHECKING:
     from limpet.build.build import Asked, Checked
     from limpet.build.reproducible.twice import Second
-    from limpet.build.stepmounts import Given
+    from limpet.build.steps.stepmounts import Given
     from limpet.cli.table import Call
 
 
@@ -65,7 +65,7 @@ def _build(call: Call, stack: ExitStack) -> int:
     if call["check"]:
         return _check(call, asked, stack)
     if call["debug-shell"]:
-        from limpet.build import debugshell
+        from limpet.build.steps import debugshell
 
         debugshell.check_terminal()
     things = given(
@@ -122,7 +122,7 @@ def _compared(call: Call, second: Second) -> int:
 
 def _print(call: Call, asked: Asked, things: Given) -> int:
     from limpet.build import build as builds
-    from limpet.build import graph, plan
+    from limpet.build.planning import graph, plan
 
     with progress(quiet=call["quiet"]) as shown:
         made = builds.make_plan(call.store, asked, given=things, progress=shown)

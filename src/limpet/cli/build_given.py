@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from limpet.build.stepmounts import Given
+from limpet.build.steps.stepmounts import Given
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:
@@ -86,6 +86,6 @@ def _agent(text: str, store: Store, stack: ExitStack) -> tuple[str, str]:
         if len(paths) > 1:
             raise Invalid(f"--ssh {text}: one socket, or files of keys", "write --ssh NAME=KEY,KEY")
         return name, paths[0]
-    from limpet.build.keyagent import agent
+    from limpet.build.steps.keyagent import agent
 
     return name, stack.enter_context(agent(store, name, [os.path.abspath(one) for one in paths]))

@@ -11,7 +11,7 @@ from limpet.errors import Invalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from limpet.build.conditions import Conditions
+    from limpet.build.steps.conditions import Conditions
     from limpet.cli.table import Call
 
 OPTIONS = (
@@ -60,7 +60,7 @@ def checked(
     allowed: Sequence[str],
 ) -> Conditions:
     """The same of texts from elsewhere. Raises Invalid."""
-    from limpet.build.conditions import Conditions
+    from limpet.build.steps.conditions import Conditions
 
     if network not in ("", "default", "host", "none"):
         hint = "host or none: a step has the host's network, its localhost too, or nothing"
@@ -103,8 +103,8 @@ def limits(get: Callable[[str], Any]) -> dict[str, object]:
 
 
 def _right(text: str) -> str:
-    from limpet.build.conditions import ENTITLEMENTS
     from limpet.build.language.nearest import did_you_mean
+    from limpet.build.steps.conditions import ENTITLEMENTS
 
     if text in ENTITLEMENTS or (text.startswith("device=") and len(text) > len("device=")):
         return text

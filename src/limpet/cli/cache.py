@@ -83,8 +83,9 @@ def prune(call: Call) -> int:
         output.confirm(f"This removes {len(candidates)} entries of the build cache, {size}:\n{names}")
     failed = _remove(call, candidates, total=True)
     if call["all"] and not (call["filter"] or call["max-used-space"]):
-        from limpet.build import digests, logs
+        from limpet.build.copying import digests
         from limpet.build.explain import records
+        from limpet.build.reporting import logs
 
         digests.forget(call.store)  # notes about what is gone
         records.forget(call.store)

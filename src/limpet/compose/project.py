@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from limpet.build.report import Report
+    from limpet.build.reporting.report import Report
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
     from limpet.store.store import Store

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from limpet.build import planner
 from limpet.build.language import ignore, notes
 from limpet.build.language.checks import check_program
 from limpet.build.language.dockerfile import parse
 from limpet.build.language.notes import RULES, Notes, Options
 from limpet.build.language.program import program
-from limpet.build.planner import Base
+from limpet.build.planning import planner
+from limpet.build.planning.planner import Base
 
 
 def findings(text: str, *, ignored: str = "", experimental: str = "", known: bool = True) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from limpet.build.attest.provenance import Facts
     from limpet.build.attest.request import Attests
     from limpet.build.attest.statement import Attestation
-    from limpet.build.plan import Plan
+    from limpet.build.planning.plan import Plan
     from limpet.store.store import Store
 
 

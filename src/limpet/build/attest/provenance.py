@@ -15,10 +15,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import plan as plans
 from limpet.build.attest.statement import SLSA_02, SLSA_1, Attestation, purl
-from limpet.build.copyplan import without_login
-from limpet.build.stageplan import sounds_secret
+from limpet.build.planning import plan as plans
+from limpet.build.planning.copyplan import without_login
+from limpet.build.planning.stageplan import sounds_secret
 from limpet.errors import LimpetError
 from limpet.oci import platform as platforms
 from limpet.oci import reference
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from limpet.build.attest.request import Provenance
-    from limpet.build.plan import Plan, Stage, Step
+    from limpet.build.planning.plan import Plan, Stage, Step
     from limpet.store.store import Store
 
 _TYPE_1 = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from limpet.build.caching.specs import Caching, To
-    from limpet.build.report import Report
+    from limpet.build.reporting.report import Report
     from limpet.store.store import Store
 
 

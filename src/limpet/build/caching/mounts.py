@@ -13,7 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from limpet.build import cachemounts
+from limpet.build.steps import cachemounts
 from limpet.containers.copyroot import host_root
 from limpet.containers.unpack import unpack
 from limpet.errors import Conflict, Corrupt, Invalid, NotFound

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from limpet.build import cachemounts
 from limpet.build.caching.steps import TABLES
+from limpet.build.steps import cachemounts
 from limpet.containers.options import parse_size
 from limpet.errors import Invalid
 from limpet.frozen import dataclass

@@ -6,10 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from limpet.build import plan
 from limpet.build.explain import compare, parts
 from limpet.build.explain.records import Built, Done, Records
 from limpet.build.inspector import Inspector
+from limpet.build.planning import plan
 from limpet.errors import LimpetError
 from limpet.units import duration
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from limpet.build.inspector import Looked
-    from limpet.build.plan import Plan, Stage
+    from limpet.build.planning.plan import Plan, Stage
     from limpet.store.store import Store
 
 _LAYER_FILES = 50

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from limpet.build import plan
-from limpet.build.copyplan import without_login
-from limpet.build.stageplan import sounds_secret
+from limpet.build.planning import plan
+from limpet.build.planning.copyplan import without_login
+from limpet.build.planning.stageplan import sounds_secret
 
 if TYPE_CHECKING:
     from limpet.build.inspector import Looked

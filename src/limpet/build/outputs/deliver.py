@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from limpet.build.attest.statement import Attestation
     from limpet.build.outputs.request import Annotation, Output, Wanted
-    from limpet.build.report import Report
+    from limpet.build.reporting.report import Report
     from limpet.images.package import Member, Package
     from limpet.images.save import Saved
     from limpet.images.sink import TarSink

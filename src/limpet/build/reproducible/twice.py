@@ -19,13 +19,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from limpet.build import cachemounts, execute
+from limpet.build import execute
 from limpet.build.caching.steps import StepCache
-from limpet.build.context import context as open_context
+from limpet.build.copying.context import context as open_context
 from limpet.build.inspector import Inspector
-from limpet.build.report import Making, Report, steps
+from limpet.build.reporting.report import Making, Report, steps
 from limpet.build.reproducible.differ import Differ
 from limpet.build.reproducible.reasons import reason
+from limpet.build.steps import cachemounts
 from limpet.errors import Invalid, LimpetError
 from limpet.frozen import dataclass
 from limpet.images import collect
@@ -34,14 +35,14 @@ from limpet.store.files import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from limpet.build.context import Tree
+    from limpet.build.copying.context import Tree
     from limpet.build.inspector import Looked
     from limpet.build.language.ignore import Ignore, State
-    from limpet.build.plan import Copy, Directory, Plan, Run
-    from limpet.build.report import Event
+    from limpet.build.planning.plan import Copy, Directory, Plan, Run
+    from limpet.build.reporting.report import Event
     from limpet.build.reproducible.differ import Content, Difference
     from limpet.build.reproducible.reasons import Reason
-    from limpet.build.stepmounts import Given
+    from limpet.build.steps.stepmounts import Given
     from limpet.store.store import Store
 
 MOST = 10_000

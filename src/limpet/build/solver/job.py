@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from limpet.build.caching.steps import StepCache
-    from limpet.build.context import Tree
+    from limpet.build.copying.context import Tree
     from limpet.build.inspector import Inspector
-    from limpet.build.plan import Plan
-    from limpet.build.report import Report
-    from limpet.build.stepmounts import Given
+    from limpet.build.planning.plan import Plan
+    from limpet.build.reporting.report import Report
     from limpet.build.steps.runner import Runner
+    from limpet.build.steps.stepmounts import Given
     from limpet.store.store import Store
 
 

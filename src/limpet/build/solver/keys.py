@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.build.plan import Directory, Run
-    from limpet.build.stepmounts import Bound
+    from limpet.build.planning.plan import Directory, Run
+    from limpet.build.steps.stepmounts import Bound
 
 
 def key(parent: str, inputs: str) -> str:

@@ -6,19 +6,19 @@ import posixpath
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from limpet.build import plan
 from limpet.build.bases import image_for
-from limpet.build.context import Tree, escaped
-from limpet.build.copy import Copying
+from limpet.build.copying.context import Tree, escaped
+from limpet.build.copying.copy import Copying
+from limpet.build.planning import plan
 from limpet.build.solver import keys
-from limpet.build.stepmounts import Bound
+from limpet.build.steps.stepmounts import Bound
 from limpet.images import catalog
 from limpet.layers.driver import driver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limpet.build.plan import Copy, Origin, Run
+    from limpet.build.planning.plan import Copy, Origin, Run
     from limpet.build.solver.job import Job
     from limpet.build.sources.added import Added
     from limpet.images.catalog import Image

@@ -14,14 +14,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limpet.build import plan
+from limpet.build.planning import plan
 from limpet.build.solver import stage as stages
 from limpet.build.steps.cancelled import Cancelled
 from limpet.layers.driver import keeping
 from limpet.store.store import Store
 
 if TYPE_CHECKING:
-    from limpet.build.plan import Plan, Stage, Step
+    from limpet.build.planning.plan import Plan, Stage, Step
     from limpet.build.solver.job import Job
 
 _PATIENCE = 0.7

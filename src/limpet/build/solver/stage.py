@@ -6,15 +6,17 @@ import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from limpet.build import foreign, plan, report
-from limpet.build.copy import Copying
+from limpet.build.copying.copy import Copying
+from limpet.build.copying.place import write_directory
 from limpet.build.inspector import Looked
-from limpet.build.place import write_directory
+from limpet.build.planning import plan
+from limpet.build.reporting import report
 from limpet.build.solver import keys, origins
 from limpet.build.solver.job import State
 from limpet.build.solver.once import Alone
-from limpet.build.stepmounts import StepMounts
+from limpet.build.steps import foreign
 from limpet.build.steps.cancelled import Cancelled
+from limpet.build.steps.stepmounts import StepMounts
 from limpet.errors import LimpetError
 from limpet.images import catalog
 from limpet.oci import platform as platforms
@@ -22,9 +24,9 @@ from limpet.oci import platform as platforms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from limpet.build.plan import Copy, Directory, Plan, Run, Stage, Step
+    from limpet.build.planning.plan import Copy, Directory, Plan, Run, Stage, Step
     from limpet.build.solver.job import Job
-    from limpet.build.stepmounts import Bound
+    from limpet.build.steps.stepmounts import Bound
     from limpet.store.store import Store
 
 _HISTORY = "limpet.build.v1"
@@ -172,7 +174,7 @@ def _prepared(
 
 
 def _run(job: Job, stage: Stage, state: State, step: Run, bound: dict[int, Bound], number: int) -> tuple[str, float]:
-    from limpet.build.run import run_step  # a build that finds all in the cache needs no containers
+    from limpet.build.steps.run import run_step  # a build that finds all in the cache needs no containers
 
     platform = platforms.parse(stage.platform or job.plan.platform)
     foreign.check(str(state.document.get("architecture") or platform.architecture))

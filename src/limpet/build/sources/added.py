@@ -12,7 +12,7 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limpet.build.context import Entry, Tree
+from limpet.build.copying.context import Entry, Tree
 from limpet.build.sources import reference
 from limpet.build.sources.git import Repositories
 from limpet.build.sources.http import Files
@@ -24,12 +24,12 @@ from limpet.store.files import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.copy import Source
-    from limpet.build.plan import Copy, Remote
+    from limpet.build.copying.copy import Source
+    from limpet.build.planning.plan import Copy, Remote
     from limpet.build.sources.git import Commit
     from limpet.build.sources.http import Known
     from limpet.build.sources.reference import Repository
-    from limpet.build.stepmounts import Given
+    from limpet.build.steps.stepmounts import Given
     from limpet.layers.rootfs_tar import TarWriter
     from limpet.progress import Progress
     from limpet.store.store import Store

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limpet.build.archive import is_archive
+from limpet.build.copying.archive import is_archive
 from limpet.build.language.dockerfile import MAX_SIZE
 from limpet.build.reading import Local, Text
 from limpet.build.sources import reference
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from limpet.build.build import Asked
-    from limpet.build.stepmounts import Given
+    from limpet.build.steps.stepmounts import Given
     from limpet.progress import Progress
     from limpet.store.store import Store
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from limpet.build import cachemounts
+from limpet.build.steps import cachemounts
 from limpet.registry import redact
 from limpet.store.files import write_file
 

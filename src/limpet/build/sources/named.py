@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from limpet.build import reading
-from limpet.build.context import context
-from limpet.build.digests import Digests
-from limpet.build.planner import canonical
+from limpet.build.copying.context import context
+from limpet.build.copying.digests import Digests
+from limpet.build.planning.planner import canonical
 from limpet.build.sources import contexts
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.oci import platform as platforms
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from limpet.build.context import Tree
+    from limpet.build.copying.context import Tree
     from limpet.build.reading import Local
-    from limpet.build.stepmounts import Given
+    from limpet.build.steps.stepmounts import Given
     from limpet.progress import Progress
     from limpet.store.store import Store
 

@@ -10,12 +10,12 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.build.archive import Archive
+from limpet.build.copying.archive import Archive
 from limpet.errors import Invalid
 from limpet.store.files import write_all
 
 if TYPE_CHECKING:
-    from limpet.build.context import Entry
+    from limpet.build.copying.context import Entry
     from limpet.store.store import Store
 
 

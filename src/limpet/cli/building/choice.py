@@ -6,9 +6,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from limpet.build import logs, report
-from limpet.build.masking import Masking
-from limpet.build.record import Record
+from limpet.build.reporting import logs, report
+from limpet.build.reporting.masking import Masking
+from limpet.build.reporting.record import Record
 from limpet.cli.building.lines import Lines
 from limpet.errors import Invalid
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from limpet.build.record import Seen
-    from limpet.build.report import Event
+    from limpet.build.reporting.record import Seen
+    from limpet.build.reporting.report import Event
     from limpet.store.store import Store
 
 MODES = ("plain", "tty", "quiet", "rawjson")
@@ -68,7 +68,7 @@ class Shown(report.Report):
         self._after = after
         self._profile = tuple(profile)
         if self._profile:  # for those who want one: what it imports takes as long as a build that is all cached
-            from limpet.build import profile as profiles
+            from limpet.build.reporting import profile as profiles
 
             for name in self._profile:
                 profiles.check(name)
@@ -127,7 +127,7 @@ class Shown(report.Report):
         if error is None:
             self._finish()
         if self._profile:
-            from limpet.build import profile as profiles
+            from limpet.build.reporting import profile as profiles
 
             for name in self._profile:
                 profiles.write(name, self.record)

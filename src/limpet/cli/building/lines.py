@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limpet.build import report
+from limpet.build.reporting import report
 from limpet.cli.building.screen import harmless
 from limpet.cli.building.tree import spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.record import Record, Seen
-    from limpet.build.report import Event
+    from limpet.build.reporting.record import Record, Seen
+    from limpet.build.reporting.report import Event
 
 _LINE = 64 << 10
 """Bytes without a line feed after which a line is shown all the same."""

@@ -19,13 +19,13 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import report
+from limpet.build.reporting import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.record import Record, Seen
-    from limpet.build.report import Event
+    from limpet.build.reporting.record import Record, Seen
+    from limpet.build.reporting.report import Event
 
 _PAUSE = 0.1
 """Seconds between two statuses of one transfer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from limpet.build import report
+from limpet.build.reporting import report
 from limpet.cli.building.screen import Lines, harmless
 from limpet.cli.building.tree import spent
 from limpet.units import size_decimal
@@ -13,7 +13,7 @@ from limpet.units import size_decimal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from limpet.build.record import Record, Seen
+    from limpet.build.reporting.record import Record, Seen
 
 _OUTPUT = 30
 """Lines of a failed step that are shown again."""

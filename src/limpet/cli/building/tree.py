@@ -9,15 +9,15 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from limpet.build import report
+from limpet.build.reporting import report
 from limpet.cli.building.screen import Lines, Screen, cut, harmless
 from limpet.units import size_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from limpet.build.record import Fetched, Record, Seen
-    from limpet.build.report import Event
+    from limpet.build.reporting.record import Fetched, Record, Seen
+    from limpet.build.reporting.report import Event
 
 _PAUSE = 0.1
 """Seconds between two frames."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limpet.build import plan
+from limpet.build.planning import plan
 from limpet.errors import Invalid
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from limpet.build.plan import Origin, Plan, Stage, Step
+    from limpet.build.planning.plan import Origin, Plan, Stage, Step
 
 
 def requested(text: str) -> list[str]:

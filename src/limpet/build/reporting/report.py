@@ -20,14 +20,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from limpet.build import plan
 from limpet.build.language.lines import printable
+from limpet.build.planning import plan
 from limpet.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.build.plan import Plan
+    from limpet.build.planning.plan import Plan
 
 _LONGEST = 2000
 """Characters of an instruction that are shown."""

@@ -9,13 +9,13 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.sax.saxutils import escape
 
-from limpet.build import report
 from limpet.build.language.lines import printable
+from limpet.build.reporting import report
 from limpet.errors import Invalid
 from limpet.units import size_decimal
 
 if TYPE_CHECKING:
-    from limpet.build.record import Record
+    from limpet.build.reporting.record import Record
 
 _LABEL, _CHART, _NOTE, _ROW, _PAD = 380, 620, 150, 20, 12
 _SHOWN = 52

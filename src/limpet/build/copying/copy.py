@@ -15,10 +15,10 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from limpet.build import modes
-from limpet.build.context import Entry, escaped
-from limpet.build.grouped import Grouped, scan
-from limpet.build.place import Place, look, owner, resolve
+from limpet.build.copying import modes
+from limpet.build.copying.context import Entry, escaped
+from limpet.build.copying.grouped import Grouped, scan
+from limpet.build.copying.place import Place, look, owner, resolve
 from limpet.errors import Invalid
 from limpet.frozen import dataclass
 from limpet.layers.driver import driver
@@ -28,9 +28,9 @@ from limpet.layers.rootfs_tar import TarWriter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limpet.build.archive import Archive
-    from limpet.build.context import Tree
-    from limpet.build.plan import Copy
+    from limpet.build.copying.archive import Archive
+    from limpet.build.copying.context import Tree
+    from limpet.build.planning.plan import Copy
     from limpet.build.sources.added import Added
     from limpet.store.store import Store
 
@@ -268,7 +268,7 @@ class Copying:
             os.close(fd)
 
     def _members(self, step: Copy, fd: int, name: str, target: str) -> bool:
-        from limpet.build.archive import Archive, is_archive  # few builds have one
+        from limpet.build.copying.archive import Archive, is_archive  # few builds have one
 
         if not is_archive(fd):
             return False

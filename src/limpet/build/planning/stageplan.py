@@ -10,14 +10,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import plan
-from limpet.build.copyplan import absolute, plan_copy, without_login
 from limpet.build.language import instructions as kinds
 from limpet.build.language import mounts, ports, variables
 from limpet.build.language import words as shell
 from limpet.build.language.dockerfile import error, parse_heredoc
 from limpet.build.language.lines import Word
 from limpet.build.language.scope import Scope
+from limpet.build.planning import plan
+from limpet.build.planning.copyplan import absolute, plan_copy, without_login
 from limpet.errors import Invalid
 from limpet.kernel import signals
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from limpet.build.language.dockerfile import Instruction
     from limpet.build.language.ignore import Ignore
     from limpet.build.language.notes import Notes
-    from limpet.build.planner import Base
+    from limpet.build.planning.planner import Base
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 SCRIPTS = "/dev/pipes"

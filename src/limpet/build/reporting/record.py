@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limpet.build import report
+from limpet.build.reporting import report
 
 if TYPE_CHECKING:
-    from limpet.build.report import Event, Step, Transfer
+    from limpet.build.reporting.report import Event, Step, Transfer
 
 TAIL = 64 << 10
 """Bytes of a step's output that are kept in memory: the last ones."""

@@ -15,7 +15,7 @@ from limpet.containers import process
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.plan import Run
+    from limpet.build.planning.plan import Run
 
     Look = Callable[[str], "File | None"]
 

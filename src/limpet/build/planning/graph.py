@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from limpet.build import plan as plans
 from limpet.build.language.lines import printable
+from limpet.build.planning import plan as plans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from limpet.build.plan import Origin, Plan, Stage, Step
+    from limpet.build.planning.plan import Origin, Plan, Stage, Step
 
 _WIDTH, _GAP, _LINE, _PAD = 420, 90, 18, 10
 _SHOWN = 56

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from limpet.build.cachemounts import CacheMount
+from limpet.build.steps.cachemounts import CacheMount
 from limpet.errors import Invalid, NotFound
 from limpet.frozen import dataclass
 from limpet.kernel import fs, mounts
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from limpet.build.language.mounts import Mount
-    from limpet.build.plan import Run
+    from limpet.build.planning.plan import Run
     from limpet.store.store import Store
 
 
@@ -116,7 +116,7 @@ class StepMounts:
         self._stack.close()
 
     def _give_devices(self) -> None:
-        from limpet.build import devices
+        from limpet.build.steps import devices
 
         found = devices.edits(self._step.devices, self.say)
         self.devices = found.nodes

@@ -15,9 +15,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from limpet.build.copying.place import look, real
 from limpet.build.language.lines import printable
-from limpet.build.place import look, real
-from limpet.build.run import options
+from limpet.build.steps.run import options
 from limpet.containers import attach, create, start, stop
 from limpet.containers.options import Options
 from limpet.errors import Invalid, LimpetError
@@ -30,8 +30,8 @@ from limpet.store.files import remove_tree
 if TYPE_CHECKING:
     from typing import Any
 
-    from limpet.build.plan import Run
-    from limpet.build.stepmounts import StepMounts
+    from limpet.build.planning.plan import Run
+    from limpet.build.steps.stepmounts import StepMounts
     from limpet.store.store import Store
 
 SHELLS = ("/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh", "/busybox/sh", "/bin/ash")

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from limpet.build.place import look
+from limpet.build.copying.place import look
 from limpet.units import size_decimal
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from limpet.build import hints
-from limpet.build.place import look, real
+from limpet.build.copying.place import look, real
+from limpet.build.reporting import hints
 from limpet.kernel import fs
 from limpet.layers.driver import driver
 from limpet.store.files import remove_tree

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import copyups, hints, secrecy
-from limpet.build.masking import Masking
-from limpet.build.stageplan import SCRIPTS
-from limpet.build.stubs import Stubs
+from limpet.build.planning.stageplan import SCRIPTS
+from limpet.build.reporting import copyups, hints
+from limpet.build.reporting.masking import Masking
+from limpet.build.steps import secrecy
+from limpet.build.steps.stubs import Stubs
 from limpet.containers.hostfiles import ENGINE_FILES
 from limpet.errors import LimpetError
 from limpet.kernel import mounts
@@ -18,9 +19,9 @@ from limpet.layers.driver import driver
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.plan import Run
-    from limpet.build.stepmounts import StepMounts
+    from limpet.build.planning.plan import Run
     from limpet.build.steps.runner import Outcome, Runner
+    from limpet.build.steps.stepmounts import StepMounts
     from limpet.store.store import Store
 
 HOSTNAME = "limpet-build"
@@ -71,7 +72,7 @@ def run_step(
         if outcome.code and not outcome.error:
             outcome.hint = _hint(store, layers, step, ready, directory, outcome, bytes(tail))
         if outcome.code and debug and not outcome.error:
-            from limpet.build import debugshell
+            from limpet.build.steps import debugshell
 
             debugshell.open_shell(store, directory, document, layers, step, ready, outcome.code)
         _check(outcome)
@@ -170,7 +171,7 @@ def _hint(
     store: Store, layers: list[str], step: Run, ready: StepMounts, directory: str, outcome: Outcome, tail: bytes
 ) -> str:
     """What is known of a failure. Never a failure of its own."""
-    from limpet.build import stepfiles
+    from limpet.build.steps import stepfiles
 
     masking = Masking(ready.secrets.values())  # a hint may have a word of it
     said = masking.feed(0, 1, tail if len(tail) < hints.TAIL else tail.partition(b"\n")[2])

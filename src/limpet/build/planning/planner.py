@@ -10,14 +10,14 @@ import re
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import plan
 from limpet.build.language import variables
 from limpet.build.language.dockerfile import error, parse_one
 from limpet.build.language.instructions import Copy, From, Onbuild, Run
 from limpet.build.language.nearest import did_you_mean, nearest
 from limpet.build.language.notes import Notes
 from limpet.build.language.typed import typed
-from limpet.build.stageplan import StagePlanner
+from limpet.build.planning import plan
+from limpet.build.planning.stageplan import StagePlanner
 from limpet.errors import Invalid, LimpetError
 from limpet.frozen import dataclass
 from limpet.oci import platform as platforms

@@ -25,7 +25,7 @@ from limpet.layers.rootfs_tar import read_xattrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from limpet.build.digests import Digests, Memo
+    from limpet.build.copying.digests import Digests, Memo
     from limpet.build.language.ignore import State
     from limpet.layers.rootfs_tar import TarWriter
 

@@ -15,12 +15,12 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from limpet.build.digests import RACY
+from limpet.build.copying.digests import RACY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.build.context import Entry, Tree
+    from limpet.build.copying.context import Entry, Tree
 
 _DEEPEST = 400
 

@@ -6,9 +6,9 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from limpet.build import plan
 from limpet.build.language.dockerfile import error
 from limpet.build.language.lines import Word
+from limpet.build.planning import plan
 from limpet.build.sources import reference
 from limpet.build.sources.reference import remote_kind
 from limpet.errors import Invalid

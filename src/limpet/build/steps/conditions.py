@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
-from limpet.build import plan
+from limpet.build.planning import plan
 from limpet.errors import Refused
 from limpet.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.build.plan import Plan, Run, Step
+    from limpet.build.planning.plan import Plan, Run, Step
 
 ENTITLEMENTS = ("network.host", "security.insecure", "device")
 

@@ -12,7 +12,7 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.build.context import Entry
+from limpet.build.copying.context import Entry
 from limpet.errors import Corrupt, Invalid
 from limpet.layers import compression
 from limpet.layers.contents import expand

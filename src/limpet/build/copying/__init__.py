@@ -1,0 +1,7 @@
+"""copying: COPY and ADD: where files come from, what their digest is, and the layer that they become.
+
+context   the build context, or the root of a stage or an image; `archive`: what ADD unpacks
+grouped   the digest of what is copied, by directories, so that what did not change is known
+digests   what earlier builds found out about files
+copy      the layer; `place`: what is where in the image; `modes`: --chmod
+"""
