@@ -99,14 +99,14 @@ def _of_mounts(store_root: str) -> list[Feature]:
             _works(lambda: _layer_by_descriptor(store_root)),
             "6.13",
             "layers without a path",
-            "layers are passed as paths below /proc/self/fd",
+            "layers are passed as paths",
         ),
         Feature(
             "overlay over detached mounts",
             _works(_detached_layers),
             "6.15",
             "the host's mount table stays empty",
-            "the storage driver erofs runs no container; dir does",
+            "layers are unpacked (storage driver dir)",
         ),
         Feature(
             "erofs on plain files",

@@ -152,7 +152,7 @@ def overlay(
 
     Without an upper the kernel wants at least two lowers and says so only in dmesg (EINVAL). A kernel before 6.13 takes
     no descriptors: it gets them as paths, /proc/self/fd/N, which serve for directories of this mount namespace; the
-    detached mounts that it gets that way it refuses up to 6.14 (EINVAL).
+    detached mounts that it gets that way it refuses up to 6.14 (EINVAL); what serves there is `layers.older`.
     """
     with FsContext("overlay") as context:
         context.set("source", "limpet")

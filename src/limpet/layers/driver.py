@@ -13,6 +13,7 @@ kernels and file systems that can't. The choice is made once for a store and kep
 
 from __future__ import annotations
 
+import errno
 import os
 
 from limpet.errors import LimpetError
@@ -111,6 +112,15 @@ def overlay(
     empty = [mounts.tmpfs() for _ in range((1 if upper is not None else 2) - len(lowers))]  # no two may be the same
     try:
         return mounts.overlay([*layers, *empty], upper, work, options)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        from limpet.layers import older
+
+        try:
+            return older.overlay([*reversed(lowers)], upper, work, options, len(empty))
+        except OSError:
+            raise e from None  # it has the kernel's own words
     finally:
         for fd in empty:
             os.close(fd)

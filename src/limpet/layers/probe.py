@@ -1,4 +1,4 @@
-"""Does this kernel mount an EROFS index from the store's own file system? Found by doing it."""
+"""Does this kernel mount an EROFS index from the store's own file system, and an overlay over it? Found by doing it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def erofs_works(store: Store) -> bool:
         try:
             found = os.open("probe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
             try:
-                return os.read(found, 64) == _CONTENT
+                return os.read(found, 64) == _CONTENT and _holds_an_overlay(fd)
             finally:
                 os.close(found)
         finally:
@@ -53,3 +53,15 @@ def erofs_works(store: Store) -> bool:
         return False
     finally:
         remove_tree(path)
+
+
+def _holds_an_overlay(layer: int) -> bool:
+    """Linux 6.12 to 6.14 have EROFS on plain files, and refuse layers that are detached mounts."""
+    empty = mounts.tmpfs()
+    try:
+        os.close(mounts.overlay([layer, empty]))
+    except OSError:
+        return False
+    finally:
+        os.close(empty)
+    return True
