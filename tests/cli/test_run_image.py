@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from limpet.oci.platform import host
+
 OTHER = "linux/s390x"
 NOWHERE = "localhost:1/busybox:test"
 """Port 1 refuses at once: what is not here can't be pulled."""
@@ -28,6 +30,17 @@ def test_the_image_for_another_platform_is_not_the_wanted_one(limpet: Any, busyb
     result = limpet("run", "--pull", "never", "--platform", OTHER, NOWHERE, "true", check=False)
     assert (result.returncode, result.stderr) == (125, f"limpet: {NOWHERE}: the image here is not for {OTHER}\n")
     assert limpet("ps", "-aq").stdout == ""
+
+
+def test_the_hosts_own_image_is_for_no_other_platform(limpet: Any) -> None:
+    for command in (["run", "--rm"], ["create"]):
+        result = limpet(*command, "--platform", OTHER, "limpet/host", "true", check=False)
+        assert (
+            f"limpet/host is this machine's own, linux/{host().architecture}: there is none for {OTHER}"
+            in result.stderr
+        )
+        assert result.returncode == 125
+    assert limpet("images", "-q").stdout == ""
 
 
 def test_the_platform_of_this_machine_is_here(limpet: Any, busybox: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limpet.errors import LimpetError, NotFound
+from limpet.errors import LimpetError
 from limpet.images import catalog, ensure, outgoing
 from limpet.oci import platform as platforms
 from limpet.oci import reference
@@ -30,7 +30,7 @@ def image_for(store: Store, name: str, platform: str, progress: Progress) -> Ima
     if not platform or not actual.architecture or _same(actual, wanted):
         return image
     if reference.parse(name).canonical == ensure.HOST:
-        raise NotFound(f"{name} is this machine's own, {actual}: there is none for {wanted}", "take another base")
+        raise ensure.not_of_host(name, wanted)
     return _beside(store, name, image, actual, wanted, progress)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from limpet.errors import NotFound
 from limpet.images import catalog
+from limpet.oci import platform as platforms
 from limpet.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from limpet.images.catalog import Image
+    from limpet.oci.platform import Platform
     from limpet.progress import Progress
     from limpet.store.store import Store
 
@@ -46,9 +48,10 @@ def known(store: Store, text: str) -> Image | None:
 
 
 def bring(store: Store, text: str, *, progress: Progress, platform: str = "") -> Image:
-    """Captures or pulls it, whatever is here already."""
+    """Captures or pulls it, whatever is here already. Raises NotFound for the host's own on another platform."""
     wanted = reference.parse(text)
     if wanted.canonical == HOST:
+        _check_host(text, platform)
         from limpet.images.capture import capture
 
         return capture(store, text, progress=progress)
@@ -58,3 +61,14 @@ def bring(store: Store, text: str, *, progress: Progress, platform: str = "") ->
     for line in pulled.lines:
         progress.note(line)
     return pulled.image
+
+
+def not_of_host(text: str, wanted: Platform) -> NotFound:
+    return NotFound(
+        f"{text} is this machine's own, {platforms.host()}: there is none for {wanted}", "take another image"
+    )
+
+
+def _check_host(text: str, platform: str) -> None:
+    if platform and platforms.parse(platform) not in platforms.ranked(platforms.host()):
+        raise not_of_host(text, platforms.parse(platform))
