@@ -337,3 +337,12 @@ def test_a_hostile_root(tmp_path: Path) -> None:
     (place / "rpmdb.sqlite").write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     assert find(root) == []
     assert rpm.parse(os.urandom(200)) is None
+
+
+def test_a_docker_archive_alone_can_not_hold_it(limpet: Any, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    archive = f"type=docker,dest={tmp_path}/x.tar"
+    result = limpet("build", "--sbom", "-o", archive, tmp_path, check=False)
+    assert "has no place for what --sbom and --provenance say" in result.stderr
+    limpet("build", "--sbom", "-o", archive, "-o", f"type=oci,dest={tmp_path}/y.tar", tmp_path)
+    assert (tmp_path / "x.tar").exists()

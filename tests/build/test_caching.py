@@ -162,7 +162,9 @@ def test_a_directory_keeps_other_tags_and_resets(limpet: Any, context: Path, tmp
 @pytest.mark.usefixtures("busybox")
 def test_an_image_carries_its_own_cache(limpet: Any, other: Any, registry: server.Registry, context: Path) -> None:
     name = f"{registry.domain}/team/app:1"
-    limpet("build", "-t", name, "--cache-to", "type=inline", context)
+    result = limpet("build", "-t", name, "--cache-to", "type=inline,mode=max", context, check=False)
+    assert "an image has the steps of its own layers, mode=min\nleave mode out" in result.stderr
+    limpet("build", "-t", name, "--cache-to", "type=inline,mode=min", context)
     limpet("push", name)
     result = build(other, context, "--cache-to", "inline", "--cache-from", name)
     assert cached(result) == 3

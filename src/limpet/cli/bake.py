@@ -35,7 +35,7 @@ def bake(call: Call) -> int:
     variables = _variables(call["var"])
     defined = files.read(files.chosen(call["file"]), variables)
     if call["list"] is not None:
-        return _list(defined, call["list"] or "targets")
+        return _list(defined, _what(call))
     changes = overrides.parse([*call["set"], *_shorthands(call)], os.environ)
     selected = selection.select(defined, call.arguments, changes)
     if call["print"]:
@@ -63,6 +63,14 @@ def _shorthands(call: Call) -> list[str]:
         found.append("*.call=check")
     asked = [key for key in ("provenance", "sbom") if call[key]]
     return found + [f"*.attest={attestation_text(key, call[key])}" for key in asked]
+
+
+def _what(call: Call) -> str:
+    """The value of `--list`, which people write as the next word, too: `--list variables`."""
+    words = [each for each in (call["list"], *call.arguments) if each]
+    if len(words) > 1:
+        raise Invalid(f"--list {words[0]}: it takes no target, and {words[1]} is one", "leave it out", exit_code=1)
+    return words[0] if words else "targets"
 
 
 def _list(defined: Definition, text: str) -> int:

@@ -37,6 +37,8 @@ _CREATE: Sequence[tuple[str, str]] = (
     ("disable-content-trust", "there is no content trust to disable: leave it out"),
 )
 
+_BUILDX: Sequence[tuple[str, str]] = (("builder", "there is one builder, this machine: leave it out"),)
+
 _INSECURE = "plain HTTP is spoken with this machine, and with others that registries.toml allows it for"
 
 _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -55,7 +57,10 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("isolation", "it is for Windows"),
         ("disable-content-trust", "there is no content trust to disable: leave it out"),
         ("compress", "there is nothing to compress: leave it out"),
+        ("call", "`limpet build --check` is --call=check, and --print=plan shows stages and arguments"),
+        *_BUILDX,
     ),
+    "bake": (("call", "`limpet bake --check` is --call=check"), *_BUILDX),
     "pull": (("disable-content-trust", _LATER),),
     "push": (("disable-content-trust", _LATER),),
     **dict.fromkeys(("manifest create", "manifest inspect", "manifest push"), (("insecure", _INSECURE),)),
@@ -90,7 +95,8 @@ _LATER_COMMAND = "limpet has no such command yet"
 _COMMANDS: Mapping[str, str] = {
     "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
     "network": "containers have the host's network, or with --network none one of their own with nothing in it",
-    "buildx": "`limpet build` is the only one, and `limpet bake`",
+    "buildx": "leave the word out: `limpet build`, `limpet bake`; `limpet cache` is its du and prune, and"
+    " `limpet registry inspect` its imagetools inspect",
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(

@@ -117,12 +117,15 @@ def test_files_variables_and_lists(limpet: Any, project: Path, tmp_path: Path) -
     assert set(printed("--provenance=false", "--no-cache")) == {"app", "base", "files"}
     listed = limpet("bake", "--list", cwd=project).stdout
     assert [line.split()[0] for line in listed.splitlines()] == ["TARGET", "app", "base", "default", "files"]
+    assert limpet("bake", "--list", "variables", cwd=project).stdout.split()[0] == "VARIABLE"
     variables = json.loads(limpet("bake", "--list=type=variables,format=json", cwd=project).stdout)
     assert variables == [{"name": "TAG", "value": "1"}]
     for options, said in (
         (("ap",), "did you mean app?"),
         (("-f", "none.hcl"), "none.hcl: No such file"),
         (("--list=all",), "targets, variables"),
+        (("--list", "app"), "targets, variables"),
+        (("--list=targets", "app"), "it takes no target"),
         (("--set", "app"), "it needs a target and a key"),
     ):
         result = limpet("bake", *options, check=False, cwd=project)

@@ -84,6 +84,8 @@ def test_a_dockerfile_alone(build: Any, web: Web, busybox: str) -> None:
     assert build.id == one
     error = run(build, "-", data=f"FROM {busybox}\nCOPY a /\n".encode(), check=False).stderr
     assert "<standard input>:2:1: a: not in the context standard input" in error
+    assert "-f - DIRECTORY has" in error
+    assert "neither an archive nor text" in run(build, "-", data=b"\x7fELF\0\1", check=False).stderr
     assert "it is empty" in run(build, "-", data=b"", check=False).stderr
     error = run(build, "-f", "x", "-", data=text.encode(), check=False).stderr
     assert "-f x: standard input is a Dockerfile itself" in error

@@ -92,6 +92,9 @@ def target(text: str) -> To:
     kind = fields.pop("type", "registry")
     if kind in ELSEWHERE:
         raise Invalid(f"--cache-to {text}: a cache of type {kind} can't be written", "registry, local and inline can")
+    if kind == "inline" and fields.pop("mode", "min") != "min":
+        hint = "leave mode out, or write a cache with type=registry,ref=…,mode=max"
+        raise Invalid(f"--cache-to {text}: an image has the steps of its own layers, mode=min", hint)
     _check("--cache-to", text, kind, fields, _TO)
     mode = fields.get("mode", "min")
     if mode not in ("min", "max"):

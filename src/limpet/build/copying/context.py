@@ -400,7 +400,9 @@ class Tree:
             if name in files and not self.ignored.ignores(os.path.normpath(os.path.join(place, name))):
                 return f"did you mean {os.path.normpath(os.path.join(place, name))}?"
         near = difflib.get_close_matches(name, self._list(posixpath.dirname(path)), 1)
-        return f"did you mean {posixpath.join(posixpath.dirname(path), near[0])}?" if near else ""
+        if near:
+            return f"did you mean {posixpath.join(posixpath.dirname(path), near[0])}?"
+        return "" if self._list("") else "it is empty: a Dockerfile alone has no files beside it; -f - DIRECTORY has"
 
 
 def context(directory: str, ignored: Ignore | None = None, digests: Digests | None = None, *, title: str = "") -> Tree:

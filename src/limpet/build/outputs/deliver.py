@@ -73,6 +73,9 @@ def deliver(store: Store, results: Sequence[Result], wanted: Wanted, report: Rep
 
 def check(wanted: Wanted, platforms: int) -> None:
     """What can be said before anything is built. Raises Invalid for outputs that can't hold so many platforms."""
+    if wanted.attests and wanted.outputs and all(each.kind == DOCKER and each.dest for each in wanted.outputs):
+        said = "a docker-archive has no place for what --sbom and --provenance say"
+        raise Invalid(f"--output {wanted.outputs[0].text}: {said}", "type=oci has")
     for each in wanted.outputs:
         if platforms > 1 and each.kind == DOCKER and each.dest:
             raise Invalid(f"--output {each.text}: a docker-archive holds one platform", "type=oci holds several")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 _PIECE = 1 << 20
+_WANTED = "a tar archive or a Dockerfile is wanted"
 
 
 def is_remote(text: str) -> bool:
@@ -153,7 +154,9 @@ class Fetcher:
             return Local(directory, title, foreign=True)
         data = os.pread(fd, MAX_SIZE + 1, 0)
         if not data.strip():
-            raise Invalid(f"{title}: it is empty", "a tar archive or a Dockerfile is wanted")
+            raise Invalid(f"{title}: it is empty", _WANTED)
+        if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is said where text is read
+            raise Invalid(f"{title}: neither an archive nor text", _WANTED)
         shown = f"<{title}>" if title == "standard input" else title
         return Local(directory, title, foreign=True, text=Text(data, shown))
 
