@@ -198,6 +198,7 @@ def test_inspect_finds_all_kinds(limpet: Any, busybox: str) -> None:
     assert result.returncode == 1
     assert len(json.loads(result.stdout)) == 1
     assert result.stderr == "limpet: No such object: wbe; did you mean web?\n"
+    assert limpet("inspect", "Nothing", check=False).stderr == "limpet: No such object: Nothing\n"
     result = limpet("container", "inspect", busybox, check=False)
     assert (result.returncode, result.stdout) == (1, "[]\n")
 

@@ -92,7 +92,7 @@ def test_namespaces_of_another_container(limpet: Any, busybox: str) -> None:
     result = limpet("run", "--rm", *options, busybox, "true", check=False)
     assert result.returncode == 125
     assert "it is not running" in result.stderr
-    assert (
-        "No such container: nosuch" in limpet("run", "--pid", "container:nosuch", busybox, "true", check=False).stderr
-    )
+    assert "limpet start" in result.stderr
+    result = limpet("run", "--pid", "container:nosuch", busybox, "true", check=False)
+    assert (result.returncode, result.stderr) == (125, "limpet: No such container: nosuch\n")
     assert "container:NAME" in limpet("run", "--pid", "foo", busybox, "true", check=False).stderr

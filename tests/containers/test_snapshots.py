@@ -40,7 +40,9 @@ def test_a_snapshot_is_put_back(limpet: Any, web: str) -> None:
     assert limpet("restore", web).stdout == "later\n"
     assert "A /new" in limpet("diff", web).stdout
     assert "there is later" in limpet("restore", web, "latr", check=False).stderr
+    assert "there is snap0, later" in limpet("restore", web, "xyzzy", check=False).stderr
     assert "already" in limpet("snapshot", web, "later", check=False).stderr
+    assert "invalid snapshot name '../x'" in limpet("snapshot", web, "../x", check=False).stderr
     assert limpet("snapshot", "--rm", web).stdout == "later\n"
     assert limpet("snapshots", "-q", web).stdout == "snap0\n"
     limpet("rm", web)

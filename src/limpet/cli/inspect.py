@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from limpet import jsontext
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.errors import LimpetError, NotFound
+from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
     from limpet.cli.table import Call
@@ -79,6 +79,10 @@ def _one(call: Call, name: str) -> dict[str, Any]:
             return images.describe(call.store, catalog.find(call.store, name))
         except NotFound as e:
             hints.append(e)
+        except Invalid as e:  # no image can have this name: a container or a volume may
+            if kind:
+                raise
+            hints.append(NotFound(e.message))
     if kind in ("", "volume"):
         from limpet.containers import volumes
 

@@ -28,12 +28,12 @@ _RIGHT = (
 )
 
 
-def check(name: str) -> str:
-    """The name, without a leading '/'. Raises Invalid."""
+def check(name: str, what: str = "container") -> str:
+    """The name, without a leading '/'. Raises Invalid, which says that it is that of a `what`."""
     plain = name.removeprefix("/")
     if len(plain) < 2 or len(plain) > 253 or plain[0] not in _FIRST or not _REST.issuperset(plain):
         raise Invalid(
-            f"invalid container name '{name}'",
+            f"invalid {what} name '{name}'",
             "it needs two or more of a-z A-Z 0-9 _ . - and begins with a letter or digit",
         )
     return plain

@@ -6,7 +6,7 @@ A parameter that is not a namespace's own would be the host's: it is refused (do
 
 from __future__ import annotations
 
-from limpet.errors import Conflict, Invalid
+from limpet.errors import Conflict, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ def resolve(store: Store, options: Options) -> None:
     for kind in ("pid", "network"):
         mode = getattr(options, kind)
         if mode.startswith(CONTAINER):
-            setattr(options, kind, CONTAINER + state.find(store, mode.removeprefix(CONTAINER)).id)
+            try:
+                found = state.find(store, mode.removeprefix(CONTAINER))
+            except NotFound as e:  # the other one is missing, so that no container was made: `run` fails, with its code
+                raise NotFound(e.message, e.hint) from None
+            setattr(options, kind, CONTAINER + found.id)
 
 
 def joined(store: Store, options: Options) -> dict[str, str]:
@@ -68,7 +72,9 @@ def joined(store: Store, options: Options) -> dict[str, str]:
             pid = state.running_pid(store, mode.removeprefix(CONTAINER))
             if not pid:
                 short = mode.removeprefix(CONTAINER)[:12]
-                raise Conflict(f"cannot join the {kind} namespace of container {short}: it is not running")
+                gone = not store.db.row("SELECT 1 FROM container WHERE id = ?", mode.removeprefix(CONTAINER))
+                why, hint = ("it was removed", "") if gone else ("it is not running", f"limpet start {short}")
+                raise Conflict(f"cannot join the {kind} namespace of container {short}: {why}", hint)
             found[kind] = f"/proc/{pid}/ns/{name}"
     return found
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
+_SHOWN = 8
+"""Names in an error, the latest ones."""
+
 
 class Snapshot:
     """`path`: its directory; `created`: Unix seconds."""
@@ -66,7 +69,7 @@ def take(store: Store, container: Container, name: str = "") -> Snapshot:
     """Without a name it is called snap0, snap1, … Raises Conflict for a name that the container has already."""
     home = _home(store, container)
     os.makedirs(home, 0o700, exist_ok=True)
-    path = f"{home}/{names.check(name) if name else _free(home)}"
+    path = f"{home}/{names.check(name, 'snapshot') if name else _free(home)}"
     if os.path.exists(path):
         raise Conflict(f"container {container.name} has a snapshot {name} already", "choose another name", exit_code=1)
     new = store.temporary("snapshot")
@@ -97,8 +100,9 @@ def find(store: Store, container: Container, name: str = "") -> Snapshot:
     if not name:
         return list(known.values())[-1]
     if name not in known:
-        others = near(name, list(known)) or list(known)
-        raise NotFound(f"container {container.name} has no snapshot {name}", f"there is {others[0]}", exit_code=1)
+        others = near(name, list(known))[:1] or list(known)
+        hint = f"there is {', '.join(others[-_SHOWN:])}"
+        raise NotFound(f"container {container.name} has no snapshot {name}", hint, exit_code=1)
     return known[name]
 
 
