@@ -124,6 +124,7 @@ def test_files_variables_and_lists(limpet: Any, project: Path, tmp_path: Path) -
         (("ap",), "did you mean app?"),
         (("-f", "none.hcl"), "none.hcl: No such file"),
         (("--list=all",), "targets, variables"),
+        (("--var", "TGA=1"), "did you mean TAG?"),
         (("--list", "app"), "targets, variables"),
         (("--list=targets", "app"), "it takes no target"),
         (("--set", "app"), "it needs a target and a key"),

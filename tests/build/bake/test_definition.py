@@ -11,7 +11,7 @@ from limpet.build.attest.request import Attests, Provenance
 from limpet.build.bake import compose, overrides, selection, show
 from limpet.build.bake.definition import Definition, define, parse
 from limpet.build.bake.run import request
-from limpet.errors import LimpetError
+from limpet.errors import Invalid, LimpetError
 
 BUILTINS = {"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": "linux/amd64"}
 
@@ -278,6 +278,9 @@ services:
       ssh: [default]
       cache_from: ["type=local,src=c", reg/cache]
       provenance: mode=max
+      entitlements: [network.host]
+      no_cache_filter: [b]
+      ulimits: {nproc: 100, nofile: {soft: 20, hard: 40}}
       x-bake:
         tags: [reg/web:extra]
         platforms: linux/amd64 linux/arm64
@@ -307,9 +310,27 @@ def test_compose_services_are_targets() -> None:
         "secret": [{"id": "token", "env": "TOKEN"}],
         "ssh": [{"id": "default"}],
         "platforms": ["linux/amd64", "linux/arm64"],
-        "no-cache-filter": ["a"],
+        "no-cache-filter": ["b", "a"],
+        "ulimits": ["nproc=100", "nofile=20:40"],
+        "entitlements": ["network.host"],
     }
     printed(found, "web.app")  # the service's own name, too
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        ("{contxt: .}", "unknown key 'contxt', did you mean context?"),
+        ("{colour: red}", "unknown key 'colour'$"),
+        ("{ulimits: {nofile: {soft: 1}}}", "ulimits: nofile needs soft and hard"),
+        ("{ulimits: 5}", "number where an object is needed"),
+        ("{x-mine: 1, privileged: true, context: [.]}", "a text is needed"),
+    ],
+)
+def test_compose_mistakes(build: str, said: str) -> None:
+    with pytest.raises(Invalid, match=rf"compose.yaml: services.app.build: {said}") as caught:
+        compose.define([("compose.yaml", f"services: {{app: {{build: {build}}}}}")], Definition(), {})
+    assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize(

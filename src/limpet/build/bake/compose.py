@@ -13,6 +13,7 @@ from limpet.build.bake import fields
 from limpet.build.bake.definition import Group
 from limpet.build.bake.hcl import values
 from limpet.errors import Invalid
+from limpet.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,13 @@ _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{)")
 _MAX_DEPTH = 20
 _NOT_HERE = ("extends", "include")
 _LISTS = ("tags", "cache-from", "cache-to", "secret", "ssh", "platforms", "output", "no-cache-filter")
+
+_OF_BUILD = frozenset(
+    "additional_contexts args cache_from cache_to context dockerfile dockerfile_inline entitlements extra_hosts"
+    " isolation labels network no_cache no_cache_filter platforms privileged provenance pull sbom secrets shm_size ssh"
+    " tags target ulimits x-bake".split()
+)
+"""What compose-spec's build.md has. `isolation` is for Windows; BuildKit takes no `privileged`, but entitlements."""
 
 
 def is_compose(name: str, text: str) -> bool:
@@ -97,6 +105,10 @@ def define(texts: Sequence[tuple[str, str]], into: Definition, environment: Mapp
 def _target(service: dict[str, Any], secrets: dict[str, Any], environment: Mapping[str, str]) -> Attributes:
     build = service["build"]
     build = {"context": build} if isinstance(build, str) else values.mapping(build)
+    for key in build:
+        if key not in _OF_BUILD and not key.startswith("x-"):
+            hint = nearest(key, _OF_BUILD)
+            raise ValueError(f"unknown key '{key}'" + (f", did you mean {hint}?" if hint else ""))
     own = {**environment, **{key: each for key, each in _pairs(service.get("environment")).items() if each is not None}}
     found: Attributes = {}
     for key in ("context", "dockerfile", "target", "network"):
@@ -112,9 +124,11 @@ def _target(service: dict[str, Any], secrets: dict[str, Any], environment: Mappi
         found["labels"] = {key: each or "" for key, each in _pairs(build["labels"]).items()}
     if build.get("additional_contexts"):
         found["contexts"] = _contexts(_pairs(build["additional_contexts"]))
-    for key in ("tags", "platforms"):
+    for key in ("tags", "platforms", "entitlements", "no_cache_filter"):
         if build.get(key):
-            found[key] = [_text(each) for each in _list(build[key])]
+            found[key.replace("_", "-")] = [_text(each) for each in _list(build[key])]
+    if build.get("ulimits"):
+        found["ulimits"] = [_limit(key, each) for key, each in values.mapping(build["ulimits"]).items()]
     if not found.get("tags") and service.get("image"):
         found["tags"] = [_text(service["image"])]
     for key in ("cache_from", "cache_to"):
@@ -193,6 +207,15 @@ def _secret(value: Any, secrets: Mapping[str, Any]) -> dict[str, str]:
     if known.get("environment"):
         found["env"] = _text(known["environment"])
     return found
+
+
+def _limit(name: str, value: Any) -> str:
+    """`nofile: 1024`, or a mapping of `soft` and `hard`, as `--ulimit` has it."""
+    if not isinstance(value, dict):
+        return f"{name}={_text(value)}"
+    if set(value) != {"soft", "hard"}:
+        raise ValueError(f"ulimits: {name} needs soft and hard")
+    return f"{name}={_text(value['soft'])}:{_text(value['hard'])}"
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from limpet.build.bake import compose, definition
 from limpet.build.bake.definition import Definition
 from limpet.build.bake.hcl.parser import MAX_BYTES
 from limpet.errors import Invalid, NotFound
+from limpet.nearest import nearest
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from limpet.build.bake.hcl.syntax import Body
 
 DEFAULTS = (
     "compose.yaml",
@@ -50,9 +53,24 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Definition:
         compose.define(composed, found, {**compose.dotenv(), **environment})
     bodies = [definition.parse(text, name) for name, text in texts if (name, text) not in composed]
     if bodies:
+        if not composed:  # whose variables are declared nowhere
+            _check_given(bodies, variables)
         builtins = {"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": str(platforms.host())}
         definition.define(bodies, found, environment, builtins)
     return found
+
+
+def _check_given(bodies: Sequence[Body], variables: Mapping[str, str]) -> None:
+    """Raises NotFound for a `--var` that no file declares."""
+    declared = [
+        block.labels[0] for body in bodies for block in body.blocks if block.kind == "variable" and block.labels
+    ]
+    declared += [name for body in bodies for name in body.attributes]
+    for name in variables:
+        if name.removesuffix("_JSON") not in declared and name not in declared:
+            hint = nearest(name, declared)
+            shown = f"did you mean {hint}?" if hint else f"there is {', '.join(declared[:8]) or 'none'}"
+            raise NotFound(f"--var {name}: no variable '{name}'", shown, exit_code=1)
 
 
 def _shown(name: str) -> str:
