@@ -12,6 +12,7 @@ from limpet.build import execute as executor
 from limpet.build import reading
 from limpet.build.bases import image_for
 from limpet.build.caching.caches import Caches
+from limpet.build.copying.ahead import ReadAhead
 from limpet.build.copying.context import context as open_context
 from limpet.build.copying.digests import Digests
 from limpet.build.explain.explainer import Explainer
@@ -118,8 +119,10 @@ def build(
         context = open_context(local.directory, read.ignored, digests, title=local.title)
         stack.callback(context.close)
         with store.lease():  # from here on: nothing stands on an implicit base yet, and a collection would take it
-            bases = _bringing(store, report, pull=asked.pull)
-            made, checked = _plans(read, asked, names, bases, named)
+            with ReadAhead(context) as ahead:
+                copies = any(each.name in ("COPY", "ADD") for each in read.file.instructions)
+                bases = _bringing(store, report, pull=asked.pull, ahead=ahead if copies else None)
+                made, checked = _plans(read, asked, names, bases, named)
             for finding in checked.findings:
                 text, rule = f"{finding.rule.name}: {finding.text}", finding.rule
                 report.say(text, warning=True, rule=rule.name, url=rule.url, line=finding.line)
@@ -252,8 +255,10 @@ def check(store: Store, asked: Asked, *, given: Given | None = None, progress: P
         return _plan(reading.read(local, asked.arguments), asked, first, base, named, every_stage=True)[1]
 
 
-def _bringing(store: Store, progress: Progress, *, pull: bool = False) -> Callable[[str, str], Base | None]:
-    """`pull`: each image is asked for again, once."""
+def _bringing(
+    store: Store, progress: Progress, *, pull: bool = False, ahead: ReadAhead | None = None
+) -> Callable[[str, str], Base | None]:
+    """`pull`: each image is asked for again, once. `ahead` begins when one is not here."""
     asked_for: set[tuple[str, str]] = set()
 
     def base(name: str, platform: str) -> Base:
@@ -261,6 +266,8 @@ def _bringing(store: Store, progress: Progress, *, pull: bool = False) -> Callab
             asked_for.add((name, platform))
             if canonical(name) != ensure.HOST:  # no registry has it
                 ensure.bring(store, name, progress=progress, platform=platform)
+        if ahead is not None and ensure.known(store, name) is None:
+            ahead.begin()
         image = image_for(store, name, platform, progress)
         return Base(image.id, image.config)
 

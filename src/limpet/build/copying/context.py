@@ -150,6 +150,14 @@ class Tree:
                     )  # what is named on its own is a file of its own, as in BuildKit
         return found
 
+    @property
+    def keeps_digests(self) -> bool:
+        return self._digests is not None
+
+    def everything(self) -> Iterator[Entry]:
+        """All that is not ignored, as if it were copied to the root. Raises Invalid, NotFound."""
+        return self._walk("", "", "/", _States(self.ignored.state("")[1], (), ()), Ignore(), None, 0)
+
     def whole_directory(self, source: str) -> str | None:
         """The path that a source means if that is one directory of which `grouped.scan` can tell the digest."""
         if self._owners or self._digests is None or self.ignored.has_exceptions or has_wildcard(source):
