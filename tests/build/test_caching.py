@@ -164,6 +164,9 @@ def test_an_image_carries_its_own_cache(limpet: Any, other: Any, registry: serve
     name = f"{registry.domain}/team/app:1"
     result = limpet("build", "-t", name, "--cache-to", "type=inline,mode=max", context, check=False)
     assert "an image has the steps of its own layers, mode=min\nleave mode out" in result.stderr
+    result = limpet("build", "-t", name, "--push", "--cache-to", f"type=registry,ref={name}", context, check=False)
+    assert "it would replace the image, which is pushed under this name" in result.stderr
+    assert limpet("registry", "inspect", name, check=False).returncode
     limpet("build", "-t", name, "--cache-to", "type=inline,mode=min", context)
     limpet("push", name)
     result = build(other, context, "--cache-to", "inline", "--cache-from", name)

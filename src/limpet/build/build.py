@@ -108,6 +108,7 @@ def build(
     """
     names = merging.requested(asked.platform)
     outputs.check(wanted, len(names))
+    _check_apart(wanted, caching)
     epoch = _epoch(asked.arguments)
     given = given or Given()
     started = time.time()
@@ -253,6 +254,20 @@ def check(store: Store, asked: Asked, *, given: Given | None = None, progress: P
         Named(store, asked.contexts, given, progress.note, progress) as named,
     ):
         return _plan(reading.read(local, asked.arguments), asked, first, base, named, every_stage=True)[1]
+
+
+def _check_apart(wanted: Wanted, caching: Caching | None) -> None:
+    """Raises Invalid for a cache that would be written over the image that is pushed."""
+    pushed = {
+        name.canonical
+        for each in wanted.outputs
+        if each.push and not each.by_digest
+        for name in each.names or wanted.names
+    }
+    for target in caching.targets if caching is not None else ():
+        if target.type == "registry" and target.place in pushed:
+            message = f"--cache-to {target.place}: it would replace the image, which is pushed under this name"
+            raise Invalid(message, "give the cache another tag, or --cache-to type=inline")
 
 
 def _bringing(
