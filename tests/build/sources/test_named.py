@@ -87,7 +87,8 @@ def test_images(build: Any, busybox: str, tmp_path: Path, lib: Path) -> None:
     layout.mkdir()
     subprocess.run(["tar", "xf", tmp_path / "other.tar", "-C", layout], check=True)
     build.limpet("rmi", "-f", "other:1", "made")
-    for source in (f"oci-layout://{layout}", f"oci-layout://{layout}:1"):
+    for source in ("", ":1", ":docker.io/library/other:1"):
+        source = f"oci-layout://{layout}{source}"
         build("FROM alpine", "COPY one /$WHO", options=context("alpine", source))
         assert names(build) == ["me"]
     error = build.error("FROM alpine", options=context("alpine", f"oci-layout://{layout}:9"))

@@ -122,6 +122,9 @@ def _split(text: str) -> tuple[str, str, str]:
     """`DIRECTORY[:TAG][@DIGEST]`; a directory that is called so is one."""
     path, _, digest = text.partition("@")
     tag = ""
-    if not os.path.exists(path) and ":" in path.rpartition("/")[2]:
-        path, _, tag = path.rpartition(":")
+    if not os.path.exists(path):
+        ends = [at for at, letter in enumerate(path) if letter == ":"]
+        # A tag may be a whole name, host:5000/app:1, as archives have it: the directory ends where one is.
+        end = next((at for at in reversed(ends) if os.path.exists(path[:at])), path.find(":", path.rfind("/") + 1))
+        path, tag = (path[:end], path[end + 1 :]) if end >= 0 else (path, "")
     return path, tag, digest
