@@ -261,7 +261,7 @@ def test_directories_that_cannot_be_projects(limpet: Any, tmp_path: Path) -> Non
         "`limpet up` starts a directory with a Dockerfile; `limpet build -f` takes one of any name",
     ]
     (tmp_path / "empty/compose.yaml").touch()
-    assert "Compose files come with part 7" in limpet("up", "-d", tmp_path / "empty", check=False).stderr
+    assert "Compose files are to come" in limpet("up", "-d", tmp_path / "empty", check=False).stderr
     bad = limpet("up", "-d", "-p", "Not Good", tmp_path / "empty", check=False)
     assert "can't be a project's name" in bad.stderr
 

@@ -14,14 +14,14 @@ _LATER = "limpet has no such option yet"
 
 # The parts that docs/docker.md lists: what is planned, and where.
 _LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
-_ISOLATION = f"{_LATER}: more kinds of isolation come with part 4"
-_NETWORK = "the container has the host's network and addresses (--add-host gives names); others come with part 5"
+_ISOLATION = f"{_LATER}: more kinds of isolation are to come"
+_NETWORK = "the container has the host's network and addresses (--add-host gives names); others are to come"
 
 _CREATE: Sequence[tuple[str, str]] = (
     (
         "publish p publish-all P",
         "nothing has to be published: the container has the host's network, its ports answer where it binds them"
-        " (`limpet port`); publishing comes with part 5",
+        " (`limpet port`); publishing is to come",
     ),
     ("ip ip6 link link-local-ip mac-address network-alias", _NETWORK),
     (
@@ -29,9 +29,9 @@ _CREATE: Sequence[tuple[str, str]] = (
         " cgroup-parent",
         _LIMITS,
     ),
-    ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers come with part 4"),
+    ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers are to come"),
     ("gpus device-cgroup-rule", _ISOLATION),
-    ("use-api-socket", f"{_LATER}: the Engine API comes with part 8"),
+    ("use-api-socket", f"{_LATER}: the Engine API is to come"),
     ("annotation", f"{_LATER}: --label is there"),
     ("isolation", "it is for Windows"),
     ("disable-content-trust", "there is no content trust to disable: leave it out"),

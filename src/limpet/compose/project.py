@@ -355,7 +355,7 @@ def _check_file(project: Project) -> None:
     hint = "`limpet up` starts a directory with a Dockerfile; `limpet build -f` takes one of any name"
     for name in ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"):
         if os.path.exists(f"{project.directory}/{name}"):
-            hint = f"{name} is there, but Compose files come with part 7: now it is one service, from a Dockerfile"
+            hint = f"{name} is there, but Compose files are to come: now it is one service, from a Dockerfile"
     raise NotFound(f"{path}: no such Dockerfile", hint, exit_code=1)
 
 

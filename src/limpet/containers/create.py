@@ -86,7 +86,7 @@ def check(options: Options, image: dict[str, Any]) -> None:
     logfile.limits(options.log_opts)
     if options.log_driver not in ("json-file", "none"):
         raise Invalid(
-            f"log driver '{options.log_driver}' is not supported", "json-file and none are; others come with part 4"
+            f"log driver '{options.log_driver}' is not supported", "json-file and none are; others are to come"
         )
     if options.log_driver == "none" and options.log_opts:
         raise Invalid("--log-opt with --log-driver none: there is no log", "leave out one of the two")
