@@ -378,3 +378,31 @@ def test_what_is_found_before_a_mistake_is_said_too(limpet: Any, context: Path) 
         f"{place}:2:1: Maintainer instruction is deprecated in favor of using label",
     ]
     assert result.stderr == f"limpet: {place}:3:1: unknown instruction: BADCMD >>> BADCMD\n"
+
+
+def test_a_stage_that_is_written_wrong(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox} AS build\nFROM scratch\nCOPY --from=localhost/buidl /x /y\n")
+    assert "did you mean" not in limpet("build", tmp_path, check=False).stderr
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox} AS build\nFROM scratch\nCOPY --from=buidl /x /y\n")
+    said = limpet("build", tmp_path, check=False).stderr
+    assert "there is no stage buidl" in said
+    assert "did you mean the stage build?" in said
+
+
+def test_what_a_mount_held_is_not_in_the_stage(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    run = "RUN --mount=type=cache,target=/c touch /c/x"
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox} AS build\n{run}\nFROM scratch\nCOPY --from=build /c/x /\n")
+    assert "copy it elsewhere in that RUN" in limpet("build", tmp_path, check=False).stderr
+
+
+def test_files_that_can_not_be_written_are_told_before_the_build(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox}\nRUN echo ran >&2\n")
+    for option in ("--iidfile", "--metadata-file"):
+        result = limpet("build", option, tmp_path / "nodir" / "x", tmp_path, check=False)
+        assert result.returncode == 1
+        assert result.stderr == f"limpet: {tmp_path}/nodir/x: there is no directory {tmp_path}/nodir\nmake it first\n"
+
+
+def test_call_check_is_check(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox}\n")
+    assert limpet("build", "--call=check", tmp_path).stdout == limpet("build", "--check", tmp_path).stdout

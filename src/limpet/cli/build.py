@@ -11,7 +11,7 @@ from limpet.build.steps.runner import Runner
 from limpet.cli import build_outputs, build_steps
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
-from limpet.errors import Exit, Invalid
+from limpet.errors import Exit, Invalid, NotFound
 from limpet.kernel import signals
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def build(call: Call) -> int:
 
 def _build(call: Call, stack: ExitStack) -> int:
     # Before anything large is loaded: see `runner`.
+    call.options["check"] = call["check"] or call["call"] == "check"
     runner = None if call["check"] or call["print"] else Runner()
     from limpet.build import build as builds
     from limpet.build.caching import specs
@@ -52,6 +53,9 @@ def _build(call: Call, stack: ExitStack) -> int:
     from limpet.cli.build_given import given
     from limpet.cli.building.choice import Shown, mode
 
+    for path in (call["iidfile"], call["metadata-file"]):
+        if path and not os.path.isdir(os.path.dirname(path) or "."):
+            raise NotFound(f"{path}: there is no directory {os.path.dirname(path)}", "make it first")
     asked = builds.Asked(
         directory=call.arguments[0],
         file=call["file"],
@@ -194,6 +198,14 @@ COMMANDS = {
                 kind="list",
                 metavar="REF|type=…",
                 help="Write a cache, as in type=registry,ref=REF,mode=max",
+            ),
+            Option(
+                "call",
+                kind="string",
+                default="build",
+                metavar="METHOD",
+                help="build, or check: the same as --check",
+                choices=("build", "check"),
             ),
             Option("check", help="Only check how the Dockerfile is written"),
             Option("check-reproducible", help="Build twice and show what differs"),

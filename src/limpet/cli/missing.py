@@ -57,7 +57,6 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("isolation", "it is for Windows"),
         ("disable-content-trust", "there is no content trust to disable: leave it out"),
         ("compress", "there is nothing to compress: leave it out"),
-        ("call", "`limpet build --check` is --call=check, and --print=plan shows stages and arguments"),
         *_BUILDX,
     ),
     "bake": (("call", "`limpet bake --check` is --call=check"), *_BUILDX),

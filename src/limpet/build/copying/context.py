@@ -403,7 +403,7 @@ class Tree:
 
         name = posixpath.basename(path)
         if self._owners:
-            return ""
+            return "what a RUN writes to a mount is no part of its stage: copy it elsewhere in that RUN"
         for place, _, files, _ in os.fwalk(".", dir_fd=self._fd):
             if name in files and not self.ignored.ignores(os.path.normpath(os.path.join(place, name))):
                 return f"did you mean {os.path.normpath(os.path.join(place, name))}?"

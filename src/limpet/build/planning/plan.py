@@ -30,7 +30,7 @@ class Origin:
 
     `id` is the image's id where it is known, so that a plan names one image and not a tag that moves. `platform`: of an
     image whose id isn't; "" for that of the plan. `context` is the name of a context with one (`--build-context`), ""
-    for the build's own.
+    for the build's own. `near`: the stage that an image's name is like, should there be no such image.
     """
 
     kind: str
@@ -39,6 +39,7 @@ class Origin:
     id: str = ""
     platform: str = ""
     context: str = ""
+    near: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,8 @@ class _Planner:
             if context and not self.request.contexts[context]:
                 return plan.Origin("context", context=context)
             name = self.request.contexts[context] if context else name
-            return plan.Origin("scratch") if name == "scratch" else plan.Origin("image", image=name)
+            near = "" if context else nearest(name, self.names)
+            return plan.Origin("scratch") if name == "scratch" else plan.Origin("image", image=name, near=near)
         if found == number:
             raise error(each.source, f"circular dependency detected on stage: {title}", at=_from_flag(each))
         if found > number:

@@ -12,6 +12,7 @@ from limpet.build.copying.copy import Copying
 from limpet.build.planning import plan
 from limpet.build.solver import keys
 from limpet.build.steps.stepmounts import Bound
+from limpet.errors import LimpetError
 from limpet.images import catalog
 from limpet.layers.driver import driver
 
@@ -70,8 +71,14 @@ def bounds(job: Job, step: Run) -> dict[int, Bound]:
 
 
 def _image(job: Job, origin: Origin) -> Image:
-    with job.fetching:
-        return image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
+    try:
+        with job.fetching:
+            return image_for(job.store, origin.image, origin.platform or job.plan.platform, job.report)
+    except LimpetError as e:
+        if not origin.near:
+            raise
+        message = f"there is no stage {origin.image}, and as an image: {e.message}"
+        raise type(e)(message, f"did you mean the stage {origin.near}?", exit_code=e.exit_code) from e
 
 
 def _named(job: Job, name: str) -> Tree:
