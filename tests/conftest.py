@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 import pytest
@@ -18,6 +18,11 @@ sys.path[:0] = [str(SOURCE), str(SOURCE.parent)]
 
 from limpet.store.store import Store  # noqa: E402
 from tests import host  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.registry.server import Registry
 
 START = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli.main import entry; entry()"
 
@@ -89,6 +94,15 @@ class _Runner:
 def runner(root: Path) -> Any:
     """A command line with a store at `root`, for who does not want one of each test's own."""
     return _Runner(root)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Debian's docker-registry, empty."""
+    from tests.registry import server
+
+    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
+        yield real
 
 
 @pytest.fixture

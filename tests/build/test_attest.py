@@ -9,7 +9,6 @@ import sqlite3
 import struct
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,6 @@ APK = "C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\nL:MIT\no:musl\nm:Timo <t@alpine>\n\nP
 METADATA = (
     "Metadata-Version: 2.4\nName: Foo_Bar\nVersion: 1.0+local\nLicense-Expression: MIT OR Apache-2.0\n\nName: x\n"
 )
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
-    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
-        yield real
 
 
 @pytest.fixture

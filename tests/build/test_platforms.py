@@ -19,7 +19,7 @@ from limpet.errors import Invalid
 from limpet.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +38,6 @@ COPY --from=common /out /
 COPY --from=each /out /
 CMD ["/x"]
 """
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
-    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
-        yield real
 
 
 @pytest.fixture

@@ -12,19 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.build.builder import Builder
 
 pytestmark = pytest.mark.slow
-
-
-class Builder:
-    def __init__(self, limpet: Any, directory: Path, base: str) -> None:
-        self.limpet, self.directory, self.base = limpet, directory, base
-        directory.mkdir()
-
-    def __call__(self, *lines: str, options: tuple[str, ...] = (), check: bool = True) -> Any:
-        text = "\n".join((f"FROM {self.base} AS tools", *lines)) + "\n"
-        (self.directory / "Dockerfile").write_text(text)
-        return self.limpet("build", "-t", "made", *options, self.directory, check=check)
 
 
 @pytest.fixture

@@ -12,15 +12,9 @@ from tests.registry import server
 from limpet.registry.client import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
-    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
-        yield real
 
 
 def _images(registry: server.Registry, *names: str, docker: bool = False) -> list[server.Image]:

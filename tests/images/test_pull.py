@@ -45,12 +45,6 @@ class Recording(Progress):
         self.lines.append(line)
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
-    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
-        yield real
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[server.Scripted]:
     monkeypatch.setattr(connection, "FIRST_WAIT", 0.0)

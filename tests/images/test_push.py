@@ -56,12 +56,6 @@ class Recording(Progress):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
-    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
-        yield real
-
-
-@pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
     with server.docker_registry(tmp_path_factory.mktemp("other")) as real:
         yield real

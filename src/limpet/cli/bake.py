@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from limpet.build.steps.runner import Runner
 from limpet.cli import output
+from limpet.cli.building import progress_option
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
 from limpet.errors import Exit, Invalid, LimpetError
@@ -258,14 +259,7 @@ COMMANDS = {
             Option("metadata-file", kind="string", default="", metavar="FILE", help="Write digests and names, as JSON"),
             Option("no-cache", help="Run every step again"),
             Option("print", help="Print the targets as JSON, and build nothing"),
-            Option(
-                "progress",
-                kind="string",
-                default="",
-                choices=("auto", "plain", "tty", "quiet", "rawjson"),
-                metavar="KIND",
-                help="How the builds show themselves: auto, plain, tty, quiet, rawjson (BUILDKIT_PROGRESS)",
-            ),
+            progress_option("How the builds show themselves: auto, plain, tty, quiet, rawjson (BUILDKIT_PROGRESS)"),
             Option(
                 "provenance",
                 kind="string",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from limpet.build.steps.runner import Runner
 from limpet.cli import build_outputs, build_steps
+from limpet.cli.building import progress_option
 from limpet.cli.progress import progress
 from limpet.cli.table import Command, Option
 from limpet.errors import Exit, Invalid, NotFound
@@ -242,14 +243,7 @@ COMMANDS = {
                 metavar="FILE.svg|FILE.json",
                 help="Write where the time went: a picture, trace events",
             ),
-            Option(
-                "progress",
-                kind="string",
-                default="",
-                choices=("auto", "plain", "tty", "quiet", "rawjson"),
-                metavar="KIND",
-                help="How the build shows itself: auto, plain, tty, quiet, rawjson (BUILDKIT_PROGRESS)",
-            ),
+            progress_option("How the build shows itself: auto, plain, tty, quiet, rawjson (BUILDKIT_PROGRESS)"),
             Option("quiet", "q", help="Print only the image's id (--progress=quiet)"),
             Option("secret", kind="list", metavar="id=NAME,src=FILE", help="A secret for RUN --mount=type=secret"),
             Option(

@@ -133,6 +133,7 @@ def _matching(entries: list[Entry], texts: list[str]) -> list[Entry]:
 
 def export(call: Call) -> int:
     from limpet.build.caching import mounts
+    from limpet.images.save import to_file
 
     name, path = call.arguments
     if path == "-":
@@ -141,16 +142,7 @@ def export(call: Call) -> int:
         mounts.export(call.store, name, sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
         return 0
-    new = f"{path}.new-{os.getpid()}"
-    try:
-        with open(new, "xb") as out:
-            mounts.export(call.store, name, out.write)
-        os.rename(new, path)
-    except OSError as e:
-        raise LimpetError(f"{path}: {e.strerror}", exit_code=1) from e
-    finally:
-        if os.path.exists(new):
-            os.unlink(new)
+    to_file(path, lambda out: mounts.export(call.store, name, out.write), mode=0o666)
     return 0
 
 

@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from limpet.cli.building import progress_option
 from limpet.cli.building.choice import Shown, mode
 from limpet.cli.table import Command, Option
 from limpet.compose import lock
@@ -177,14 +178,7 @@ COMMANDS = {
             Option("detach", "d", help="Leave it running, print the address that answers"),
             Option("no-cache", help="Run every build step again"),
             _PROJECT,
-            Option(
-                "progress",
-                kind="string",
-                default="",
-                choices=("auto", "plain", "tty", "quiet", "rawjson"),
-                metavar="KIND",
-                help="How the build shows itself, as in `limpet build`",
-            ),
+            progress_option("How the build shows itself, as in `limpet build`"),
             Option("quiet", "q", help="Print only the address"),
             Option(
                 "wait-timeout",

@@ -272,18 +272,10 @@ def _spawn(
     if plan["terminal"]:
         handshake.load_terminal()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    kernel.setns(pidfd, kernel.CLONE_NEWPID)  # where our children are born; we stay
-    try:
-        # Until its exec nobody in the container may trace the child, or read our environment there (CVE-2016-9962).
-        kernel.set_dumpable(False)
+    with kernel.ChildrenIn(pidfd):
         pid = kernel.clone3(0, cgroup_fd=group)
         if pid == 0:
             _child(plan, program, pidfd, entrances, stdio, theirs, detach)
-    finally:
-        kernel.set_dumpable(True)
-        kernel.setns(home, kernel.CLONE_NEWPID)
-        os.close(home)
     theirs.close()
     for fd in (*entrances, *([group] if group is not None else [])):
         os.close(fd)
@@ -314,9 +306,7 @@ def _child(
         process.forget_imports()
         kernel.setns(pidfd, _NAMESPACES | (kernel.CLONE_NEWUSER if plan["userns"] else 0))
         if plan["userns"]:
-            os.setgroups(())
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+            kernel.become_root()
         handshake.place((pidfd,), stdio, channel)
         os.close(pidfd)
         if detach and os.fork():

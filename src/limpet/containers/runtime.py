@@ -16,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Mapping, Sequence
-    from types import TracebackType
     from typing import Any, NoReturn
 
     from limpet.kernel.userns import Mapped
@@ -92,10 +91,11 @@ def start(
         userns.give(stdio, config["process"]["user"], mapped)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with _born_in(joined.pop("pid", -1)):
+        with kernel.ChildrenIn(joined.get("pid", -1)):
             pid = kernel.clone3(flags, cgroup_fd=cgroup)
             if pid == 0:
-                _child(config, bundle, root, stdio, theirs, program, entrances, given or {}, trees, joined.values())
+                others = [fd for kind, fd in joined.items() if kind != "pid"]
+                _child(config, bundle, root, stdio, theirs, program, entrances, given or {}, trees, others)
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
@@ -118,27 +118,6 @@ def _open_namespace(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as e:
         raise StartFailed(f"{path}: the container whose namespace was to be joined has ended", "", 125) from e
-
-
-class _born_in:
-    """`with _born_in(namespace):` children are in that PID namespace; we stay. -1 for no other."""
-
-    def __init__(self, namespace: int) -> None:
-        self._namespace = namespace
-        self._home = -1
-
-    def __enter__(self) -> None:
-        if self._namespace >= 0:
-            self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            kernel.setns(self._namespace, kernel.CLONE_NEWPID)
-            os.close(self._namespace)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._home >= 0:
-            kernel.setns(self._home, kernel.CLONE_NEWPID)
-            os.close(self._home)
 
 
 def _child(

@@ -27,6 +27,7 @@ _MODES = (
 
 
 CONTAINER = "container:"
+_JOINABLE = {"pid": "pid", "network": "net"}  # the option, which is called as the kind: the name in /proc/<pid>/ns
 
 
 def namespaces(options: Options) -> list[str]:
@@ -47,18 +48,22 @@ def namespaces(options: Options) -> list[str]:
     return kinds
 
 
+def joins(options: Options) -> dict[str, str]:
+    """Those that are another container's: kind → that one's id, or a name until `resolve`."""
+    modes = {kind: str(getattr(options, kind)) for kind in _JOINABLE}
+    return {kind: mode.removeprefix(CONTAINER) for kind, mode in modes.items() if mode.startswith(CONTAINER)}
+
+
 def resolve(store: Store, options: Options) -> None:
     """The containers that `--pid` and `--network` name, by id from here on. Raises NotFound."""
     from limpet.containers import state
 
-    for kind in ("pid", "network"):
-        mode = getattr(options, kind)
-        if mode.startswith(CONTAINER):
-            try:
-                found = state.find(store, mode.removeprefix(CONTAINER))
-            except NotFound as e:  # the other one is missing, so that no container was made: `run` fails, with its code
-                raise NotFound(e.message, e.hint) from None
-            setattr(options, kind, CONTAINER + found.id)
+    for kind, name in joins(options).items():
+        try:
+            found = state.find(store, name)
+        except NotFound as e:  # the other one is missing, so that no container was made: `run` fails, with its code
+            raise NotFound(e.message, e.hint) from None
+        setattr(options, kind, CONTAINER + found.id)
 
 
 def joined(store: Store, options: Options) -> dict[str, str]:
@@ -66,16 +71,14 @@ def joined(store: Store, options: Options) -> dict[str, str]:
     from limpet.containers import state
 
     found = {}
-    for kind, name in (("pid", "pid"), ("network", "net")):
-        mode = getattr(options, kind)
-        if mode.startswith(CONTAINER):
-            pid = state.running_pid(store, mode.removeprefix(CONTAINER))
-            if not pid:
-                short = mode.removeprefix(CONTAINER)[:12]
-                gone = not store.db.row("SELECT 1 FROM container WHERE id = ?", mode.removeprefix(CONTAINER))
-                why, hint = ("it was removed", "") if gone else ("it is not running", f"limpet start {short}")
-                raise Conflict(f"cannot join the {kind} namespace of container {short}: {why}", hint)
-            found[kind] = f"/proc/{pid}/ns/{name}"
+    for kind, other in joins(options).items():
+        pid = state.running_pid(store, other)
+        if not pid:
+            short = other[:12]
+            gone = not store.db.row("SELECT 1 FROM container WHERE id = ?", other)
+            why, hint = ("it was removed", "") if gone else ("it is not running", f"limpet start {short}")
+            raise Conflict(f"cannot join the {kind} namespace of container {short}: {why}", hint)
+        found[kind] = f"/proc/{pid}/ns/{_JOINABLE[kind]}"
     return found
 
 
@@ -90,7 +93,7 @@ def check(options: Options) -> None:
             )
     if options.uts == "host" and (options.hostname or options.domainname):
         raise Invalid("conflicting options: hostname and the UTS mode", "with --uts host the name is the host's")
-    others = [kind for kind in ("pid", "network") if getattr(options, kind).startswith(CONTAINER)]
+    others = joins(options)
     if (options.pid == "host" or others) and options.runtime != "limpet":
         raise Invalid(f"namespaces of others are not there with the runtime {options.runtime}", "leave out one of them")
     if options.userns == "auto":

@@ -61,6 +61,7 @@ def copy(store: Store, container: Container, name: str) -> Container:
             for source, target in trees:
                 os.rmdir(target)
                 _copy(source, target)
+        _sync(place)
 
     return create.create(store, image, options, layers=container.layers, fill=fill)
 
@@ -77,6 +78,7 @@ def take(store: Store, container: Container, name: str = "") -> Snapshot:
     try:
         with Frozen(store, container, wanted=True):
             _copy(f"{store.container_path(container.id)}/upper", f"{new}/upper")
+        _sync(new)
         os.rename(new, path)
     except BaseException:
         remove_tree(new)
@@ -115,6 +117,7 @@ def restore(store: Store, container: Container, snapshot: Snapshot) -> None:
     new = store.temporary("restore")
     try:
         _copy(f"{snapshot.path}/upper", new)
+        _sync(new)
         fs.renameat2(new, upper, fs.RENAME_EXCHANGE)
         sync_directory(os.path.dirname(upper))
     finally:
@@ -129,16 +132,20 @@ def remove(store: Store, snapshot: Snapshot) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    """On disk when it returns. Raises LimpetError."""
+    """Raises LimpetError."""
     try:
         treecopy.copy_path(source, target)
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fs.syncfs(fd)
-        finally:
-            os.close(fd)
     except OSError as e:
         raise LimpetError(f"copying {e.filename or source}: {e.strerror}", exit_code=1) from e
+
+
+def _sync(place: str) -> None:
+    """What was copied is on disk when it returns: not while a container stands still for it."""
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fs.syncfs(fd)
+    finally:
+        os.close(fd)
 
 
 def _home(store: Store, container: Container) -> str:

@@ -243,7 +243,7 @@ def wants_init(options: Options, args: list[str]) -> bool:
 
 def _init(options: Options, args: list[str]) -> str:
     """The annotation that `runtime` reads; see `init` for what they mean."""
-    if not wants_init(options, args) or options.pid not in ("", "private"):  # PID 1 is somebody else
+    if not wants_init(options, args) or "pid" not in sharing.namespaces(options):  # PID 1 is somebody else
         return "false"
     return "true" if security(options)["seccomp"] in ("", "unconfined") else "apart"
 

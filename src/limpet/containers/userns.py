@@ -90,9 +90,7 @@ def enter(section: Config, channel: socket.socket) -> None:
     channel.recv(1)
     section.pop("rlimits", None)
     section.pop("oomScoreAdj", None)
-    os.setgroups(())
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    process.become_root()
 
 
 def open_own(config: Config, trees: dict[int, int]) -> None:

@@ -8,6 +8,10 @@ import time
 
 from limpet.kernel.sys import Buffer, by_machine, fail, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
 CLONE_NEWTIME, CLONE_FS = 0x80, 0x200
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -58,6 +62,46 @@ def setns(fd: int, flags: int) -> None:
         syscall(_SETNS, fd, flags)
     except OSError as e:
         fail(e, "setns")
+
+
+class ChildrenIn:
+    """`with ChildrenIn(fd):` children are born in that PID namespace (a pidfd, a namespace file; -1: ours); we stay.
+
+    It is born not dumpable: nobody in there may trace it, or read its memory, before its exec (CVE-2016-9962).
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._home = -1
+
+    def __enter__(self) -> None:
+        if self._fd < 0:
+            return
+        self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        set_dumpable(False)
+        try:
+            setns(self._fd, CLONE_NEWPID)
+        except OSError:
+            self._leave()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd >= 0:
+            setns(self._home, CLONE_NEWPID)
+            self._leave()
+
+    def _leave(self) -> None:
+        set_dumpable(True)
+        os.close(self._home)
+
+
+def become_root() -> None:
+    """Of the user namespace that we are in: until then we are nobody in it, with all its capabilities."""
+    os.setgroups(())
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def pidfd_send_signal(fd: int, signal: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.registry import server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +28,6 @@ FROM scratch
 COPY --from=made /out /
 CMD ["/file"]
 """
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Registry]:
-    with server.docker_registry(tmp_path_factory.mktemp("registry")) as real:
-        yield real
 
 
 @pytest.fixture

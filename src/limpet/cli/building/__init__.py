@@ -7,3 +7,13 @@ rawjson      one object a line, as BuildKit's
 log          the output of a build that showed only a part of it, in the store
 summary      after the last step: where the time went, or what failed and where
 """
+
+from __future__ import annotations
+
+from limpet.cli.table import Option
+
+KINDS = ("auto", "plain", "tty", "quiet", "rawjson")
+
+
+def progress_option(help: str) -> Option:
+    return Option("progress", kind="string", default="", choices=KINDS, metavar="KIND", help=help)

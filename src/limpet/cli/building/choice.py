@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from limpet.build.reporting import logs, report
 from limpet.build.reporting.masking import Masking
 from limpet.build.reporting.record import Record
+from limpet.cli.building import KINDS
 from limpet.cli.building.lines import Lines
 from limpet.errors import Invalid
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from limpet.build.reporting.report import Event
     from limpet.store.store import Store
 
-MODES = ("plain", "tty", "quiet", "rawjson")
+MODES = KINDS[1:]  # what auto comes to is one of them
 
 
 def mode(wanted: str) -> str:
