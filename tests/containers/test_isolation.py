@@ -96,3 +96,17 @@ def test_namespaces_of_another_container(limpet: Any, busybox: str) -> None:
     result = limpet("run", "--pid", "container:nosuch", busybox, "true", check=False)
     assert (result.returncode, result.stderr) == (125, "limpet: No such container: nosuch\n")
     assert "container:NAME" in limpet("run", "--pid", "foo", busybox, "true", check=False).stderr
+
+
+def test_a_restart_joins_what_the_other_container_is_by_then(limpet: Any, busybox: str) -> None:
+    limpet("run", "-d", "--name", "first", "--network", "none", busybox, "sleep", "60")
+    script = "readlink /proc/self/ns/net; exec sleep 60"
+    options = ["--network", "container:first", "--restart", "always"]
+    limpet("run", "-d", "--name", "second", *options, busybox, "sh", "-c", script)
+    limpet("restart", "-t", "0", "first")
+    limpet("exec", "second", "kill", "-9", "-1", check=False)
+    pid = limpet("inspect", "-f", "{{.State.Pid}}", "first").stdout.strip()
+    end = time.monotonic() + 20
+    while len(seen := limpet("logs", "second").stdout.split()) < 2:
+        assert time.monotonic() < end
+    assert seen[0] != seen[1] == os.readlink(f"/proc/{pid}/ns/net")

@@ -7,7 +7,7 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import bundle, clients, events, frames, hibernation, logfile, restarting, runtime, state
+from limpet.containers import bundle, clients, events, frames, hibernation, logfile, restarting, runtime, sharing, state
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.state import NEVER
 from limpet.containers.streams import Streams
@@ -345,7 +345,9 @@ class Monitor:
             events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
         self._put_away()
         if self._cgroup is not None:
-            if self._container.options.pid not in ("", "private"):  # the end of a PID 1 would have taken them along
+            if "pid" not in sharing.namespaces(
+                self._container.options
+            ):  # the end of a PID 1 would have taken them along
                 cgroup.kill(self._cgroup)
             cgroup.remove(self._cgroup)
         controllers.remove(self._container.id)
@@ -376,8 +378,8 @@ class Monitor:
             runc.delete(self._run, self._directory)
 
     def _again(self, code: int) -> bool:
-        if restarting.take_word(self._container, self._run):
-            self._config = {}  # written anew at the next start
+        if restarting.take_word(self._container, self._run) or sharing.joins(self._container.options):
+            self._config = {}  # written anew at the next start; the other container may have another process by then
         whatever, self._starting_again = self._starting_again, False
         options, restarts = self._container.options, self._status["restarts"]
         return restarting.wanted(options, self._run, code, restarts, whatever=whatever)
