@@ -163,7 +163,7 @@ def inotify_watches(pid: int) -> bool:
 def test_a_follower_sees_all_over_rotations(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eventlog, "LIMIT", 2_000)
     seen: list[str] = []
-    follower = eventstream._Follower(eventlog.directory(store), from_end=True)
+    follower = eventstream.Follower(eventlog.directory(store), from_end=True)
     for number in range(300):
         eventlog.write(store, "test", "count", str(number), {"filling": "x" * 50})
         if number % 7 == 0:

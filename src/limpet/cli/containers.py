@@ -77,13 +77,46 @@ def _explainer(container: Container) -> Callable[[str], None]:
 def wait(call: Call) -> int:
     from limpet.containers import stop as stopping
 
+    if call["condition"]:
+        return _wait_for(call)
     failed = 0
     for name in call.arguments:
         try:
             print(stopping.wait(call.store, state.find(call.store, name)), flush=True)
         except LimpetError as e:
+            if call["ignore"] and isinstance(e, NotFound):
+                print(-1, flush=True)  # as Podman
+                continue
             print(f"limpet: {e}", file=sys.stderr)
             failed = 1
+    return failed
+
+
+def _wait_for(call: Call) -> int:
+    """All names are looked up first: the wait for the second must not miss what happens during the first's."""
+    from limpet.containers import waiting
+
+    conditions = waiting.check(call["condition"])
+    found: list[Container | None] = []
+    failed = 0
+    for name in call.arguments:
+        try:
+            found.append(state.find(call.store, name))
+        except LimpetError as e:
+            missing = isinstance(e, NotFound)
+            if missing and (call["ignore"] or "removed" in conditions):
+                found.append(None)
+                continue
+            print(f"limpet: {e}", file=sys.stderr)
+            failed = 1
+    results = waiting.wait(call.store, [container for container in found if container is not None], conditions)
+    for container in found:
+        result = -1 if container is None else next(results)
+        if isinstance(result, LimpetError):
+            print(f"limpet: {result}", file=sys.stderr)
+            failed = 1
+        else:
+            print(result, flush=True)
     return failed
 
 
@@ -329,9 +362,29 @@ COMMANDS = {
     "wait": Command(
         name="wait",
         handler=wait,
-        usage="CONTAINER [CONTAINER...]",
+        usage="[OPTIONS] CONTAINER [CONTAINER...]",
         summary="Wait until containers stop, then print their exit codes",
-        examples=("limpet wait job",),
+        options=(
+            Option(
+                "condition",
+                kind="list",
+                metavar="WORD",
+                help="Wait for another state; the first that comes, if there are several. An exit code of -1: it runs",
+                offers=(
+                    "not-running",
+                    "next-exit",
+                    "removed",
+                    "created",
+                    "running",
+                    "paused",
+                    "exited",
+                    "healthy",
+                    "unhealthy",
+                ),
+            ),
+            Option("ignore", help="A container that is not there is no error: its exit code is -1"),
+        ),
+        examples=("limpet wait job", "limpet wait --condition healthy db", "limpet wait --condition removed job"),
         min_args=1,
         complete="running",
     ),

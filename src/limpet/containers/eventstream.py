@@ -43,7 +43,7 @@ def stream(store: Store, *, since: float = 0.0, until: float = 0.0, filters: Seq
     wanted = _filter(filters)
     begins = int(since * 10**9) if since else time.time_ns()
     ends = int(until * 10**9) if until else 0
-    follower = _Follower(eventlog.directory(store), from_end=not since)
+    follower = Follower(eventlog.directory(store), from_end=not since)
     try:
         while True:
             for event in follower.read():
@@ -96,7 +96,7 @@ def parse(line: bytes) -> Event | None:
         return None
 
 
-class _Follower:
+class Follower:
     """The log before last, the last, and what is appended, over any number of rotations."""
 
     def __init__(self, directory: str, *, from_end: bool) -> None:
