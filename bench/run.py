@@ -1,7 +1,7 @@
 """Compares limpet with docker and podman in one run: `bench/run [--quick] [CASE…]`.
 
 Each figure is a median over interleaved rounds (limpet, docker, podman, limpet, …), whole processes from outside;
-what counts is the ratio to docker. Cases: pull present push load run exec ps memory rmi build link.
+what counts is the ratio to docker. Without a case: all but `growth`, which takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from typing import TYPE_CHECKING
 
+import crowd
 import engines
 import link
 
@@ -36,12 +37,28 @@ if TYPE_CHECKING:
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 GOALS = {"pull": 0.25, "present": 0.5, "push": 0.5, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
 GOALS |= {"steps": 0.3, "cached": 0.5, "copy": 0.5}
-CASES = ["pull", "present", "push", "load", "run", "exec", "ps", "memory", "rmi", "build", "link", "serve"]
+CASES = [
+    "pull",
+    "present",
+    "push",
+    "load",
+    "run",
+    "isolate",
+    "exec",
+    "ps",
+    "crowd",
+    "memory",
+    "rmi",
+    "build",
+    "link",
+    "serve",
+]
+LEVELS = ("none", "light", "default", "strict")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=CASES, help=" ".join(CASES))
+    parser.add_argument("cases", nargs="*", default=CASES, help=" ".join([*CASES, "growth"]))
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     options = parser.parse_args()
     layouts = images.make(engines.CHECKOUT / ".cache/bench")
@@ -205,6 +222,22 @@ class Bench:
         figures = self.measure(self.rounds(15), lambda e: e("run", "--rm", *e.run_options, self.big, "true"))
         self.row("run --rm IMAGE true", figures, "run")
 
+    def case_isolate(self) -> None:
+        """Each degree beside what the others do without an option."""
+        self.need()
+        words = [("run", "--rm", "--isolate", level, self.big, "true") for level in LEVELS]
+        limpet, *others = self.engines
+        figures: dict[str, list[float]] = {name: [] for name in (*LEVELS, *(e.name for e in others))}
+        for _ in range(self.rounds(15)):
+            for level, arguments in zip(LEVELS, words, strict=True):
+                figures[level].append(_timed(lambda arguments=arguments: limpet(*arguments)))
+            for engine in others:
+                act = (engine, "run", "--rm", *engine.run_options, self.big, "true")
+                figures[engine.name].append(_timed(lambda act=act: act[0](*act[1:])))
+        for level in LEVELS:
+            beside = {e.name: figures[e.name] for e in others}
+            self.row(f"run --rm --isolate {level}", {"limpet": figures[level], **beside}, "run")
+
     def case_exec(self) -> None:
         self.need()
         for engine in self.engines:
@@ -221,6 +254,29 @@ class Bench:
                 engine("create", *engine.run_options, self.big, "true")
         self.row(f"ps -a, {count} containers", self.measure(self.rounds(9), lambda e: e("ps", "-a")), "ps")
         self.row(f"rm -f, {count} containers", self.measure(1, lambda e: e("rm", "-f", *e("ps", "-aq").split())))
+
+    def case_crowd(self) -> None:
+        self.need()
+        count = 20 if self.quick else 100
+        for label, at_once in ((f"run -d, {count} in a loop", 1), (f"run -d, {count}, 8 at once", 8)):
+            figures: dict[str, list[float]] = {}
+            for engine in self.engines:
+                ids: list[str] = []
+                figures[engine.name] = [
+                    _timed(lambda e=engine, i=ids, n=at_once: i.extend(crowd.start(e, self.big, count, n)))
+                ]
+                crowd.remove(engine, ids)
+            self.row(label, figures)
+        running = {engine.name: crowd.start(engine, self.big, count) for engine in self.engines}
+        self.row(f"stats --no-stream, {count}", self.measure(3, lambda e: e("stats", "--no-stream")))
+        for engine in self.engines:
+            crowd.remove(engine, running[engine.name])
+
+    def case_growth(self) -> None:
+        self.need()
+        counts = (3, 10, 30) if self.quick else (10, 30, 100, 300, 1000)
+        figures = crowd.grow(self.engines, self.big, counts, self.rounds())
+        crowd.draw(figures, self.scratch / "growth.svg" if self.quick else crowd.PLOT)
 
     def case_memory(self) -> None:
         self.need()
@@ -323,6 +379,12 @@ class Bench:
             stdout=subprocess.PIPE,
             text=True,
         ).stdout
+
+
+def _timed(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
 
 
 def _url(place: str, path: str) -> list[str]:
