@@ -152,7 +152,7 @@ def test_namespaces_of_the_host(limpet: Runner, busybox: str) -> None:
     limpet("run", "-d", "--name", "shared", *options, busybox, "sleep", "1000")
     assert limpet("exec", "shared", "sh", "-c", script).stdout.split()[:3] == host
     assert os.uname().nodename == subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
-    for bad in (["--uts", "host", "-h", "name"], ["--ipc", "container:shared"], ["--userns", "keep-id"]):
+    for bad in (["--uts", "host", "-h", "name"], ["--ipc", "sharable"], ["--userns", "keep-id"]):
         assert limpet("create", *bad, busybox, "true", check=False).returncode == 125
 
 

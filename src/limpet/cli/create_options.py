@@ -52,6 +52,7 @@ def wanted(call: Call) -> Options:
         network=call["network"],
         runtime=call["runtime"] or "limpet",
         devices=call["device"],
+        device_cgroup_rules=call["device-cgroup-rule"],
         shm_size=options.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else options.SHM_SIZE,
         ulimits=call["ulimit"],
         sysctls=keyvalues.pairs(call["sysctl"]),
@@ -98,9 +99,19 @@ OPTIONS = (
     Option("attach", "a", kind="list", metavar="STREAM", help="Attach only stdin, stdout or stderr (all without it)"),
     Option("cap-add", kind="list", metavar="NAME", help="Add a capability (ALL for every one)"),
     Option("cap-drop", kind="list", metavar="NAME", help="Drop a capability (ALL for every one)"),
-    Option("cgroupns", kind="string", default="", metavar="MODE", help="Cgroup namespace: private or host"),
+    Option(
+        "cgroupns",
+        kind="string",
+        default="",
+        metavar="MODE",
+        help="Cgroup namespace: private, host, or container:NAME",
+        offers=("private", "host"),
+    ),
     Option("cidfile", kind="string", default="", metavar="FILE", help="Write the container's id to a file"),
     Option("device", kind="list", metavar="DEVICE", help="Add a device of the host: /dev/a[:/dev/b][:rwm]"),
+    Option(
+        "device-cgroup-rule", kind="list", metavar="RULE", help="Allow more devices: 'c 1:3 mr', '*' for every number"
+    ),
     Option("dns", kind="list", metavar="ADDRESS", help="Name server, in place of the host's"),
     Option(
         "dns-option",
@@ -119,7 +130,12 @@ OPTIONS = (
     Option("init", default=_UNSAID, help="Run an init as PID 1 (the default, unless the command is an init)"),
     Option("interactive", "i", help="Keep standard input open"),
     Option(
-        "ipc", kind="string", default="", metavar="MODE", help="IPC namespace: private, host, or none (no /dev/shm)"
+        "ipc",
+        kind="string",
+        default="",
+        metavar="MODE",
+        help="IPC namespace, and /dev/shm: private, shareable, host, none (no /dev/shm), or container:NAME",
+        offers=("private", "shareable", "host", "none"),
     ),
     Option(
         "isolate",
@@ -196,7 +212,14 @@ OPTIONS = (
         help="User namespace: host (the default), or auto: root in the container is nobody on the host",
         offers=("host", "auto"),
     ),
-    Option("uts", kind="string", default="", metavar="MODE", help="UTS namespace: private or host"),
+    Option(
+        "uts",
+        kind="string",
+        default="",
+        metavar="MODE",
+        help="UTS namespace: private, host, or container:NAME",
+        offers=("private", "host"),
+    ),
     Option("volume", "v", kind="list", metavar="SOURCE:DIR[:ro]", help="Mount a volume or a directory of the host"),
     Option("volumes-from", kind="list", metavar="CONTAINER[:ro]", help="Mount what another container mounts"),
     WORKDIR,

@@ -30,7 +30,7 @@ _CREATE: Sequence[tuple[str, str]] = (
         _LIMITS,
     ),
     ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers are to come"),
-    ("gpus device-cgroup-rule", _ISOLATION),
+    ("gpus", _ISOLATION),
     ("use-api-socket", f"{_LATER}: the Engine API is to come"),
     ("annotation", f"{_LATER}: --label is there"),
     ("isolation", "it is for Windows"),

@@ -108,6 +108,8 @@ def check(options: Options, image: dict[str, Any]) -> None:
         hostfiles.host_entry(text)
     for text in options.devices:
         spec.device_parts(text)
+    for text in options.device_cgroup_rules:
+        spec.device_rule(text)
     for text in options.ulimits:
         spec.rlimit(text)
     if options.stop_signal:

@@ -115,6 +115,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Tmpfs": dict((text + ":").split(":", 2)[:2] for text in options.tmpfs) or None,
         "Runtime": options.runtime,
         "Devices": options.devices,
+        "DeviceCgroupRules": options.device_cgroup_rules or None,
         "Ulimits": options.ulimits or None,
         **limits.host_config(options.limits),
         "Init": options.init,

@@ -50,6 +50,7 @@ _DEFAULTS: dict[str, Any] = {
     "network": "host",
     "runtime": "limpet",
     "devices": [],
+    "device_cgroup_rules": [],
     "shm_size": SHM_SIZE,
     "ulimits": [],
     "sysctls": {},
@@ -110,6 +111,7 @@ class Options:
     network: str  # host, none, container:<id>
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
+    device_cgroup_rules: list[str]  # `c 1:3 mr`
     shm_size: int  # bytes
     ulimits: list[str]  # name=soft[:hard]
     sysctls: dict[str, str]
@@ -119,9 +121,9 @@ class Options:
     dns: list[str]  # addresses for resolv.conf, in place of the host's; so with the next two
     dns_search: list[str]
     dns_option: list[str]
-    ipc: str  # "", private, host, none
-    uts: str  # "", private, host
-    cgroupns: str  # "", private, host
+    ipc: str  # "", private, shareable, host, none, container:<id>
+    uts: str  # "", private, host, container:<id>
+    cgroupns: str  # "", private, host, container:<id>
     userns: str  # "", host, auto
     pid: str  # "", private, host, container:<id>
     isolate: str  # "", or one of `isolation.LEVELS`, which the other options hold too

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import handshake, init, process, rootfs
+from limpet.containers import handshake, init, process, rootfs, sharing
 from limpet.containers.outcome import StartFailed
-from limpet.kernel import controllers, signals
+from limpet.kernel import controllers, mounts, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
@@ -89,13 +89,16 @@ def start(
 
         trees = userns.open_sources(config, mapped)
         userns.give(stdio, config["process"]["user"], mapped)
+    shared = _shared_memory(config) if "ipc" in joined else {}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with kernel.ChildrenIn(joined.get("pid", -1)):
             pid = kernel.clone3(flags, cgroup_fd=cgroup)
             if pid == 0:
                 others = [fd for kind, fd in joined.items() if kind != "pid"]
-                _child(config, bundle, root, stdio, theirs, program, entrances, given or {}, trees, others)
+                _child(
+                    config, bundle, root, stdio, theirs, program, entrances, {**(given or {}), **shared}, trees, others
+                )
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
@@ -109,7 +112,7 @@ def start(
     finally:
         theirs.close()
         ours.close()
-        for fd in (*(trees or {}).values(), *joined.values()):
+        for fd in (*(trees or {}).values(), *joined.values(), *shared.values()):
             os.close(fd)
 
 
@@ -118,6 +121,21 @@ def _open_namespace(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as e:
         raise StartFailed(f"{path}: the container whose namespace was to be joined has ended", "", 125) from e
+
+
+def _shared_memory(config: Config) -> dict[str, int]:
+    """The other container's /dev/shm, by its place in this one: see `sharing.shared_memory`."""
+    theirs = "/root" + sharing.SHARED_MEMORY
+    for mount in config["mounts"]:
+        if mount["destination"] == sharing.SHARED_MEMORY and mount.get("source", "").endswith(theirs):
+            namespace = _open_namespace(mount["source"].removesuffix(theirs) + "/ns/mnt")
+            try:
+                return {sharing.SHARED_MEMORY: mounts.open_tree_in(namespace, sharing.SHARED_MEMORY)}
+            except OSError as e:
+                raise StartFailed(f"/dev/shm of the container whose IPC is joined: {e.strerror}", "", 125) from e
+            finally:
+                os.close(namespace)
+    return {}
 
 
 def _child(
@@ -148,12 +166,13 @@ def _child(
             userns.enter(config["process"], channel)
             userns.open_own(config, trees)
             place = "/"  # the way to the bundle is closed to whom we are now
-        if any(namespace["type"] == "network" for namespace in config["linux"]["namespaces"]):
+        own = {namespace["type"] for namespace in config["linux"]["namespaces"] if "path" not in namespace}
+        if "network" in own:
             from limpet.kernel import interfaces
 
             interfaces.bring_up("lo")
         process.forget_imports()
-        if any(namespace["type"] == "cgroup" for namespace in config["linux"]["namespaces"]):
+        if "cgroup" in own:
             kernel.unshare(kernel.CLONE_NEWCGROUP)
         rootfs.enter(root, place, config["linux"].get("rootfsPropagation", ""))
         os.close(root)

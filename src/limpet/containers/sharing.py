@@ -6,10 +6,12 @@ A parameter that is not a namespace's own would be the host's: it is refused (do
 
 from __future__ import annotations
 
-from limpet.errors import Conflict, Invalid, NotFound
+from limpet.errors import Conflict, Invalid, NotFound, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from limpet.containers.options import Options
     from limpet.store.store import Store
 
@@ -19,7 +21,7 @@ _OF_IPC = frozenset(
 )
 _MODES = (
     ("pid", ("", "private", "host")),
-    ("ipc", ("", "private", "host", "none")),
+    ("ipc", ("", "private", "shareable", "host", "none")),
     ("uts", ("", "private", "host")),
     ("cgroupns", ("", "private", "host")),
     ("userns", ("", "auto", "host")),
@@ -27,7 +29,14 @@ _MODES = (
 
 
 CONTAINER = "container:"
-_JOINABLE = {"pid": "pid", "network": "net"}  # the option, which is called as the kind: the name in /proc/<pid>/ns
+_JOINABLE = {  # the option: the OCI runtime specification's kind, and the name in /proc/<pid>/ns
+    "pid": ("pid", "pid"),
+    "network": ("network", "net"),
+    "ipc": ("ipc", "ipc"),
+    "uts": ("uts", "uts"),
+    "cgroupns": ("cgroup", "cgroup"),
+}
+SHARED_MEMORY = "/dev/shm"
 
 
 def namespaces(options: Options) -> list[str]:
@@ -49,48 +58,78 @@ def namespaces(options: Options) -> list[str]:
 
 
 def joins(options: Options) -> dict[str, str]:
-    """Those that are another container's: kind → that one's id, or a name until `resolve`."""
+    """Those that are another container's: option → that one's id, or a name until `resolve`."""
     modes = {kind: str(getattr(options, kind)) for kind in _JOINABLE}
     return {kind: mode.removeprefix(CONTAINER) for kind, mode in modes.items() if mode.startswith(CONTAINER)}
 
 
 def resolve(store: Store, options: Options) -> None:
-    """The containers that `--pid` and `--network` name, by id from here on. Raises NotFound."""
-    from limpet.containers import state
+    """The containers that `--pid`, `--network` and their like name, by id from here on. Raises NotFound, Refused."""
+    from limpet.containers import hostfiles, state
 
     for kind, name in joins(options).items():
         try:
             found = state.find(store, name)
         except NotFound as e:  # the other one is missing, so that no container was made: `run` fails, with its code
             raise NotFound(e.message, e.hint) from None
+        if kind == "ipc" and found.options.ipc not in ("shareable", "host") and "ipc" not in joins(found.options):
+            raise Refused(
+                f"cannot join the IPC namespace of container {found.name}: it does not share it",
+                "make that one with --ipc shareable",
+            )
+        if kind == "uts":
+            theirs = hostfiles.hostname(found.options, found.id)
+            if options.hostname not in ("", theirs) or options.domainname not in ("", found.options.domainname):
+                raise Invalid("conflicting options: hostname and the UTS mode", "the name is the other container's")
+            options.hostname = theirs
+            options.domainname = found.options.domainname
         setattr(options, kind, CONTAINER + found.id)
 
 
 def joined(store: Store, options: Options) -> dict[str, str]:
-    """The kinds that are another container's, and where they are now. Raises Conflict if that one does not run."""
+    """The kinds that are another container's, of the runtime specification, and where they are now.
+
+    Raises Conflict if that one does not run.
+    """
     from limpet.containers import state
 
     found = {}
-    for kind, other in joins(options).items():
+    for option, other in joins(options).items():
+        kind, name = _JOINABLE[option]
         pid = state.running_pid(store, other)
         if not pid:
             short = other[:12]
             gone = not store.db.row("SELECT 1 FROM container WHERE id = ?", other)
             why, hint = ("it was removed", "") if gone else ("it is not running", f"limpet start {short}")
             raise Conflict(f"cannot join the {kind} namespace of container {short}: {why}", hint)
-        found[kind] = f"/proc/{pid}/ns/{_JOINABLE[kind]}"
+        found[kind] = f"/proc/{pid}/ns/{name}"
     return found
+
+
+def shared_memory(options: Options, joined: dict[str, str]) -> dict[str, Any] | None:
+    """/dev/shm as a mount of config.json; None for --ipc none.
+
+    Another container's is named by its path below /proc/<pid>/root: `runtime` opens it in that one's mount namespace.
+    """
+    flags = ["nosuid", "noexec", "nodev"]
+    place = {"destination": SHARED_MEMORY}
+    if options.ipc == "none":
+        return None
+    if "ipc" in joined or options.ipc == "host":
+        theirs = joined["ipc"].removesuffix("/ns/ipc") + "/root" if "ipc" in joined else ""
+        bind = ["rbind", "rprivate", *flags]
+        return {**place, "type": "bind", "source": f"{theirs}{SHARED_MEMORY}", "options": bind}
+    size = f"size={options.shm_size}"
+    return {**place, "type": "tmpfs", "source": "shm", "options": [*flags, "mode=1777", size]}
 
 
 def check(options: Options) -> None:
     """Raises Invalid."""
     for name, known in _MODES:
         mode = getattr(options, name)
-        if mode not in known and not (name == "pid" and mode.startswith(CONTAINER)):
-            raise Invalid(
-                f"--{name} '{mode}' is not supported",
-                f"{', '.join(known[1:])}{' and container:NAME' if name == 'pid' else ''} are",
-            )
+        if mode not in known and not (name in _JOINABLE and mode.startswith(CONTAINER)):
+            more = " and container:NAME" if name in _JOINABLE else ""
+            raise Invalid(f"--{name} '{mode}' is not supported", f"{', '.join(known[1:])}{more} are")
     if options.uts == "host" and (options.hostname or options.domainname):
         raise Invalid("conflicting options: hostname and the UTS mode", "with --uts host the name is the host's")
     others = joins(options)

@@ -149,10 +149,12 @@ def make(
     if options.oom_score_adj:
         process["oomScoreAdj"] = options.oom_score_adj
     devices, rules = _devices(options)
+    own = sharing.namespaces(options)
+    joined = sharing.joined(store, options)
     linux: Config = {
         "namespaces": [
-            *({"type": kind} for kind in sharing.namespaces(options)),
-            *({"type": kind, "path": path} for kind, path in sharing.joined(store, options).items()),
+            *({"type": kind} for kind in own),
+            *({"type": kind, "path": path} for kind, path in joined.items()),
         ],
         "cgroupsPath": f"/limpet/{container.id}",
         "resources": {"devices": rules},
@@ -171,9 +173,9 @@ def make(
         "ociVersion": VERSION,
         "process": process,
         "root": {"path": "rootfs", "readonly": options.read_only},
-        **({} if options.uts == "host" else {"hostname": name}),
+        **({"hostname": name} if "uts" in own else {}),
         "mounts": [
-            *_system_mounts(options),
+            *_system_mounts(options, joined, {mount.target for mount in mounts}),
             *_files(directory, mounts, read_only=options.read_only),
             *(_mount(mount) for mount in mounts),
         ],
@@ -185,7 +187,7 @@ def make(
         check = healthcheck.annotation(options.health, image)
         if check:
             config["annotations"][healthcheck.ANNOTATION] = check
-    if options.domainname:
+    if options.domainname and "uts" in own:
         config["domainname"] = options.domainname
     if options.userns == "auto":
         from limpet.containers import idrange
@@ -248,7 +250,8 @@ def _init(options: Options, args: list[str]) -> str:
     return "true" if security(options)["seccomp"] in ("", "unconfined") else "apart"
 
 
-def _system_mounts(options: Options) -> list[Config]:
+def _system_mounts(options: Options, joined: dict[str, str], taken: set[str]) -> list[Config]:
+    shared = None if sharing.SHARED_MEMORY in taken else sharing.shared_memory(options, joined)
     sys_mode = "rw" if options.privileged else "ro"
     return [
         {
@@ -282,7 +285,7 @@ def _system_mounts(options: Options) -> list[Config]:
             "source": "mqueue",
             "options": ["nosuid", "noexec", "nodev"],
         },
-        *_shared_memory(options),
+        *([] if shared is None else [shared]),
     ]
 
 
@@ -291,17 +294,6 @@ def _sysfs(options: Options, flags: list[str]) -> Config:
     if options.userns == "auto" and options.network == "host":
         return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *flags]}
     return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}
-
-
-def _shared_memory(options: Options) -> list[Config]:
-    flags = ["nosuid", "noexec", "nodev"]
-    place = {"destination": "/dev/shm"}
-    if options.ipc == "none":
-        return []
-    if options.ipc == "host":
-        return [{**place, "type": "bind", "source": "/dev/shm", "options": ["rbind", "rprivate", *flags]}]
-    size = f"size={options.shm_size}"
-    return [{**place, "type": "tmpfs", "source": "shm", "options": [*flags, "mode=1777", size]}]
 
 
 def _files(directory: str, mounts: list[Mount], *, read_only: bool) -> list[Config]:
@@ -348,7 +340,32 @@ def _devices(options: Options) -> tuple[list[Config], list[Config]]:
                 "access": access,
             }
         )
+    rules += [device_rule(text) for text in options.device_cgroup_rules]
     return devices, rules
+
+
+def device_rule(text: str) -> Config:
+    """`--device-cgroup-rule "c 1:3 mr"` (docker/cli `opts.ValidateDeviceCgroupRule`); `*` is every number."""
+    words = text.split(" ")
+    kind, numbers, access = words if len(words) == 3 else ("", "", "")
+    major, colon, minor = numbers.partition(":")
+    if (
+        kind not in ("a", "b", "c")
+        or not colon
+        or not all(
+            number == "*" or (number.isascii() and number.isdecimal() and int(number) < 2**32)
+            for number in (major, minor)
+        )
+        or not access
+        or len(access) > 3
+        or not set(access) <= set("rwm")
+    ):
+        raise Invalid(
+            f"invalid device cgroup rule '{text}'", "as in 'c 1:3 mr' or 'b 8:* rwm': TYPE MAJOR:MINOR ACCESS"
+        )
+    rule: Config = {"allow": True, "type": kind, "access": access}
+    rule.update({name: int(number) for name, number in (("major", major), ("minor", minor)) if number != "*"})
+    return rule
 
 
 def device_parts(text: str) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 
-from limpet.kernel import process
+from limpet.kernel import fs, process
 from limpet.kernel.sys import Buffer, by_machine, fail, syscall, text
 
 TYPE_CHECKING = False
@@ -218,6 +218,33 @@ def open_tree(path: str, *, recursive: bool = False, dirfd: int = _AT_FDCWD) -> 
         return syscall(_OPEN_TREE, dirfd, text(path), flags)
     except OSError as e:
         fail(e, f"open_tree {path}")
+
+
+def open_tree_in(namespace: int, path: str) -> int:
+    """As `open_tree`, in another mount namespace, by its descriptor; `path` may have no symbolic links.
+
+    open_tree(2) itself copies mounts of the caller's namespace only (fs/namespace.c, may_copy_tree), while what it
+    made may be attached anywhere. The process must have one thread; its root and working directory are kept.
+    """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        process.setns(namespace, process.CLONE_NEWNS)
+        try:
+            place = fs.openat2(path, os.O_PATH, resolve=fs.RESOLVE_NO_SYMLINKS)
+            try:
+                return open_tree("", dirfd=place)
+            finally:
+                os.close(place)
+        finally:
+            process.setns(home, process.CLONE_NEWNS)
+            os.fchdir(root)
+            os.chroot(".")
+            os.fchdir(here)
+    finally:
+        for fd in (home, root, here):
+            os.close(fd)
 
 
 def set_attributes(
