@@ -121,13 +121,11 @@ def limpet(tmp_path: Path) -> Any:
             runner("rm", "-f", "-v", *ids, check=False)
 
 
-@pytest.fixture(scope="session")
-def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_busybox(root: Path) -> None:
     """A root file system of a few files: Debian's static busybox with its applets as links, passwd, group."""
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("needs Debian's busybox-static")
-    root = tmp_path_factory.mktemp("busybox")
     for name in ("bin", "etc", "tmp", "root", "home/user", "var/log", "proc", "dev", "sys"):
         (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
@@ -139,6 +137,12 @@ def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:User:/home/user:/bin/sh\nwww:x:33:33::/:/bin/false\n"
     )
     (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\nwww:x:33:\nextra:x:2000:user\nmore:x:2001:user,www\n")
+
+
+@pytest.fixture(scope="session")
+def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("busybox")
+    make_busybox(root)
     return root
 
 
