@@ -135,7 +135,7 @@ def test_mounts_of_the_engine_come_before_the_users(store: Store) -> None:
     targets = [mount["destination"] for mount in mounts]
     assert targets[:3] == ["/proc", "/dev", "/dev/pts"]
     assert targets[-5:] == ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/data", "/run"]
-    assert mounts[-2]["options"] == ["rbind", "ro", "rprivate"]
+    assert mounts[-2]["options"] == ["rbind", "ro", "rro", "rprivate"]
 
 
 def test_host_name(store: Store) -> None:

@@ -187,7 +187,7 @@ def test_containers_and_volumes(store: Store, make_image: MakeImage, add_contain
     container_id = add_container(image, "one")
     os.rmdir(f"{store.container_path(container_id)}/upper")
     with store.db.transaction():
-        store.db.run("INSERT INTO volume VALUES ('data', 0, 0, '{}')")
+        store.db.run("INSERT INTO volume (name, created, anonymous, labels) VALUES ('data', 0, 0, '{}')")
     found = {(finding.what, finding.problem.split(" in ")[0]) for finding in check.check(store)}
     assert found == {("container one", "its upper is missing"), ("volume data", "its directory is missing")}
 

@@ -43,7 +43,7 @@ def test_adds_up(store: Store, make_image: MakeImage, add_container: AddContaine
     with open(f"{store.volume_path('data')}/_data/deep/file", "wb") as file:
         file.write(bytes(70_000))
     with store.db.transaction():
-        store.db.run("INSERT INTO volume VALUES ('data', 0, 0, '{}')")
+        store.db.run("INSERT INTO volume (name, created, anonymous, labels) VALUES ('data', 0, 0, '{}')")
         store.db.run("INSERT INTO container_volume VALUES (?, 'data')", container_id)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

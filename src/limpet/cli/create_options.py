@@ -150,7 +150,7 @@ OPTIONS = (
     Option("log-driver", kind="string", default="", metavar="NAME", help="json-file (the default) or none"),
     Option("log-opt", kind="list", metavar="KEY=VALUE", help="max-size (10m), max-file (3) of the log"),
     Option("mkdir", help="Make missing directories for bind mounts"),
-    Option("mount", kind="list", metavar="SPEC", help="Mount: type=bind|volume|tmpfs,source=...,target=...,readonly"),
+    Option("mount", kind="list", metavar="SPEC", help="type=bind|volume|tmpfs|image,source=...,target=...,readonly"),
     Option("name", kind="string", default="", metavar="NAME", help="Name of the container"),
     Option(
         "network",

@@ -70,3 +70,12 @@ def prepare(store: Store, container: Container, root: int, size: tuple[int, int]
         text = f'{text[:-2]},"seccomp":{section}}}}}'
     files.put(f"{directory}/config.json", text.encode())
     return config, program
+
+
+def open_mounts(store: Store, container: Container, config: Config, mapped: Mapped | None) -> dict[str, int]:
+    """The mounts that are no paths (`mounttrees`): destination → descriptor, for this start."""
+    from limpet.containers import mountplan, mounttrees
+
+    user = config["process"]["user"]
+    planned = mountplan.load(store, container.id)
+    return mounttrees.open_all(store, container.id, planned, (user["uid"], user["gid"]), mapped)

@@ -190,7 +190,17 @@ def _stopped(store: Store, container: Container, lock: int) -> Root:
         for mount in planned:
             if mount.kind == "volume" and mount.copy:  # as a start would: later it is no longer empty
                 volumefill.fill(fd, mount.target, mount.source)
-        root, namespace = _with_mounts(fd, planned, f"{directory}/rootfs", where)
+        made: dict[str, int] = {}
+        try:
+            if any(mount.is_made for mount in planned):
+                from limpet.containers import listing, mounttrees, spec, users
+
+                user = users.resolve(fd, spec.user_text(container.options, listing.image_config(store, container)))
+                made = mounttrees.open_all(store, container.id, planned, (user.uid, user.gid))
+            root, namespace = _with_mounts(fd, planned, made, f"{directory}/rootfs", where)
+        finally:
+            for tree in made.values():
+                os.close(tree)
     except BaseException:
         os.close(fd)
         raise
@@ -198,13 +208,13 @@ def _stopped(store: Store, container: Container, lock: int) -> Root:
     return Root(root, where, kept=(lock, namespace))
 
 
-def _with_mounts(fd: int, planned: list[Mount], target: str, where: str) -> tuple[int, int]:
+def _with_mounts(fd: int, planned: list[Mount], made: dict[str, int], target: str, where: str) -> tuple[int, int]:
     """(the root with all mounts, the mount namespace that holds them): made in a child, which ends at once."""
     told, tell = os.pipe2(os.O_CLOEXEC)
     wait, done = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        _mount_all(fd, planned, target, tell, wait, done)
+        _mount_all(fd, planned, made, target, tell, wait, done)
     os.close(tell)
     os.close(wait)
     try:
@@ -222,14 +232,18 @@ def _with_mounts(fd: int, planned: list[Mount], target: str, where: str) -> tupl
         os.waitpid(child, 0)
 
 
-def _mount_all(fd: int, planned: list[Mount], target: str, tell: int, wait: int, done: int) -> NoReturn:
+def _mount_all(
+    fd: int, planned: list[Mount], made: dict[str, int], target: str, tell: int, wait: int, done: int
+) -> NoReturn:
     try:
         os.close(done)
         process.unshare(process.CLONE_NEWNS)
         mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
         trees = []
         for mount in planned:
-            tree = mounts.open_tree(mount.source, recursive="rbind" in mount.options)
+            tree = made.get(mount.target, -1)
+            if tree < 0:
+                tree = mounts.open_tree(mount.source, recursive="rbind" in mount.options)
             if mount.read_only:
                 mounts.set_attributes(tree, mounts.MOUNT_ATTR_RDONLY, recursive=True)
             trees.append(tree)

@@ -202,6 +202,15 @@ def _insert(
             if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {})):
                 made.append(mount.name)
             db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
+        for mount in {mount.image: mount for mount in mounts if mount.image}.values():
+            if db.row("SELECT 1 FROM image WHERE id = ?", mount.image) is None:
+                raise NotFound(f"No such image: {mount.source}")
+            db.run(
+                "INSERT INTO container_image (container_id, image_id, layers) VALUES (?, ?, ?)",
+                container_id,
+                mount.image,
+                jsontext.dumps(mount.layers),
+            )
     faults.reach("container-row")
     container = Container(container_id, name, image.id, options.image, layers, created, options)
     for volume in made:

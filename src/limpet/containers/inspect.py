@@ -167,11 +167,15 @@ def _mount(mount: mountplan.Mount) -> dict[str, Any]:
         "Destination": mount.target,
         "Mode": "ro" if mount.read_only else "",
         "RW": not mount.read_only,
-        "Propagation": "rprivate" if mount.kind == "bind" else "",
+        "Propagation": _propagation(mount) if mount.kind == "bind" else "",
     }
     if mount.kind == "volume":
         found |= {"Name": mount.name, "Driver": "local"}
     return found
+
+
+def _propagation(mount: mountplan.Mount) -> str:
+    return next((word for word in mount.options if word.endswith(("private", "shared", "slave"))), "rprivate")
 
 
 def _network(container: Container) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class Monitor:
         group = None
         entrances: list[int] = []
         theirs: list[int] = []
+        made: dict[str, int] = {}
         try:
             if options.runtime == "runc":
                 from limpet.containers import runc
@@ -159,14 +160,16 @@ class Monitor:
                         devices.attach(self._cgroup, rules)
                     group = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 entrances = self._limit()
+                if "org.limpet.mounts" in self._config["annotations"]:
+                    made = bundle.open_mounts(self._store, self._container, self._config, mapped)
                 stdio = self._streams.open(theirs)
                 self._started = runtime.start(
-                    self._config, self._directory, root, stdio, group, self._program, entrances, mapped=mapped
+                    self._config, self._directory, root, stdio, group, self._program, entrances, made, mapped
                 )
         finally:
             if mapped is not None:
                 mapped.close()
-            for fd in {*theirs, root, *entrances, *([group] if group is not None else [])}:
+            for fd in {*theirs, root, *entrances, *made.values(), *([group] if group is not None else [])}:
                 os.close(fd)
         if self._started.terminal is not None:
             self._streams.adopt_terminal(self._started.terminal)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Option word: (mount(2) flags to set, to clear)
 _FLAGS = {
     "ro": (mounts.MS_RDONLY, 0),
+    "rro": (mounts.MS_RDONLY, 0),  # the mounts below it too (config.md "Linux mount options")
     "rw": (0, mounts.MS_RDONLY),
     "nosuid": (mounts.MS_NOSUID, 0),
     "suid": (0, mounts.MS_NOSUID),
@@ -99,6 +100,9 @@ def open_sources(config: Config, given: Mapping[str, int]) -> dict[int, int]:
             except OSError as e:
                 raise OSError(e.errno, f"bind mount of {source}: {os.strerror(e.errno or 0)}") from e
         wanted = attributes(flags)
+        if wanted & mounts.MOUNT_ATTR_RDONLY and "rro" not in mount["options"]:
+            mounts.set_attributes(tree, mounts.MOUNT_ATTR_RDONLY)
+            wanted &= ~mounts.MOUNT_ATTR_RDONLY
         if wanted:
             mounts.set_attributes(tree, wanted, recursive=True)
         for kind, recursive in propagation:

@@ -87,7 +87,7 @@ def start(
     if mapped is not None:
         from limpet.containers import userns
 
-        trees = userns.open_sources(config, mapped)
+        trees = userns.open_sources(config, mapped, given or {})
         userns.give(stdio, config["process"]["user"], mapped)
     shared = _shared_memory(config) if "ipc" in joined else {}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -112,7 +112,8 @@ def start(
     finally:
         theirs.close()
         ours.close()
-        for fd in (*(trees or {}).values(), *joined.values(), *shared.values()):
+        mine = {*(trees or {}).values(), *joined.values(), *shared.values()}
+        for fd in mine - {*(given or {}).values()}:
             os.close(fd)
 
 

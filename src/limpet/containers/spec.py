@@ -181,6 +181,8 @@ def make(
         ],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
+    if any(mount.is_made for mount in mounts):
+        config["annotations"]["org.limpet.mounts"] = "made"
     if options.health or (image.get("config") or {}).get("Healthcheck"):
         from limpet.containers import healthcheck
 
@@ -292,7 +294,7 @@ def _system_mounts(options: Options, joined: dict[str, str], taken: set[str]) ->
 def _sysfs(options: Options, flags: list[str]) -> Config:
     """Only who owns the network namespace may make one; others see the host's."""
     if options.userns == "auto" and options.network == "host":
-        return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *flags]}
+        return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *flags, "rro"]}
     return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}
 
 
@@ -315,6 +317,8 @@ def _mount(mount: Mount) -> Config:
     if mount.kind == "tmpfs":
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": mount.options}
     options = list(mount.options)
+    if mount.read_only and not mount.writable_below:
+        options.append("rro")
     if not any(word.endswith(("private", "shared", "slave")) for word in options):
         options.append("rprivate")
     return {"destination": mount.target, "type": "bind", "source": mount.source, "options": options}

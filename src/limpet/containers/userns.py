@@ -18,6 +18,7 @@ from limpet.kernel import mounts, process, signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
     from typing import Any
 
     from limpet.kernel.userns import Mapped
@@ -29,16 +30,18 @@ _DEVICE = "device"
 """The type of what `open_sources` adds to the config's mounts; no runtime but this one sees it."""
 
 
-def open_sources(config: Config, mapped: Mapped) -> dict[int, int]:
+def open_sources(config: Config, mapped: Mapped, given: Mapping[str, int]) -> dict[int, int]:
     """As `rootfs.open_sources`, the files mapped; device nodes become mounts of `config`. In the monitor.
 
     Raises StartFailed for a bind mount of a file system that can't be mapped.
     """
     config["mounts"] = [each for each in config["mounts"] if each["type"] != _DEVICE]
-    trees = rootfs.open_sources(config, {})
+    trees = rootfs.open_sources(config, given)
     for position, fd in trees.items():
         mount = config["mounts"][position]
         if mount["type"] == "cgroup" or f"{mount['source']}/".startswith(("/dev/", "/sys/")):
+            continue
+        if mount["destination"] in given:  # it is mapped already
             continue
         try:
             _map(fd, mapped)

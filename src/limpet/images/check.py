@@ -160,7 +160,9 @@ def _users(store: Store, diff_id: str) -> tuple[list[str], list[tuple[str, bool]
     images = [row[0] for row in store.db.rows("SELECT image_id FROM image_layer WHERE diff_id = ?", diff_id)]
     containers = [
         (name, names.runs(store, container_id))
-        for container_id, name, layers in store.db.rows("SELECT id, name, layers FROM container ORDER BY name")
+        for container_id, name, layers in store.db.rows(
+            "SELECT container_id, name, layers FROM container_use ORDER BY name"
+        )
         if diff_id in jsontext.loads(layers)
     ]
     return list(dict.fromkeys(images)), containers
@@ -211,7 +213,7 @@ def _make_forms_again(store: Store, diff_id: str, kind: str) -> bool:
 def _stacks(store: Store, diff_id: str) -> list[list[str]]:
     """All stacks of layers that have this one: of images and of containers."""
     stacks = [catalog.layers(store, image.id) for image in catalog.all_images(store)]
-    stacks += [jsontext.loads(text) for (text,) in store.db.rows("SELECT layers FROM container")]
+    stacks += [jsontext.loads(text) for (text,) in store.db.rows("SELECT layers FROM container_use")]
     return [stack for stack in stacks if diff_id in stack]
 
 
@@ -286,7 +288,9 @@ def _repair_config(store: Store, image_id: str) -> str:
 
 def _containers(store: Store, repair: bool, progress: Progress) -> Iterator[Finding]:
     known = {diff_id for (diff_id,) in store.db.rows("SELECT diff_id FROM layer")}
-    for container_id, name, layers in store.db.rows("SELECT id, name, layers FROM container ORDER BY created"):
+    for container_id, name, layers in store.db.rows(
+        "SELECT container_id, name, layers FROM container_use ORDER BY created"
+    ):
         what = f"container {name}"
         for diff_id in jsontext.loads(layers):
             if diff_id not in known:

@@ -131,7 +131,7 @@ def drop_layers(store: Store, diff_ids: list[str]) -> None:
 def needed_layers(store: Store) -> set[str]:
     """The diff IDs that an image or a container stands on."""
     live = {diff_id for (diff_id,) in store.db.rows("SELECT DISTINCT diff_id FROM image_layer")}
-    for (text,) in store.db.rows("SELECT DISTINCT layers FROM container"):
+    for (text,) in store.db.rows("SELECT DISTINCT layers FROM container_use"):
         live.update(jsontext.loads(text))
     return live
 
@@ -151,7 +151,7 @@ def _unneeded_bases(store: Store) -> list[str]:
     """Images that were only brought in to build upon, and that nothing stands on any more."""
     bases = store.db.rows(
         "SELECT image_id FROM name GROUP BY image_id HAVING min(implicit) = 1"
-        " EXCEPT SELECT image_id FROM container WHERE image_id IS NOT NULL"
+        " EXCEPT SELECT image_id FROM container_use WHERE image_id IS NOT NULL"
     )
     if not bases:
         return []
@@ -160,7 +160,7 @@ def _unneeded_bases(store: Store) -> list[str]:
         stacks.setdefault(image_id, []).append(diff_id)
     candidates = {image_id for (image_id,) in bases}
     kept = [stack for image_id, stack in stacks.items() if image_id not in candidates]
-    kept += [jsontext.loads(text) for (text,) in store.db.rows("SELECT DISTINCT layers FROM container")]
+    kept += [jsontext.loads(text) for (text,) in store.db.rows("SELECT DISTINCT layers FROM container_use")]
     return [
         image_id
         for image_id in sorted(candidates)

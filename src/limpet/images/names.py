@@ -154,13 +154,15 @@ def _untag(store: Store, name: str) -> list[str]:
 
 
 def _user(store: Store, image_id: str) -> str:
-    row = store.db.row("SELECT id FROM container WHERE image_id = ? ORDER BY created", image_id)
+    row = store.db.row("SELECT container_id FROM container_use WHERE image_id = ? ORDER BY created", image_id)
     return str(row[0]) if row else ""
 
 
 def _running(store: Store, image_id: str) -> str:
     """The id of a container of this image whose monitor lives: it holds the lock in the run directory."""
-    for (container_id,) in store.db.rows("SELECT id FROM container WHERE image_id = ? ORDER BY created", image_id):
+    for (container_id,) in store.db.rows(
+        "SELECT container_id FROM container_use WHERE image_id = ? ORDER BY created", image_id
+    ):
         if runs(store, container_id):
             return str(container_id)
     return ""

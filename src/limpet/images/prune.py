@@ -38,7 +38,7 @@ def plan(
     matches = filters.matcher(store, wanted)
     used = {
         image_id
-        for container_id, image_id in store.db.rows("SELECT id, image_id FROM container")
+        for container_id, image_id in store.db.rows("SELECT container_id, image_id FROM container_use")
         if container_id not in without
     }
     held = members.held(store)
@@ -59,7 +59,7 @@ def carry_out(store: Store, planned: Plan) -> tuple[list[str], Freed]:
     lines: list[str] = []
     with store.db.transaction():
         for image in planned.images:
-            if store.db.row("SELECT 1 FROM container WHERE image_id = ?", image.id):
+            if store.db.row("SELECT 1 FROM container_use WHERE image_id = ?", image.id):
                 continue
             names = store.db.rows("SELECT reference FROM name WHERE image_id = ? ORDER BY reference", image.id)
             if store.db.run("DELETE FROM image WHERE id = ?", image.id):

@@ -84,7 +84,9 @@ def usage(store: Store) -> Usage:
     inside = [one for one in rubbish if one.path.startswith(f"{store.root}/")]
     # Half-written files beneath a container or a layer are part of it already.
     leftover = sum(one.bytes for one in inside if not _within_counted(store, one.path, layers, containers))
-    in_use = {image_id for (image_id,) in db.rows("SELECT DISTINCT image_id FROM container WHERE image_id NOT NULL")}
+    in_use = {
+        image_id for (image_id,) in db.rows("SELECT DISTINCT image_id FROM container_use WHERE image_id NOT NULL")
+    }
     images = catalog.all_images(store)
     parts = {image.id: _parts(store, image.id) for image in images}
     needed = {f"layers/{diff_id}" for diff_id in _of_containers(store)}
@@ -108,7 +110,7 @@ def _image(store: Store, image: Image, parts: dict[str, set[str]], sizes: dict[s
         if image_id != image.id:
             others |= keys & parts[image.id]
     mine = parts[image.id]
-    (count,) = store.db.row("SELECT count(*) FROM container WHERE image_id = ?", image.id)
+    (count,) = store.db.row("SELECT count(DISTINCT container_id) FROM container_use WHERE image_id = ?", image.id)
     return ImageUsage(
         image,
         shared=sum(sizes.get(key, 0) for key in mine & others),
@@ -133,11 +135,11 @@ def bytes_of(store: Store, images: Collection[str], containers: Collection[str] 
     gone: set[str] = set()
     kept = {
         f"layers/{diff_id}"
-        for id, text in store.db.rows("SELECT id, layers FROM container")
+        for id, text in store.db.rows("SELECT container_id, layers FROM container_use")
         if id not in containers
         for diff_id in jsontext.loads(text)
     }
-    for id, text in store.db.rows("SELECT id, layers FROM container"):
+    for id, text in store.db.rows("SELECT container_id, layers FROM container_use"):
         if id in containers:
             gone |= {f"layers/{diff_id}" for diff_id in jsontext.loads(text)}
     for (image_id,) in store.db.rows("SELECT id FROM image"):
@@ -155,7 +157,7 @@ def bytes_of(store: Store, images: Collection[str], containers: Collection[str] 
 
 
 def _of_containers(store: Store) -> set[str]:
-    stacks = store.db.rows("SELECT DISTINCT layers FROM container")
+    stacks = store.db.rows("SELECT DISTINCT layers FROM container_use")
     return {diff_id for (text,) in stacks for diff_id in jsontext.loads(text)}
 
 

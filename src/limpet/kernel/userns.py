@@ -28,36 +28,52 @@ class Mapped:
         """Needs a kernel with user namespaces. Raises OSError."""
         self.base = base
         self.size = size
-        read, write = os.pipe()
-        pid = process.clone3(process.CLONE_NEWUSER)
-        if pid == 0:  # the namespace needs somebody in it until it has a descriptor
-            os.close(write)
-            os.read(read, 1)
-            os._exit(0)
-        try:
-            self.write(pid)
-            self.fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(read)
-            os.close(write)
-            os.waitpid(pid, 0)
+        self.fd = namespace(self._line, self._line)
+
+    @property
+    def _line(self) -> str:
+        return f"0 {self.base} {self.size}"
 
     def write(self, pid: int) -> None:
         """Gives the new namespace of a process the same ids (user_namespaces(7), "… user and group ID mappings").
 
         Raises OSError.
         """
-        for name in ("uid_map", "gid_map"):
-            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, f"0 {self.base} {self.size}".encode())
-            except OSError as e:
-                fail(e, f"{name}: 0 {self.base} {self.size}")
-            finally:
-                os.close(fd)
+        _write(pid, self._line, self._line)
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def namespace(uids: str, gids: str) -> int:
+    """A descriptor of a new user namespace with these maps: lines of "inside outside count" (user_namespaces(7)).
+
+    For a mount, inside is on disk, and outside what is seen through it. Raises OSError, EINVAL for ranges that overlap.
+    """
+    read, write = os.pipe()
+    pid = process.clone3(process.CLONE_NEWUSER)
+    if pid == 0:  # the namespace needs somebody in it until it has a descriptor
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    try:
+        _write(pid, uids, gids)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(read)
+        os.close(write)
+        os.waitpid(pid, 0)
+
+
+def _write(pid: int, uids: str, gids: str) -> None:
+    for name, text in (("uid_map", uids), ("gid_map", gids)):
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        except OSError as e:
+            fail(e, f"{name}: {text.strip()}")
+        finally:
+            os.close(fd)
 
 
 class Acting:

@@ -37,7 +37,7 @@ else:
     if _stand_in:
         del sys.modules["functools"]
 
-VERSION = 1
+VERSION = 2
 PAGE = 4096  # bytes
 RESERVE = 1_000_000  # bytes, of the database and of its log each: an autocheckpoint comes after 200 pages of 4 KiB
 
@@ -124,6 +124,24 @@ CREATE TABLE container_volume (
 ) WITHOUT ROWID;
 """
 
+SINCE_2 = """
+ALTER TABLE volume ADD COLUMN driver TEXT NOT NULL DEFAULT 'local';
+-- A JSON object: what -o said.
+ALTER TABLE volume ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+-- An image that a container mounts beside its own (`--mount type=image`).
+CREATE TABLE container_image (
+    container_id TEXT NOT NULL REFERENCES container (id) ON DELETE CASCADE,
+    image_id TEXT NOT NULL,
+    layers TEXT NOT NULL,               -- JSON list of diff IDs, bottom first
+    PRIMARY KEY (container_id, image_id)
+) WITHOUT ROWID;
+-- Every image, and every stack of layers, that a container needs.
+CREATE VIEW container_use AS
+    SELECT id AS container_id, name, image_id, layers, created FROM container
+    UNION ALL
+    SELECT container_id, name, m.image_id, m.layers, created FROM container_image m JOIN container ON id = container_id
+"""
+
 
 class Database:
     """One connection. Threads must not share it; a forked child must not use it."""
@@ -161,10 +179,11 @@ class Database:
         if not small:
             run("PRAGMA journal_mode=WAL")
         with self.transaction():
-            if run("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been first
-                for statement in SCHEMA.split(";\n"):
-                    run(statement)
-                run(f"PRAGMA user_version={VERSION}")
+            (version,) = run("PRAGMA user_version").fetchone()  # another process may have been first
+            missing = (SCHEMA, SINCE_2)[version:]
+            for statement in (statement for text in missing for statement in text.split(";\n")):
+                run(statement)
+            run(f"PRAGMA user_version={VERSION}")
         self._reserve_log()
 
     def _reserve_log(self) -> None:

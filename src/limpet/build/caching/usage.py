@@ -142,7 +142,9 @@ def forget_image(store: Store, image_id: str) -> None:
     """An image that was only made to build others from goes, if nobody has named or uses it; its steps stay cached."""
     db = store.db
     with db.transaction():
-        if db.row("SELECT 1 FROM name WHERE image_id = ? UNION SELECT 1 FROM container WHERE image_id = ?1", image_id):
+        if db.row(
+            "SELECT 1 FROM name WHERE image_id = ? UNION SELECT 1 FROM container_use WHERE image_id = ?1", image_id
+        ):
             return
         db.run("INSERT OR IGNORE INTO build_layer SELECT diff_id, '' FROM build_layer WHERE owner = ?", image_id)
         db.run("DELETE FROM image WHERE id = ?", image_id)
