@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,54 @@ def test_a_tree_as_it_is(tmp_path: Path) -> None:
     assert os.getxattr(target, "trusted.overlay.opaque") == b"y"
     assert (target / "sparse").read_bytes() == (source / "sparse").read_bytes()
     assert (target / "sparse").stat().st_blocks < 100
+
+
+_FILES = """
+n=0
+while true; do n=$((n + 1)); echo $n >/v/first; echo $n >/v/second; done
+"""
+
+
+def test_a_volume_is_put_back(limpet: Any, busybox: str) -> None:
+    """Its containers stand still meanwhile: the second file is never ahead of the first, whenever it is taken."""
+    for name in ("one", "two"):
+        script = _FILES.replace("/v/", f"/v/{name}-")
+        limpet("run", "-d", "--name", name, "-v", "data:/v", busybox, "sh", "-c", f"echo {name} >>/v/began;{script}")
+    data = Path(limpet.root) / "volumes/data"
+    while not all((data / "_data" / f"{name}-second").exists() for name in ("one", "two")):
+        pass
+    assert [limpet("volume", "snapshot", "data").stdout for _ in range(3)] == ["snap0\n", "snap1\n", "snap2\n"]
+    for snap in data.glob("snapshots/*"):
+        for name in ("one", "two"):
+            first, second = ((snap / f"_data/{name}-{n}").read_text() for n in ("first", "second"))
+            assert not first or not second or int(first) - 1 <= int(second) <= int(first)  # "" while it is truncated
+    assert limpet("inspect", "-f", "{{.State.Status}}", "one").stdout == "running\n"  # and not frozen any more
+    before = (data / "_data/one-first").read_text()
+    while (data / "_data/one-first").read_text() == before:
+        pass
+    refused = limpet("volume", "restore", "data", check=False)
+    assert (refused.returncode, "which runs" in refused.stderr) == (1, True)
+    limpet("kill", "one", "two")
+    limpet("wait", "one", "two")
+    (data / "_data/began").write_text("spoilt")
+    assert limpet("volume", "restore", "data", "snap1").stdout == "snap1\n"
+    assert sorted((data / "_data/began").read_text().split()) == ["one", "two"]
+    assert "there is snap1" in limpet("volume", "restore", "data", "snp1", check=False).stderr
+    assert limpet("volume", "snapshot", "--rm", "data").stdout == "snap2\n"
+    assert limpet("volume", "snapshots", "-q", "data").stdout == "snap0\nsnap1\n"
+    assert limpet("volume", "snapshots", "data").stdout.split()[:3] == ["NAME", "CREATED", "SIZE"]
+    limpet("rm", "one", "two")
+    limpet("volume", "rm", "data")
+    assert not data.exists()
+    assert limpet("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_a_snapshot_that_was_killed_leaves_the_volume(limpet: Any, busybox: str) -> None:
+    limpet("volume", "create", "data")
+    environment = {**limpet.environment, "LIMPET_FAULT": "kill:snapshot-copied:1"}
+    killed = subprocess.run([*limpet.command, "volume", "snapshot", "data"], env=environment, capture_output=True)
+    assert killed.returncode == -9
+    assert limpet("volume", "snapshots", "-q", "data").stdout == ""
+    assert "a temporary file" in limpet("system", "check").stdout
+    limpet("system", "prune", "-f", "garbage")
+    assert limpet("system", "check").stdout == "nothing is wrong\n"

@@ -89,7 +89,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volume inspect": ("limpet.cli.volumes", "Show all that is known about volumes"),
     "volume ls": ("limpet.cli.volumes", "List volumes"),
     "volume prune": ("limpet.cli.volumes", "Remove unused volumes"),
+    "volume restore": ("limpet.cli.snapshots", "Put back what was in a volume"),
     "volume rm": ("limpet.cli.volumes", "Remove volumes"),
+    "volume snapshot": ("limpet.cli.snapshots", "Keep what is in a volume now"),
+    "volume snapshots": ("limpet.cli.snapshots", "List the snapshots of a volume"),
     "wait": ("limpet.cli.containers", "Wait until containers stop, print their exit codes"),
     "__complete": ("limpet.cli.completion", ""),
 }

@@ -1,0 +1,80 @@
+"""Snapshots of volumes: `volume snapshot`, `volume snapshots`, `volume restore`.
+
+All containers that mount the volume and run are frozen for the copy, so that its files belong together. What is put
+back needs all of them stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from limpet.containers import snapshotting, state, volumes
+from limpet.containers.changes import Frozen
+from limpet.containers.snapshotting import Home
+from limpet.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from limpet.containers.snapshotting import Snapshot
+    from limpet.containers.state import Container
+    from limpet.containers.volumes import Volume
+    from limpet.store.store import Store
+
+
+def take(store: Store, volume: Volume, name: str = "") -> Snapshot:
+    """See `snapshotting.take`."""
+    return snapshotting.take(store, home(store, volume), name, _still(store, volume))
+
+
+def home(store: Store, volume: Volume) -> Home:
+    command = f"limpet volume snapshot {volume.name}"
+    return Home(f"volume {volume.name}", store.volume_path(volume.name), "_data", command)
+
+
+def restore(store: Store, volume: Volume, snapshot: Snapshot) -> None:
+    """What was written since is gone. Raises Conflict while a container that mounts it runs."""
+    locks: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def ready() -> Iterator[None]:
+        with store.db.transaction():  # nobody makes a container meanwhile
+            _lock(store, volume, locks)
+            yield
+
+    try:
+        _lock(store, volume, locks)
+        snapshotting.put_back(store, home(store, volume), snapshot, ready())
+    finally:
+        for fd in locks.values():
+            os.close(fd)
+
+
+def _lock(store: Store, volume: Volume, locks: dict[str, int]) -> None:
+    """Nobody starts a container that mounts it until these are closed."""
+    for container in _users(store, volume):
+        if container.id in locks:
+            continue
+        try:
+            fd = state.try_lock(store, container)
+        except NotFound:
+            continue
+        if fd < 0:
+            what = f"volume {volume.name} is mounted by container {container.name}, which runs"
+            raise Conflict(what, f"limpet stop {container.name}", exit_code=1)
+        locks[container.id] = fd
+
+
+def _users(store: Store, volume: Volume) -> list[Container]:
+    found = (state.lookup(store, container_id) for container_id in volumes.users(store, volume.name))
+    return [container for container in found if container is not None]
+
+
+@contextlib.contextmanager
+def _still(store: Store, volume: Volume) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for container in _users(store, volume):
+            stack.enter_context(Frozen(store, container, wanted=True))
+        yield
