@@ -81,7 +81,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tag": ("limpet.cli.images_local", "Give an image one more name"),
     "top": ("limpet.cli.containers", "Show the processes of a container"),
     "unpause": ("limpet.cli.containers", "Let paused containers go on"),
-    "update": ("limpet.cli.limits", "Change the limits of containers"),
+    "update": ("limpet.cli.limits", "Change limits, mounts, environment and labels of containers"),
     "version": ("limpet.cli.system", "Show the version"),
     "volume create": ("limpet.cli.volumes", "Create a volume"),
     "volume export": ("limpet.cli.volumes", "Write a volume's files as a tar"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from limpet.cli import keyvalues
 from limpet.cli.create_options import POLICIES
 from limpet.cli.limit_options import UPDATABLE, limits
 from limpet.cli.table import Command, Option
@@ -17,15 +18,29 @@ if TYPE_CHECKING:
 def update(call: Call) -> int:
     from limpet.containers import state
     from limpet.containers import update as updating
+    from limpet.containers.options import Options
 
     given = limits(call)
-    if not given and not call["restart"]:
+    env = [*keyvalues.environment(call["env"], []), *call["unsetenv"]]
+    labels = {**keyvalues.pairs(call["label-add"]), **dict.fromkeys(call["label-rm"])}
+    asked = Options(volumes=call["volume"], mounts=call["mount-add"], mkdir=call["mkdir"])
+    mounting = bool(asked.volumes or asked.mounts or call["mount-rm"])
+    changes = bool(given or call["restart"] or env or labels)
+    if not changes and not mounting:
         raise Invalid("You must provide one or more flags when using this command.", exit_code=1)
     failed = 0
     for name in call.arguments:
         try:
-            updating.update(call.store, state.find(call.store, name), given, call["restart"])
+            container = state.find(call.store, name)
+            if mounting:
+                from limpet.containers import livemounts
+
+                livemounts.change(call.store, container, asked, call["mount-rm"])
+            updating.update(call.store, container, given, call["restart"], env=env, labels=labels)
             print(name, flush=True)
+            if env and state.status(call.store, container).running:
+                print(f"limpet: its environment is another one from its next start on: limpet restart {name}",
+                      file=sys.stderr)  # fmt: skip
         except LimpetError as e:
             print(f"limpet: {e}", file=sys.stderr)
             failed = 1
@@ -37,7 +52,7 @@ COMMANDS = {
         name="update",
         handler=update,
         usage="[OPTIONS] CONTAINER [CONTAINER...]",
-        summary="Change the limits of containers",
+        summary="Change limits, mounts, environment and labels of containers",
         options=(
             *UPDATABLE,
             Option(
@@ -48,8 +63,28 @@ COMMANDS = {
                 help="no, on-failure[:N], always, unless-stopped",
                 offers=POLICIES,
             ),
+            Option(
+                "env", "e", kind="list", metavar="KEY=VALUE", help="Set an environment variable, from the next start on"
+            ),
+            Option("unsetenv", kind="list", metavar="KEY", help="Take one away, from the next start on"),
+            Option("label-add", kind="list", metavar="KEY=VALUE", help="Set a label"),
+            Option("label-rm", kind="list", metavar="KEY", help="Take a label away"),
+            Option("mkdir", help="Make missing directories of the host that are mounted"),
+            Option("mount-add", kind="list", metavar="SPEC", help="Mount, at once: type=bind,source=...,target=..."),
+            Option("mount-rm", kind="list", metavar="DIR", help="Take the mount on a path away, at once"),
+            Option(
+                "volume",
+                "v",
+                kind="list",
+                metavar="SOURCE:DIR[:ro]",
+                help="Mount a volume or a directory of the host, at once",
+            ),
         ),
-        examples=("limpet update --memory 500m --cpus 1.5 web", "limpet update --restart always web db"),
+        examples=(
+            "limpet update --memory 500m --cpus 1.5 web",
+            "limpet update --restart always web db",
+            "limpet update -v ./site:/srv/www:ro web",
+        ),
         min_args=1,
         complete="container",
     ),

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.containers.options import restart_policy
+from limpet.containers.options import Options, restart_policy
 from limpet.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from limpet.containers.options import Options
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
@@ -41,24 +40,25 @@ def wanted(options: Options, run: str, code: int, restarts: int, *, whatever: bo
 
 
 def leave_word(store: Store, container: Container) -> None:
-    """For its monitor, if it has one; name, limits and policy as they are now."""
+    """For its monitor, if it has one: name and options as they are now, the first three for an older one."""
     options = container.options
-    text = jsontext.dumps({"name": container.name, "limits": options.limits, "restart": options.restart})
+    said = {"name": container.name, "limits": options.limits, "restart": options.restart, "options": options.to_json()}
     try:
-        files.write_file(f"{store.run_path(container.id)}/updated", text.encode(), durable=False)
+        files.write_file(f"{store.run_path(container.id)}/updated", jsontext.dumps(said).encode(), durable=False)
     except FileNotFoundError:
         pass  # it never ran since the machine started
 
 
 def take_word(container: Container, run: str) -> bool:
-    """Changes the container by what was left; whether its plan (config.json) has to be made anew."""
+    """Changes the container by what was left, if anything was: then its plan (config.json) has to be made anew."""
     try:
         with open(f"{run}/updated", "rb") as file:
             said = jsontext.loads(file.read())
     except (FileNotFoundError, ValueError):
         return False
-    options = container.options
-    other = bool(said["limits"] != options.limits)
-    container.name = options.name = said["name"]
-    options.limits, options.restart = said["limits"], said["restart"]
-    return other
+    if "options" in said:  # an older limpet leaves the three only
+        container.options = Options.from_json(said["options"])
+    else:
+        container.options.limits, container.options.restart = said["limits"], said["restart"]
+    container.name = container.options.name = said["name"]
+    return True

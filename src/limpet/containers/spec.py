@@ -177,7 +177,7 @@ def make(
         "mounts": [
             *_system_mounts(options, joined, {mount.target for mount in mounts}),
             *_files(directory, mounts, read_only=options.read_only),
-            *(_mount(mount) for mount in mounts),
+            *(mount_of(mount) for mount in mounts),
         ],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
@@ -313,7 +313,8 @@ def _files(directory: str, mounts: list[Mount], *, read_only: bool) -> list[Conf
     ]
 
 
-def _mount(mount: Mount) -> Config:
+def mount_of(mount: Mount) -> Config:
+    """As config.json has it (config.md "Mounts")."""
     if mount.kind == "tmpfs":
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": mount.options}
     options = list(mount.options)

@@ -1,4 +1,4 @@
-"""Other limits, and another restart policy, for a container that is there (moby `container_unix.go`)."""
+"""Other limits, restart policy, environment and labels for a container that is there (moby `container_unix.go`)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ from limpet.errors import Conflict, Invalid, Refused
 from limpet.kernel import controllers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from limpet.containers.limits import Limits
     from limpet.containers.state import Container
     from limpet.errors import LimpetError
     from limpet.store.store import Store
 
 
-def update(store: Store, container: Container, given: Limits, restart: str = "") -> None:
+def update(
+    store: Store,
+    container: Container,
+    given: Limits,
+    restart: str = "",
+    *,
+    env: Sequence[str] = (),
+    labels: Mapping[str, str | None] | None = None,
+) -> None:
     """At once for a running container, and kept for its next start. Raises Invalid, Conflict, Refused.
 
-    Where the kernel refuses a limit (more memory is in use than it allows) nothing is kept.
+    Where the kernel refuses a limit (more memory is in use than it allows) nothing is kept. `env`: KEY=VALUE, or KEY to
+    take it away, at the next start only. `labels`: None takes one away.
     """
     options = container.options
     if restart:
@@ -41,10 +52,21 @@ def update(store: Store, container: Container, given: Limits, restart: str = "")
             pass  # it ended just now
     options.limits = merged
     options.restart = restart or options.restart
+    options.env = merge_env(options.env, env)
+    for key, value in (labels or {}).items():
+        if value is None:
+            options.labels.pop(key, None)
+        else:
+            options.labels[key] = value
     with store.db.transaction():
         store.db.run("UPDATE container SET options = ? WHERE id = ?", options.to_json(), container.id)
     restarting.leave_word(store, container)
     events.tell(store, container, "update")
+
+
+def merge_env(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """As if the new ones had been given after the old ones: the last of each key counts."""
+    return list({text.partition("=")[0]: text for text in (*old, *new)}.values())
 
 
 def merge(old: Limits, new: Limits) -> Limits:

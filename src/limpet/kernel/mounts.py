@@ -30,6 +30,7 @@ MS_DIRSYNC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME = 128, 256, 1024, 2048
 MS_BIND, MS_MOVE, MS_REC = 4096, 8192, 16384
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
+_FROM_FD, _TO_FD = 4, 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_IDMAP = 0x10, 0x20, 0x80, 0x100000
@@ -203,10 +204,11 @@ class Private:
         os.close(self._here)
 
 
-def attach(fd: int, target: str) -> None:
-    """move_mount(2): a detached mount gets a place."""
+def attach(fd: int, target: str, *, dirfd: int = _AT_FDCWD) -> None:
+    """move_mount(2): a detached mount gets a place, which may be `dirfd` itself (with an empty `target`)."""
+    flags = _FROM_FD | (0 if target else _TO_FD)
     try:
-        syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, text(target), 4)  # MOVE_MOUNT_F_EMPTY_PATH
+        syscall(_MOVE_MOUNT, fd, b"", dirfd, text(target), flags)
     except OSError as e:
         fail(e, f"move_mount to {target}")
 
