@@ -51,6 +51,9 @@ def test_a_word_is_taken_up(store: Store) -> None:
     restarting.leave_word(store, other)
     assert restarting.take_word(container, run) is True
     assert (container.name, container.options.restart, container.options.limits) == ("new", "always", {"memory": 1})
-    assert restarting.take_word(container, run) is False
+    older = '{"name": "newer", "limits": {}, "restart": "no"}'  # what a limpet without "options" leaves
+    Path(run, "updated").write_text(older)
+    assert restarting.take_word(container, run) is True
+    assert (container.name, container.options.restart, container.options.limits) == ("newer", "no", {})
     Path(run, "updated").write_text("half a li")
     assert restarting.take_word(container, run) is False

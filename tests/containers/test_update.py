@@ -72,6 +72,16 @@ def test_what_is_refused_changes_nothing(limpet: Any, busybox: str, tmp_path: Pa
     limpet("volume", "rm", "fine", "other")  # nobody holds them
 
 
+def test_an_image_and_a_part_of_a_volume(limpet: Any, busybox: str) -> None:
+    limpet("run", "--rm", "-v", "data:/data", busybox, "sh", "-c", "mkdir /data/in; echo part >/data/in/file")
+    limpet("run", "-d", "--name", "web", busybox, *SLEEP)
+    image = f"type=image,src={busybox},dst=/other,subpath=bin"
+    limpet("update", "--mount-add", image, "--mount-add", "type=volume,src=data,dst=/part,volume-subpath=in", "web")
+    assert sh(limpet, "web", "cat /part/file; /other/busybox echo from it") == "part\nfrom it\n"
+    limpet("restart", "-t", "0", "web")
+    assert sh(limpet, "web", "cat /part/file; /other/busybox echo from it") == "part\nfrom it\n"
+
+
 def test_links_in_the_container_lead_nowhere_else(limpet: Any, busybox: str, tmp_path: Path) -> None:
     """A container with the host's processes has /proc/1/root; a mount point must not be made through it."""
     outside = tmp_path / "outside"

@@ -196,21 +196,10 @@ def _insert(
             created,
             options.to_json(),
         )
-        for mount in {mount.name: mount for mount in mounts if mount.name}.values():
-            from limpet.containers import volumes
+        if mounts:
+            from limpet.containers import mountplan
 
-            if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {})):
-                made.append(mount.name)
-            db.run("INSERT INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
-        for mount in {mount.image: mount for mount in mounts if mount.image}.values():
-            if db.row("SELECT 1 FROM image WHERE id = ?", mount.image) is None:
-                raise NotFound(f"No such image: {mount.source}")
-            db.run(
-                "INSERT INTO container_image (container_id, image_id, layers) VALUES (?, ?, ?)",
-                container_id,
-                mount.image,
-                jsontext.dumps(mount.layers),
-            )
+            made = mountplan.hold(store, container_id, mounts, created)
     faults.reach("container-row")
     container = Container(container_id, name, image.id, options.image, layers, created, options)
     for volume in made:

@@ -14,7 +14,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from limpet.containers import mountplan, rootfs, spec, state, volumefill, volumes
+from limpet import jsontext
+from limpet.containers import mountplan, mounttrees, rootfs, runtime, spec, state, volumefill, volumes
 from limpet.errors import Conflict, NotFound, Refused, reason
 from limpet.kernel import fs, mounts, process
 from limpet.kernel.userns import Acting
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from limpet.containers.options import Options
     from limpet.containers.state import Container
     from limpet.errors import LimpetError
+    from limpet.kernel.userns import Mapped
     from limpet.store.store import Store
 
 
@@ -38,9 +40,12 @@ def change(store: Store, container: Container, asked: Options, removed: Sequence
     added = mountplan.plan(store, asked, [])
     path = f"{store.container_path(container.id)}/mounts.json"
     gone: list[Mount] = []
-    # A kill between the two leaves a volume held by a container that doesn't use it, never the other way round.
+    # A kill between the two leaves something held by a container that doesn't use it, never the other way round.
     with store.db.transaction():
-        _hold(store, container, added)
+        for mount in added:
+            if mount.name:
+                volumes.make_directory(store, mount.name)
+        mountplan.hold(store, container.id, added, time.time())
     try:
         with store.db.transaction():
             before = mountplan.load(store, container.id)
@@ -54,10 +59,10 @@ def change(store: Store, container: Container, asked: Options, removed: Sequence
             after += added
             _at_once(store, container, added, gone)
             files.write_file(path, mountplan.save(after).encode())
-            _let_go(store, container, after)
+            mountplan.let_go(store, container.id, after)
     except BaseException:
         with store.db.transaction():
-            _let_go(store, container, mountplan.load(store, container.id))
+            mountplan.let_go(store, container.id, mountplan.load(store, container.id))
         raise
     for mount in gone:
         if mount.anonymous:
@@ -73,20 +78,6 @@ def _planned(container: Container, there: dict[str, Mount], target: str) -> Moun
     return found
 
 
-def _hold(store: Store, container: Container, added: Sequence[Mount]) -> None:
-    for name, anonymous in {mount.name: mount.anonymous for mount in added if mount.name}.items():
-        volumes.make_directory(store, name)
-        volumes.insert(store, volumes.Volume(name, time.time(), anonymous, {}))
-        store.db.run("INSERT OR IGNORE INTO container_volume (container_id, volume) VALUES (?, ?)", container.id, name)
-
-
-def _let_go(store: Store, container: Container, planned: Sequence[Mount]) -> None:
-    used = {mount.name for mount in planned}
-    for (name,) in store.db.rows("SELECT volume FROM container_volume WHERE container_id = ?", container.id):
-        if name not in used:
-            store.db.run("DELETE FROM container_volume WHERE container_id = ? AND volume = ?", container.id, name)
-
-
 def _at_once(store: Store, container: Container, added: Sequence[Mount], gone: Sequence[Mount]) -> None:
     """In the container, if it runs. What was added is taken away again when a later one fails."""
     status = state.status(store, container)
@@ -100,16 +91,8 @@ def _at_once(store: Store, container: Container, added: Sequence[Mount], gone: S
     try:
         if status.pid_start and process.start_time(status.pid) != status.pid_start:
             return
-        for mount in added:
-            if mount.kind == "volume" and mount.copy:
-                root = os.open(f"/proc/{status.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    volumefill.fill(root, mount.target, mount.source)
-                except OSError as e:
-                    raise _failure(container, f"mounting on {mount.target}: {reason(e)}") from e
-                finally:
-                    os.close(root)
-            trees.append(_tree(container, mount, status.pid))
+        _fill(container, added, status.pid)
+        trees += _trees(store, container, added, status.pid)
         with open(f"/proc/{status.pid}/uid_map", encoding="ascii") as file:
             root_id = int(file.read().split()[1])
         targets = [mount.target for mount in added]
@@ -119,26 +102,53 @@ def _at_once(store: Store, container: Container, added: Sequence[Mount], gone: S
             os.close(fd)
 
 
-def _tree(container: Container, mount: Mount, pid: int) -> int:
-    """The detached mount, with its attributes; its owners are mapped for a user namespace."""
-    planned = spec.mount_of(mount)
-    if mount.kind == "tmpfs":
-        flags, _, data = rootfs.parse_options(planned["options"])
-        pairs = (word.partition("=") for word in data.split(",") if word)
-        tree = mounts.tmpfs(rootfs.attributes(flags), **{key: value for key, _, value in pairs})
-    else:
-        tree = rootfs.open_sources({"mounts": [planned]}, {})[0]
-    if container.options.userns == "auto":
-        userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            mounts.set_attributes(tree, mounts.MOUNT_ATTR_IDMAP, recursive=True, userns=userns)
-        except OSError as e:
-            os.close(tree)
-            what = f"{mount.source or mount.target}: its file system can't map ids for a user namespace"
-            raise Refused(what, "copy it elsewhere", exit_code=1) from e
-        finally:
-            os.close(userns)
-    return tree
+def _fill(container: Container, added: Sequence[Mount], pid: int) -> None:
+    for mount in added:
+        if mount.kind == "volume" and mount.copy:
+            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                volumefill.fill(root, mount.target, mount.source)
+            except OSError as e:
+                raise _failure(container, f"mounting on {mount.target}: {reason(e)}") from e
+            finally:
+                os.close(root)
+
+
+def _trees(store: Store, container: Container, added: Sequence[Mount], pid: int) -> list[int]:
+    """Detached mounts with their attributes; owners are mapped for a user namespace."""
+    with open(f"{store.container_path(container.id)}/config.json", "rb") as file:
+        config = jsontext.loads(file.read())
+    mapped = runtime.mapped(config)
+    user = config["process"]["user"]
+    trees = []
+    try:
+        made = mounttrees.open_all(store, container.id, added, (user["uid"], user["gid"]), mapped)
+        for mount in added:
+            planned = spec.mount_of(mount)
+            if mount.kind == "tmpfs":
+                flags, _, data = rootfs.parse_options(planned["options"])
+                pairs = (word.partition("=") for word in data.split(",") if word)
+                trees.append(mounts.tmpfs(rootfs.attributes(flags), **{key: value for key, _, value in pairs}))
+            else:
+                trees.append(rootfs.open_sources({"mounts": [planned]}, made)[0])
+            if mapped is not None and mount.target not in made:
+                _map(container, mount, trees[-1], mapped)
+    except BaseException:
+        for fd in trees:
+            os.close(fd)
+        raise
+    finally:
+        if mapped is not None:
+            mapped.close()
+    return trees
+
+
+def _map(container: Container, mount: Mount, tree: int, mapped: Mapped) -> None:
+    try:
+        mounts.set_attributes(tree, mounts.MOUNT_ATTR_IDMAP, recursive=True, userns=mapped.fd)
+    except OSError as e:
+        what = f"{mount.source or mount.target}: its file system can't map ids for a user namespace"
+        raise _failure(container, what) from e
 
 
 def _in_namespace(

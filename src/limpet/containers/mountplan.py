@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.errors import Invalid
+from limpet.errors import Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from limpet.containers.options import Options
@@ -98,6 +99,41 @@ def plan(store: Store, options: Options, image_volumes: list[str]) -> list[Mount
     return sorted(mounts.values(), key=lambda mount: mount.target.count("/"))
 
 
+def hold(store: Store, container_id: str, mounts: Sequence[Mount], created: float) -> list[str]:
+    """The rows, in the caller's transaction, by which nobody takes its volumes and images; volumes made by that.
+
+    Raises NotFound for an image that was removed since the plan was made.
+    """
+    from limpet.containers import volumes
+
+    db, made = store.db, []
+    for mount in {mount.name: mount for mount in mounts if mount.name}.values():
+        if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {})):
+            made.append(mount.name)
+        db.run("INSERT OR IGNORE INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
+    for mount in {mount.image: mount for mount in mounts if mount.image}.values():
+        if db.row("SELECT 1 FROM image WHERE id = ?", mount.image) is None:
+            raise NotFound(f"No such image: {mount.source}")
+        db.run(
+            "INSERT OR IGNORE INTO container_image (container_id, image_id, layers) VALUES (?, ?, ?)",
+            container_id,
+            mount.image,
+            jsontext.dumps(mount.layers),
+        )
+    return made
+
+
+def let_go(store: Store, container_id: str, mounts: Sequence[Mount]) -> None:
+    """Those of the rows that these mounts, which are all, don't need."""
+    for table, column, used in (
+        ("container_volume", "volume", {mount.name for mount in mounts}),
+        ("container_image", "image_id", {mount.image for mount in mounts}),
+    ):
+        for (name,) in store.db.rows(f"SELECT {column} FROM {table} WHERE container_id = ?", container_id):
+            if name not in used:
+                store.db.run(f"DELETE FROM {table} WHERE container_id = ? AND {column} = ?", container_id, name)
+
+
 def save(mounts: list[Mount]) -> str:
     """JSON for `containers/<id>/mounts.json`."""
     return jsontext.dumps([{field: getattr(mount, field) for field in Mount.__slots__} for mount in mounts])
@@ -123,7 +159,6 @@ def _add(mounts: dict[str, Mount], mount: Mount) -> None:
 def _from_container(store: Store, text: str) -> list[Mount]:
     """`CONTAINER[:ro|rw]`: all but its tmpfs, at the same places (moby `volume/mounts/parser.go`)."""
     from limpet.containers import state
-    from limpet.errors import NotFound
 
     name, colon, mode = text.partition(":")
     if not name or (colon and mode not in ("ro", "rw", "z", "Z")):
