@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import cdi_files
 from tests.build.builder import Builder
 
 pytestmark = pytest.mark.slow
@@ -73,14 +74,8 @@ def test_what_counts_for_the_key_and_what_does_not(build: Builder) -> None:
 
 @pytest.fixture
 def specification() -> Iterator[Path]:
-    place = Path("/etc/cdi")
-    made = not place.exists()
-    place.mkdir(exist_ok=True)
-    path = place / "limpet-test.json"
-    yield path
-    path.unlink(missing_ok=True)
-    if made:
-        place.rmdir()
+    with cdi_files.directory() as place:
+        yield place / "limpet-test.json"
 
 
 def test_devices(build: Builder, specification: Path, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def wanted(call: Call) -> Options:
         restart=call["restart"] or "no",
         network=call["network"],
         runtime=call["runtime"] or "limpet",
-        devices=call["device"],
+        devices=[text for text in call["device"] if text.startswith("/")],
+        cdi=_named(call),
         device_cgroup_rules=call["device-cgroup-rule"],
         shm_size=options.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else options.SHM_SIZE,
         ulimits=call["ulimit"],
@@ -82,6 +83,16 @@ def wanted(call: Call) -> Options:
     return made
 
 
+def _named(call: Call) -> list[str]:
+    """Devices by their CDI name."""
+    names = [text for text in call["device"] if not text.startswith("/")]
+    if call["gpus"]:
+        from limpet.containers import cdi
+
+        names += cdi.gpus(call["gpus"])
+    return names
+
+
 _UNSAID = ""
 """The value of --init where neither it nor --init=false was given; and of what a level of isolation may set."""
 
@@ -108,7 +119,12 @@ OPTIONS = (
         offers=("private", "host"),
     ),
     Option("cidfile", kind="string", default="", metavar="FILE", help="Write the container's id to a file"),
-    Option("device", kind="list", metavar="DEVICE", help="Add a device of the host: /dev/a[:/dev/b][:rwm]"),
+    Option(
+        "device",
+        kind="list",
+        metavar="DEVICE",
+        help="Add a device of the host: /dev/a[:/dev/b][:rwm], or vendor.com/class=name (CDI)",
+    ),
     Option(
         "device-cgroup-rule", kind="list", metavar="RULE", help="Allow more devices: 'c 1:3 mr', '*' for every number"
     ),
@@ -125,6 +141,7 @@ OPTIONS = (
     Option("entrypoint", kind="string", metavar="COMMAND", help="Run this in place of the image's entry point"),
     *ENVIRONMENT,
     Option("expose", kind="list", metavar="PORT", help="Say that a port is served: PORT[-PORT][/tcp|udp|sctp]"),
+    Option("gpus", kind="list", metavar="WHICH", help="Add GPUs that CDI files describe: all, a number, device=NAME"),
     Option("group-add", kind="list", metavar="GROUP", help="Add a supplementary group"),
     Option("hostname", "h", kind="string", default="", metavar="NAME", help="Host name of the container"),
     Option("init", default=_UNSAID, help="Run an init as PID 1 (the default, unless the command is an init)"),

@@ -30,7 +30,6 @@ _CREATE: Sequence[tuple[str, str]] = (
         _LIMITS,
     ),
     ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers are to come"),
-    ("gpus", _ISOLATION),
     ("use-api-socket", f"{_LATER}: the Engine API is to come"),
     ("annotation", f"{_LATER}: --label is there"),
     ("isolation", "it is for Windows"),

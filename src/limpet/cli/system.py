@@ -55,6 +55,10 @@ def info(call: Call) -> int:
         print(f"{title}: {output.size_binary(fields[key]) if key == 'MemTotal' else fields[key]}")
     print(f"Limits: {_limits_shown(fields['LimitsBy'])}")
     print(f"Registries: {fields['RegistryConfig']['Error'] or _registries(fields['RegistryConfig'])}")
+    named = [device["ID"] for device in fields["DiscoveredDevices"]]
+    print(f"Devices: {', '.join(named) or 'none described'} (CDI: {', '.join(fields['CDISpecDirs'])})")
+    for problem in fields["CDIErrors"]:
+        print(f"  {problem}")
     print("Features:")
     rows = [(f.name, f.state, f.since, f.use if f.works else f"MISSING: {f.cost}") for f in found]
     for line in output.table(("FEATURE", "STATE", "SINCE LINUX", "WHAT FOR"), rows).splitlines():
@@ -66,7 +70,7 @@ def _facts(store: Store) -> dict[str, Any]:
     """Under Docker's names, as far as it has some."""
     import shutil
 
-    from limpet.containers import state
+    from limpet.containers import cdi, state
     from limpet.images import catalog
     from limpet.kernel import cgroup
     from limpet.layers.driver import driver
@@ -74,6 +78,7 @@ def _facts(store: Store) -> dict[str, Any]:
     states = [state.status(store, container).state for container in state.all_containers(store)]
     group = cgroup.root()
     runc = shutil.which("runc")
+    devices, problems = cdi.described()
     return {
         "Containers": len(states),
         "ContainersRunning": states.count("running"),
@@ -99,6 +104,9 @@ def _facts(store: Store) -> dict[str, Any]:
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "Name": os.uname().nodename,
         "IndexServerAddress": "https://index.docker.io/v1/",
+        "CDISpecDirs": list(cdi.PLACES),
+        "DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in sorted(devices)],
+        "CDIErrors": problems,
         "RegistryConfig": _registry_config(),
     }
 

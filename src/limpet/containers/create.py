@@ -110,6 +110,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         spec.device_parts(text)
     for text in options.device_cgroup_rules:
         spec.device_rule(text)
+    if options.cdi:
+        from limpet.containers import cdi
+
+        cdi.edits(cdi.find(options.cdi))
     for text in options.ulimits:
         spec.rlimit(text)
     if options.stop_signal:

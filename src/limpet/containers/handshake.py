@@ -1,7 +1,8 @@
 """Between whoever starts a program in a container and the child that becomes it: `runtime` and `exec` share this.
 
 They talk over a socket pair of packets: b"T" with the terminal's master as an SCM_RIGHTS descriptor, b"A" (does the
-other side still live?), b"E" with a failure; end of file means that the exec closed it.
+other side still live?), b"H" (its mounts are made: run the
+hooks), b"E" with a failure; end of file means that the exec closed it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from limpet.kernel import process as kernel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import Any
 
     Config = dict[str, Any]
@@ -26,8 +28,11 @@ def load_terminal() -> None:
     import limpet.kernel.terminal  # noqa: F401
 
 
-def converse(channel: socket.socket) -> int | None:
-    """Listens to the child until its exec; the master of its terminal, if it made one. Raises StartFailed."""
+def converse(channel: socket.socket, hooks: Callable[[], None] | None = None) -> int | None:
+    """Listens to the child until its exec; the master of its terminal, if it made one. Raises StartFailed.
+
+    `hooks` is called when the child waits in `pause`.
+    """
     master: int | None = None
     while True:
         packet, rights, _, _ = channel.recvmsg(65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
@@ -35,6 +40,9 @@ def converse(channel: socket.socket) -> int | None:
             return master
         if packet[:1] == b"T":
             master = int.from_bytes(rights[0][2], "little")
+        elif packet[:1] == b"H" and hooks is not None:
+            hooks()
+            channel.send(b"H")
         elif packet[:1] == b"E":
             if master is not None:
                 os.close(master)
@@ -52,6 +60,13 @@ def report(channel: socket.socket, error: BaseException) -> None:
     else:
         packet = outcome.pack(128, f"{type(error).__name__}: {error}")
     channel.send(packet)
+
+
+def pause(channel: socket.socket) -> None:
+    """In the child: waits while the other side runs the hooks. It does not return if they fail."""
+    channel.send(b"H")
+    if not channel.recv(1):
+        os._exit(125)
 
 
 def place(keep: tuple[int, ...], stdio: tuple[int, int, int], channel: socket.socket) -> None:

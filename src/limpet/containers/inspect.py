@@ -116,6 +116,11 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Runtime": options.runtime,
         "Devices": options.devices,
         "DeviceCgroupRules": options.device_cgroup_rules or None,
+        "DeviceRequests": [
+            {"Driver": "cdi", "Count": 0, "DeviceIDs": options.cdi, "Capabilities": None, "Options": None}
+        ]
+        if options.cdi
+        else None,
         "Ulimits": options.ulimits or None,
         **limits.host_config(options.limits),
         "Init": options.init,

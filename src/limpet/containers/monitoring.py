@@ -347,6 +347,8 @@ class Monitor:
         if oom:
             events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
         self._put_away()
+        if self._container.options.cdi:
+            self._after_hooks()
         if self._cgroup is not None:
             if "pid" not in sharing.namespaces(
                 self._container.options
@@ -370,6 +372,18 @@ class Monitor:
         seconds = int(time.monotonic() - self._began)
         events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._clients.finish(code)
+
+    def _after_hooks(self) -> None:
+        """From the file: a monitor that slept has forgotten the plan. runc has run its own."""
+        if self._container.options.runtime == "runc":
+            return
+        from limpet.containers import hooks
+
+        try:
+            with open(f"{self._directory}/config.json", "rb") as file:
+                hooks.after(jsontext.loads(file.read()), self._directory, 0, "poststop")
+        except (OSError, ValueError):
+            pass  # the container is being removed
 
     def _put_away(self) -> None:
         assert self._started is not None

@@ -51,6 +51,7 @@ _DEFAULTS: dict[str, Any] = {
     "runtime": "limpet",
     "devices": [],
     "device_cgroup_rules": [],
+    "cdi": [],
     "shm_size": SHM_SIZE,
     "ulimits": [],
     "sysctls": {},
@@ -112,6 +113,7 @@ class Options:
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
     device_cgroup_rules: list[str]  # `c 1:3 mr`
+    cdi: list[str]  # vendor.com/class=name
     shm_size: int  # bytes
     ulimits: list[str]  # name=soft[:hard]
     sysctls: dict[str, str]

@@ -104,8 +104,15 @@ def start(
         try:
             if mapped is not None:
                 userns.admit(pid, config["process"], mapped, ours)
-            return Started(pid, pidfd, handshake.converse(ours))
+            if "hooks" not in config:
+                return Started(pid, pidfd, handshake.converse(ours))
+            from limpet.containers import hooks
+
+            started = Started(pid, pidfd, handshake.converse(ours, lambda: hooks.before(config, bundle, pid)))
+            hooks.after(config, bundle, pid, "poststart")
+            return started
         except StartFailed:
+            ours.close()  # one that waits for its hooks ends
             os.waitpid(pid, 0)
             os.close(pidfd)
             raise
@@ -187,6 +194,8 @@ def _child(
             slave = handshake.open_terminal(config["process"], channel)
             rootfs.bind_file(slave, "/dev/console")
         _make_directory(config["process"]["cwd"])
+        if "hooks" in config:
+            handshake.pause(channel)
         rootfs.protect(config)
         kind = config.get("annotations", {}).get("org.limpet.init", "false")
         if kind == "spawn":

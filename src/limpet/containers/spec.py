@@ -201,6 +201,12 @@ def make(
             raise Invalid(
                 f"user {user_text(options, image)}: its user namespace ends at id {idrange.SIZE - 1}", "--userns host"
             )
+    if options.cdi:
+        from limpet.containers import cdi
+
+        config["linux"] = linux
+        cdi.apply(config, options.cdi)
+        del config["linux"]
     config["linux"] = linux  # the last key: `start.prepare` adds the seccomp section to the end of the text
     return config
 
@@ -332,19 +338,10 @@ def _devices(options: Options) -> tuple[list[Config], list[Config]]:
     rules = list(_DEVICE_RULES)
     for text in options.devices:
         path, inside, access = device_parts(text)
-        device = _device(path, inside)
-        if device is None:
-            raise Invalid(f"--device {path}: not a device node")
-        devices.append(device)
-        rules.append(
-            {
-                "allow": True,
-                "type": device["type"],
-                "major": device["major"],
-                "minor": device["minor"],
-                "access": access,
-            }
-        )
+        for found in _nodes(path, inside):
+            devices.append(found)
+            rule = {key: found[key] for key in ("type", "major", "minor")}
+            rules.append({"allow": True, **rule, "access": access})
     rules += [device_rule(text) for text in options.device_cgroup_rules]
     return devices, rules
 
@@ -384,7 +381,25 @@ def device_parts(text: str) -> tuple[str, str, str]:
     return parts[0], parts[-1], access
 
 
-def _device(path: str, inside: str) -> Config | None:
+def _nodes(path: str, inside: str) -> list[Config]:
+    """One node, or all below a directory such as /dev/snd (moby `oci/devices_linux.go`)."""
+    if os.path.isdir(path):
+        found = [
+            device(f"{directory}/{name}", f"{inside}{directory[len(path) :]}/{name}")
+            for directory, _, names in os.walk(path)
+            for name in sorted(names)
+            if not os.path.islink(f"{directory}/{name}")
+        ]
+    else:
+        found = [device(path, inside)]
+    nodes = [each for each in found if each is not None]
+    if not nodes:
+        raise Invalid(f"--device {path}: not a device node")
+    return nodes
+
+
+def device(path: str, inside: str) -> Config | None:
+    """A node of the host as config.json has it; None for what is none. Raises Invalid for what is not there."""
     try:
         found = os.stat(path)
     except OSError as e:
@@ -416,9 +431,9 @@ def _host_devices() -> list[Config]:
             path = f"{directory}/{name}"
             if os.path.islink(path) or (directory == "/dev" and name in _ENGINE_DEVICES):
                 continue
-            device = _device(path, path)
-            if device is not None:
-                found.append(device)
+            node = device(path, path)
+            if node is not None:
+                found.append(node)
     return found
 
 

@@ -222,7 +222,7 @@ def open_tree(path: str, *, recursive: bool = False, dirfd: int = _AT_FDCWD) -> 
         fail(e, f"open_tree {path}")
 
 
-def open_tree_in(namespace: int, path: str) -> int:
+def open_tree_in(namespace: int, path: str, *, recursive: bool = False) -> int:
     """As `open_tree`, in another mount namespace, by its descriptor; `path` may have no symbolic links.
 
     open_tree(2) itself copies mounts of the caller's namespace only (fs/namespace.c, may_copy_tree), while what it
@@ -236,7 +236,7 @@ def open_tree_in(namespace: int, path: str) -> int:
         try:
             place = fs.openat2(path, os.O_PATH, resolve=fs.RESOLVE_NO_SYMLINKS)
             try:
-                return open_tree("", dirfd=place)
+                return open_tree("", recursive=recursive, dirfd=place)
             finally:
                 os.close(place)
         finally:
