@@ -32,13 +32,14 @@ def ps(call: Call) -> int:
         return 0
     template = call["format"]
     with_size = call["size"] or ".Size" in template
+    columns = (*_COLUMNS, _SIZE) if with_size else _COLUMNS
+    only = {field for _, field in columns} if template in ("", "table") else None
     found = []
     for row in rows:
-        fields = listing.fields(row, full=call["no-trunc"])
+        fields = listing.fields(row, full=call["no-trunc"], only=only)
         if with_size:
             fields["Size"] = _size(call, row.container)
-        found.append(output.Labelled(fields, listing.labels(row)))
-    columns = (*_COLUMNS, _SIZE) if with_size else _COLUMNS
+        found.append(output.Labelled(fields, {} if only else listing.labels(row)))
     output.say(output.formatted(template, found, columns, keep="Names"))
     return 0
 

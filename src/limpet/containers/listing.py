@@ -12,7 +12,7 @@ from limpet.units import age, duration, seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from limpet.containers.mountplan import Mount
@@ -71,29 +71,9 @@ def rows(store: Store, *, all: bool = False, last: int = 0, filters: Sequence[st
     return found
 
 
-def fields(row: Row, *, full: bool) -> dict[str, Any]:
-    """Docker's placeholders (docker/cli `formatter/container.go`). `full`: nothing is cut."""
-    container = row.container
-    image = container.image_name
-    if container.image_id is not None and not image:
-        image = container.image_id[7:19]
-    return {
-        "ID": container.id if full else container.id[:12],
-        "Image": image,
-        "Command": _command(row, full),
-        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(container.created)),
-        "RunningFor": age(container.created),
-        "Status": words(row.status, row.health),
-        "State": row.status.state,
-        "Ports": ", ".join(exposed(row)) if row.status.running else "",
-        "Names": container.name,
-        "Labels": ",".join(f"{k}={v}" for k, v in labels(row).items()),
-        "Mounts": ",".join(_mounts(row, full)),
-        "Networks": container.options.network,
-        "LocalVolumes": str(sum(mount.kind == "volume" for mount in _planned(row))),
-        "Platform": _platform(row),
-        "Size": "0B",
-    }
+def fields(row: Row, *, full: bool, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Docker's placeholders (docker/cli `formatter/container.go`). `full`: nothing is cut; `only`: not all of them."""
+    return {name: field(row, full) for name, field in _FIELDS.items() if only is None or name in only}
 
 
 class _Platform(dict[str, str]):
@@ -169,10 +149,6 @@ def all_exposed(image: dict[str, Any], options: Options) -> list[str]:
 
 
 def _planned(row: Row) -> list[Mount]:
-    options = row.container.options
-    declared = (row.image.get("config") or {}).get("Volumes")
-    if not (declared or options.volumes or options.mounts or options.tmpfs or options.volumes_from):
-        return []
     from limpet.containers import mountplan
 
     return mountplan.load(row._store, row.container.id)
@@ -286,3 +262,27 @@ def image_size(store: Store, container: Container) -> int:
     """Bytes of the layers below."""
     found = (store.db.row("SELECT size FROM layer WHERE diff_id = ?", diff_id) for diff_id in container.layers)
     return sum(row[0] for row in found if row is not None)
+
+
+def _image(row: Row) -> str:
+    container = row.container
+    return container.image_name or (container.image_id[7:19] if container.image_id is not None else "")
+
+
+_FIELDS: dict[str, Callable[[Row, bool], Any]] = {
+    "ID": lambda row, full: row.container.id if full else row.container.id[:12],
+    "Image": lambda row, _: _image(row),
+    "Command": lambda row, full: _command(row, full),
+    "CreatedAt": lambda row, _: time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(row.container.created)),
+    "RunningFor": lambda row, _: age(row.container.created),
+    "Status": lambda row, _: words(row.status, row.health),
+    "State": lambda row, _: row.status.state,
+    "Ports": lambda row, _: ", ".join(exposed(row)) if row.status.running else "",
+    "Names": lambda row, _: row.container.name,
+    "Labels": lambda row, _: ",".join(f"{k}={v}" for k, v in labels(row).items()),
+    "Mounts": lambda row, full: ",".join(_mounts(row, full)),
+    "Networks": lambda row, _: row.container.options.network,
+    "LocalVolumes": lambda row, _: str(sum(mount.kind == "volume" for mount in _planned(row))),
+    "Platform": lambda row, _: _platform(row),
+    "Size": lambda _row, _full: "0B",
+}

@@ -74,6 +74,8 @@ _DEFAULTS: dict[str, Any] = {
     "health": {},
 }
 
+_CONTAINERS = [(name, type(default)) for name, default in _DEFAULTS.items() if isinstance(default, list | dict)]
+
 
 class Options:
     """All fields have a default; `Options(image="x", tty=True)` sets some. Lists and dicts are the instance's own."""
@@ -136,11 +138,15 @@ class Options:
     health: dict[str, Any]  # see `healthcheck`, and OnFailure
 
     def __init__(self, **values: Any) -> None:
+        if not values.keys() <= _DEFAULTS.keys():
+            raise TypeError(f"no such option: {', '.join(values.keys() - _DEFAULTS.keys())}")
+        # `ps` of a thousand makes a thousand of them, hence the two loops.
         for name, default in _DEFAULTS.items():
-            value = values.pop(name, default)
-            setattr(self, name, value.copy() if value is default and isinstance(value, list | dict) else value)
-        if values:
-            raise TypeError(f"no such option: {', '.join(values)}")
+            setattr(self, name, default)
+        for name, kind in _CONTAINERS:
+            setattr(self, name, kind())
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def to_json(self) -> str:
         """Only what differs from the default, so that rows stay short."""
