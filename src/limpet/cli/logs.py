@@ -8,7 +8,7 @@ import time
 from limpet.cli.table import Command, Option
 from limpet.containers import logs as reading
 from limpet.containers import state
-from limpet.errors import Invalid, Refused
+from limpet.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
 
 def logs(call: Call) -> int:
     container = state.find(call.store, call.arguments[0])
-    if container.options.log_driver == "none":
-        raise Refused(
-            "configured logging driver does not support reading", f"{container.name} has --log-driver none", exit_code=1
-        )
     entries = reading.read(
         call.store,
         container,
@@ -41,13 +37,26 @@ def logs(call: Call) -> int:
             last = target
         # Every entry carries a time, but parts of one long line are one line.
         prefix = f"{_nine_digits(entry.time)} " if stamp and begins.get(entry.stream, True) else ""
+        if call["details"] and begins.get(entry.stream, True):
+            prefix += f"{_details(entry)} "
         begins[entry.stream] = entry.text.endswith("\n")
         target.buffer.write((prefix + entry.text).encode("utf-8", "surrogateescape"))
         if call["follow"]:
             target.buffer.flush()
     sys.stdout.buffer.flush()
+    dropped = state.status(call.store, container).log_dropped
+    if dropped:
+        text = f"limpet: {dropped} lines of {container.name} are not in its log: it was too slow for them, or full\n"
+        sys.stderr.buffer.write(text.encode())
     sys.stderr.buffer.flush()
     return 0
+
+
+def _details(entry: reading.Entry) -> str:
+    """What `--log-opt` tag, labels and env picked, as Docker shows it: a query string, sorted by name."""
+    from urllib.parse import quote
+
+    return ",".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in sorted((entry.attributes or {}).items()))
 
 
 def moment(text: str) -> float:
@@ -108,7 +117,7 @@ COMMANDS = {
         usage="[OPTIONS] CONTAINER",
         summary="Show what a container wrote",
         options=(
-            Option("details", help="Accepted, and shows nothing more", hidden=True),
+            Option("details", help="Show the tag, labels and variables that --log-opt picked"),
             Option("follow", "f", help="Go on as it writes, until it ends"),
             Option("since", kind="string", default="", metavar="TIME", help="From this time, or that long ago (10m)"),
             Option("tail", "n", kind="string", default="all", metavar="N", help="Only the last n lines"),

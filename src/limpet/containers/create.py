@@ -13,7 +13,7 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import events, hostfiles, logfile, names, ports, sharing, spec
+from limpet.containers import events, hostfiles, names, ports, sharing, spec
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
@@ -83,13 +83,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         from limpet.kernel import seccomp
 
         seccomp.compile(seccomp.from_docker_json(profile, spec.bounding(options)))
-    logfile.limits(options.log_opts)
-    if options.log_driver not in ("json-file", "none"):
-        raise Invalid(
-            f"log driver '{options.log_driver}' is not supported", "json-file and none are; others are to come"
-        )
-    if options.log_driver == "none" and options.log_opts:
-        raise Invalid("--log-opt with --log-driver none: there is no log", "leave out one of the two")
+    if options.log_opts or options.log_driver != "json-file":
+        from limpet.containers.logdrivers import choice
+
+        choice.check(options)
     if options.health:
         from limpet.containers import healthcheck
 

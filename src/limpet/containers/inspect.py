@@ -38,7 +38,7 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
-        "LogPath": logs.path(store, container) if options.log_driver != "none" else "",
+        "LogPath": logs.path(store, container),
         "Name": f"/{container.name}",
         "RestartCount": status.restarts,
         "Driver": driver(store).name,
@@ -72,6 +72,7 @@ def _state(status: Status, directory: str) -> dict[str, Any]:
         "Error": status.error,
         "StartedAt": status.started_at,
         "FinishedAt": status.finished_at,
+        **({"LogDropped": status.log_dropped} if status.log_dropped else {}),
         **({"Health": health} if health is not None else {}),
     }
 

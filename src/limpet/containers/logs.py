@@ -1,5 +1,6 @@
-"""What a container wrote, read back from its json-file logs, rotated ones first; and followed while it writes on.
+"""What a container wrote, read back from its logs, rotated ones first; and followed while it writes on.
 
+Text logs (json-file, k8s-file) are read here; `logdrivers` has the readers of the local format and of the journal.
 A follower holds the open file, so that a rotation loses nothing: it reads its file to the end, sees that the name means
 another file now, and goes on with the oldest one that it has not read. Files are known by inode.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from limpet import jsontext
 from limpet.containers import state
+from limpet.containers.logdrivers import choice, opening
+from limpet.errors import Refused
 from limpet.kernel import inotify
 from limpet.units import seconds_of
 
@@ -28,19 +31,36 @@ _LONGEST = 3_600_000
 
 
 class Entry:
-    """A line, or a part of one longer than 16 KiB (then without a newline). `time` is RFC 3339 as it was written."""
+    """A line, or a part of one longer than 16 KiB (then without a newline). `time` is RFC 3339 as it was written.
 
-    __slots__ = ("stream", "text", "time")
+    `attributes`: the tag, labels and variables that `--log-opt` picked.
+    """
 
-    def __init__(self, stream: str, text: str, time: str) -> None:
+    __slots__ = ("attributes", "stream", "text", "time")
+
+    def __init__(self, stream: str, text: str, time: str, attributes: dict[str, str] | None = None) -> None:
         self.stream = stream
         self.text = text
         self.time = time
+        self.attributes = attributes
+
+
+class Reader(Protocol):
+    """Of one kind of log. `entries` gives what is there and stops; called again it goes on where it was."""
+
+    def entries(self) -> Iterator[Entry]: ...
+    def go_to_tail(self, count: int) -> None: ...
+    def close(self) -> None: ...
 
 
 def path(store: Store, container: Container) -> str:
-    """The current log; `.1`, `.2` … are older."""
-    return f"{store.container_path(container.id)}/{container.id}-json.log"
+    """The log's file, of which `.1`, `.2` … are older, or the directory of the local format; "" if there is none."""
+    directory, options = store.container_path(container.id), container.options
+    if options.log_driver in ("json-file", "k8s-file"):
+        return f"{directory}/{opening.text_name(container)}"
+    if options.log_driver == "local" or (options.log_driver == "syslog" and choice.cache(options.log_opts) is not None):
+        return f"{directory}/{opening.LOCAL}"
+    return ""
 
 
 def read(
@@ -56,8 +76,13 @@ def read(
 
     With `follow` it goes on until the container has ended and all is read, or `until` has passed.
     """
-    reader = _Reader(path(store, container))
-    wait = _Waiter(store, container) if follow else None  # before the first look: nothing is missed in between
+    if container.options.log_driver == "journald":
+        from limpet.containers.logdrivers import journal
+
+        yield from journal.read(store, container, tail=tail, since=since, until=until, follow=follow)
+        return
+    reader = _reader(store, container)
+    wait = Waiter(store, container, path(store, container)) if follow else None  # first: nothing is missed in between
     try:
         if tail is not None:
             reader.go_to_tail(tail)
@@ -80,20 +105,45 @@ def read(
             wait.close()
 
 
+def _reader(store: Store, container: Container) -> Reader:
+    where, driver = path(store, container), container.options.log_driver
+    if not where:
+        why = f"{container.name} has --log-driver {driver}{' and cache-disabled' if driver == 'syslog' else ''}"
+        raise Refused("configured logging driver does not support reading", why, exit_code=1)
+    if driver in ("local", "syslog"):
+        from limpet.containers.logdrivers.localreader import LocalReader
+
+        return LocalReader(where)
+    return TextReader(where, parse_cri if driver == "k8s-file" else parse)
+
+
 def parse(line: bytes) -> Entry | None:
-    """One line of the file; None for what is damaged (a crash can leave half a line)."""
+    """One line of a json-file; None for what is damaged (a crash can leave half a line)."""
     try:
         values = jsontext.loads(line)
-        return Entry(values["stream"], values["log"], values["time"])
-    except (ValueError, KeyError, TypeError):
+        return Entry(values["stream"], values["log"], values["time"], values.get("attrs"))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-class _Reader:
-    """Reads whatever is there and stops at the end; called again it goes on where it was."""
+def parse_cri(line: bytes) -> Entry | None:
+    """One line of a k8s-file, as `parse`."""
+    moment, _, rest = line.partition(b" ")
+    stream, _, rest = rest.partition(b" ")
+    kind, blank, text = rest.partition(b" ")
+    if stream not in (b"stdout", b"stderr") or not blank or kind[:1] not in (b"F", b"P"):
+        return None
+    end = "\n" if kind[:1] == b"F" else ""
+    return Entry(stream.decode(), text.decode("utf-8", "replace") + end, moment.decode("ascii", "replace"))
 
-    def __init__(self, path: str) -> None:
+
+class TextReader:
+    """Reads files of a line an entry, as a `Reader`."""
+
+    def __init__(self, path: str, parse: Callable[[bytes], Entry | None] = parse) -> None:
+        self._parse = parse
         self._directory, self._name = os.path.split(path)
+        self._last = 0  # inode of the newest that is open: of a compressed one that of the plain one
         self._open: list[int] = []  # the file that is read, and those that follow it: rotation can't take them away
         self._rest = b""
 
@@ -112,7 +162,7 @@ class _Reader:
         """Begins at the last `count` lines: reads backwards, so that it does not matter how long the log is."""
         self._discover()
         if self._open:
-            number, offset = _find_tail(self._open, count)
+            number, offset = _find_tail(self._open, count, self._parse)
             for _ in range(number):
                 os.close(self._open.pop(0))
             os.lseek(self._open[0], offset, os.SEEK_SET)
@@ -131,7 +181,7 @@ class _Reader:
             lines = (self._rest + piece).split(b"\n")
             self._rest = lines.pop()
             for line in lines:
-                entry = parse(line)
+                entry = self._parse(line)
                 if entry is not None:
                     yield entry
 
@@ -140,17 +190,20 @@ class _Reader:
         while True:
             names = self._names()
             inodes = [inode for inode, _ in names]
-            last = os.fstat(self._open[-1]).st_ino if self._open else 0
-            newer = names[inodes.index(last) + 1 :] if last in inodes else names
+            # From the end: a compressed file's number may be that of a newer one by now.
+            newer = names[len(names) - inodes[::-1].index(self._last) :] if self._last in inodes else names
             for inode, name in newer:
                 try:
                     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
                 except FileNotFoundError:
                     break
-                if os.fstat(fd).st_ino != inode:
+                if name.endswith(".gz"):
+                    fd = _inflated(fd)
+                elif os.fstat(fd).st_ino != inode:
                     os.close(fd)
                     break
                 self._open.append(fd)
+                self._last = inode
             else:
                 return
 
@@ -158,27 +211,40 @@ class _Reader:
         """(inode, path) of each file, the oldest first: seen twice alike, since names move while they are listed."""
         before: list[tuple[int, str]] | None = None
         while True:
-            found: list[tuple[int, int, str]] = []
+            found: dict[int, tuple[int, str]] = {}  # by number, 0 the newest
             try:
                 names = os.listdir(self._directory)
             except FileNotFoundError:
                 return []
-            for name in names:
-                base, dot, number = name.rpartition(".")
+            for name in sorted(names, reverse=True):  # a plain file after what is being made of it
+                base, dot, number = name.removesuffix(".gz").rpartition(".")
                 if name != self._name and (base != self._name or not dot or not number.isdecimal()):
                     continue
                 path = f"{self._directory}/{name}"
                 try:
-                    found.append((0 if name == self._name else -int(number), os.stat(path).st_ino, path))
+                    inode = _original_inode(path) if name.endswith(".gz") else os.stat(path).st_ino
+                    found[0 if name == self._name else int(number)] = inode, path
                 except FileNotFoundError:
                     pass
-            now = [(inode, path) for _, inode, path in sorted(found)]
+            now = [found[number] for number in sorted(found, reverse=True)]
             if now == before:
                 return now
             before = now
 
 
-def _find_tail(files: list[int], count: int) -> tuple[int, int]:
+def _inflated(fd: int) -> int:
+    from limpet.containers.logdrivers import compressing
+
+    return compressing.plain(fd)
+
+
+def _original_inode(path: str) -> int:
+    from limpet.containers.logdrivers import compressing
+
+    return compressing.original_inode(path)
+
+
+def _find_tail(files: list[int], count: int, parse: Callable[[bytes], Entry | None]) -> tuple[int, int]:
     """(which file, offset in it) where the last `count` lines begin."""
     whole = 0  # lines of which the end was seen
     place = len(files) - 1, os.fstat(files[-1]).st_size
@@ -218,25 +284,33 @@ def _backwards(fd: int) -> Iterator[tuple[int, bytes]]:
         yield 0, rest
 
 
-class _Waiter:
-    """Waits until there may be more to read: True while the container has a monitor."""
+class Waiter:
+    """Waits until there may be more to read: True while the container has a monitor.
 
-    def __init__(self, store: Store, container: Container) -> None:
+    `where`: the log's file or directory. `poll` may be given more descriptors to wait for.
+    """
+
+    def __init__(self, store: Store, container: Container, where: str = "") -> None:
         self._monitored: Callable[[], bool] = lambda: state.monitored(store, container.id)
-        self._poll = select.poll()
+        self.poll = select.poll()
         self._pidfd = self._watch = -1
         try:
-            self._watch = inotify.watch(
-                store.container_path(container.id), inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
-            )
-            self._poll.register(self._watch, select.POLLIN)
+            directory = store.container_path(container.id)
+            if where.endswith(f"/{opening.LOCAL}"):
+                try:
+                    os.mkdir(where, 0o700)
+                except FileExistsError:
+                    pass
+                directory = where
+            self._watch = inotify.watch(directory, inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO)
+            self.poll.register(self._watch, select.POLLIN)
         except OSError:  # no more watches for this user, or the container is gone: look from time to time
             pass
         monitor = state.status(store, container).monitor
         if monitor and self._monitored():
             try:
                 self._pidfd = os.pidfd_open(monitor)
-                self._poll.register(self._pidfd, select.POLLIN)
+                self.poll.register(self._pidfd, select.POLLIN)
             except OSError:
                 pass
 
@@ -247,11 +321,11 @@ class _Waiter:
         limit: float = _LONGEST if self._watch >= 0 and self._pidfd >= 0 else _LOOK
         if until:
             limit = min(max(until - time.time(), 0) * 1000 + 1, limit)
-        for fd, _ in self._poll.poll(limit):
+        for fd, _ in self.poll.poll(limit):
             if fd == self._watch:
                 inotify.drain(fd)
             elif fd == self._pidfd:  # it let go of its lock, or is just about to
-                self._poll.unregister(fd)
+                self.poll.unregister(fd)
                 os.close(fd)
                 self._pidfd = -1
         return True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from limpet.containers.clients import Client
     from limpet.containers.health import Health
+    from limpet.containers.logdrivers.opening import Log
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
@@ -44,12 +45,8 @@ class Monitor:
         self._lock = lock
         self._directory = store.container_path(container.id)
         self._run = store.run_path(container.id)
-        options = container.options
-        max_size, max_file = logfile.limits(options.log_opts)
-        if options.log_driver == "none":
-            self._log = logfile.LogFile("/dev/null", -1, 1)
-        else:
-            self._log = logfile.LogFile(f"{self._directory}/{container.id}-json.log", max_size, max_file)
+        self._log = self._new_log()
+        self._dropped_told = 0.0  # when the record last said how many lines the log has dropped
         self._clients = clients.Clients(f"{self._run}/attach.sock", first, self._on_frame, self._on_leave, listener)
         self._status: Config = {
             "state": "created",
@@ -86,6 +83,15 @@ class Monitor:
 
             self._health = Health.restored(self._store, self._container, saved["health"])
             self._noisy = False
+
+    def _new_log(self) -> Log:
+        options = self._container.options
+        if options.log_driver == "json-file" and not options.log_opts.keys() - {"max-size", "max-file"}:
+            max_size, max_file = logfile.limits(options.log_opts)
+            return logfile.LogFile(f"{self._directory}/{self._container.id}-json.log", max_size, max_file)
+        from limpet.containers.logdrivers import opening
+
+        return opening.open_log(self._store, self._container)
 
     def _new_streams(self) -> Streams:
         options = self._container.options
@@ -130,6 +136,10 @@ class Monitor:
     # The start
 
     def _start(self, size: tuple[int, int] | None, root: int) -> None:
+        if self._container.options.log_driver not in ("json-file", "none"):
+            from limpet.containers.logdrivers import opening
+
+            opening.reach(self._store, self._container)
         if root < 0:
             root = bundle.mount(self._store, self._container)
             self._store.close()  # opened only if layers had to be verified
@@ -291,7 +301,16 @@ class Monitor:
                 readable = bool(mask & (select.POLLIN | select.POLLHUP | select.POLLERR))
                 self._clients.handle(fd, readable, bool(mask & select.POLLOUT))
             self._noisy = True
+        if self._log.dropped != self._status.get("log_dropped", 0) and time.monotonic() - self._dropped_told > 1:
+            self._tell_dropped()
         return bool(happened)
+
+    def _tell_dropped(self) -> None:
+        self._dropped_told = time.monotonic()
+        try:
+            self._record(durable=False, log_dropped=self._log.dropped)
+        except OSError:
+            pass  # a full disk: the next time
 
     def _watch_health(self) -> None:
         text = self._config.get("annotations", {}).get("org.limpet.health")
@@ -363,6 +382,7 @@ class Monitor:
             exit_code=code,
             finished_at=logfile.timestamp(time.time_ns()),
             oom_killed=oom,
+            **({"log_dropped": self._log.dropped} if self._log.dropped else {}),
         )
         if not self._container.options.auto_remove:
             try:
@@ -413,6 +433,8 @@ class Monitor:
     def _leave(self) -> None:
         """Lets the clients read the rest, and sees to it that a `--rm` container is removed."""
         self._log.close()
+        if self._log.dropped != self._status.get("log_dropped", 0) and not self._container.options.auto_remove:
+            self._tell_dropped()
         removing = self._container.options.auto_remove
         end = time.monotonic() + PATIENCE
         while (left := end - time.monotonic()) > 0:

@@ -119,8 +119,8 @@ class Options:
     shm_size: int  # bytes
     ulimits: list[str]  # name=soft[:hard]
     sysctls: dict[str, str]
-    log_opts: dict[str, str]  # max-size, max-file
-    log_driver: str  # json-file, none
+    log_opts: dict[str, str]  # see `logdrivers.choice`
+    log_driver: str  # one of `logdrivers.choice.KEYS`
     expose: list[str]  # as the user wrote them; `ports.parse` reads them
     dns: list[str]  # addresses for resolv.conf, in place of the host's; so with the next two
     dns_search: list[str]

@@ -85,6 +85,7 @@ class Status:
         "error",
         "exit_code",
         "finished_at",
+        "log_dropped",
         "lost",
         "monitor",
         "oom_killed",
@@ -106,6 +107,7 @@ class Status:
         self.error: str = values.get("error") or ""
         self.restarts: int = values.get("restarts") or 0
         self.oom_killed: bool = bool(values.get("oom_killed"))
+        self.log_dropped: int = values.get("log_dropped") or 0  # lines, since it was made
         self.lost: bool = bool(values.get("lost"))
 
     @property
@@ -240,7 +242,7 @@ def _lost(directory: str, container_id: str, values: dict[str, Any]) -> dict[str
         from limpet.containers import logfile
 
         last = 0
-        for name in ("status", f"{container_id}-json.log", "upper"):
+        for name in ("status", f"{container_id}-json.log", "ctr.log", "log", "upper"):
             try:
                 last = max(last, os.stat(f"{directory}/{name}").st_mtime_ns)
             except OSError:

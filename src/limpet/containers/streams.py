@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from limpet.containers.clients import Clients
-    from limpet.containers.logfile import LogFile
+    from limpet.containers.logdrivers.opening import Log
 
 BLOCK = 1 << 16
+PATIENCE = 10.0  # seconds for a log that takes nothing, once the container has ended
 INPUT = 256 << 10  # of input that the container has not read yet; then the clients have to wait
 
 
 class Streams:
-    def __init__(self, tty: bool, interactive: bool, log: LogFile, clients: Clients) -> None:
+    def __init__(self, tty: bool, interactive: bool, log: Log, clients: Clients) -> None:
         self._tty = tty
         self._interactive = interactive
         self._log = log
@@ -64,11 +65,14 @@ class Streams:
         return [fd for fd in {*self._outputs, self._stdin} if fd >= 0]
 
     def saved(self) -> list[Any] | None:
-        """What `restore` needs in another process with the same descriptors; None while input waits."""
+        """What `restore` needs in another process with the same descriptors; None while something waits."""
         if self._input:
             return None
+        log = self._log.saved()
+        if log is None:
+            return None
         outputs = [[fd, name, kind] for fd, (name, kind) in self._outputs.items()]
-        return [outputs, self._stdin, self._input_ends, self.terminal, self._log.saved()]
+        return [outputs, self._stdin, self._input_ends, self.terminal, log]
 
     def restore(self, saved: list[Any]) -> None:
         outputs, self._stdin, self._input_ends, self.terminal, lines = saved
@@ -79,7 +83,9 @@ class Streams:
         """Descriptor → events for poll(2)."""
         self._clients.paused = len(self._input) > INPUT
         wanted: dict[int, int] = {}
-        if not self._clients.waiting():
+        if self._log.blocked:
+            wanted[self._log.descriptor] = select.POLLOUT
+        elif not self._clients.waiting():
             for fd in self._outputs:
                 wanted[fd] = select.POLLIN
         if self._stdin >= 0 and self._input:
@@ -88,6 +94,9 @@ class Streams:
 
     def handle(self, fd: int, events: int) -> bool:
         """Serves one event; False if the descriptor is none of ours."""
+        if fd == self._log.descriptor:
+            self._log.retry()
+            return True
         ours = fd == self._stdin or fd in self._outputs
         if fd == self._stdin and events & (select.POLLOUT | select.POLLERR):
             self._write_input()
@@ -114,7 +123,8 @@ class Streams:
         """After the end of the container: passes on what is still in the pipes, and closes them."""
         for fd in list(self._outputs):
             while fd in self._outputs and self._read_output(fd):
-                pass
+                if self._log.blocked:
+                    self._log.retry(PATIENCE)
         self._log.flush()
         self.close()
 

@@ -11,7 +11,7 @@ import select
 import time
 
 from limpet.containers import attach, frames, state
-from limpet.errors import Conflict
+from limpet.errors import Conflict, LimpetError
 from limpet.kernel import process
 
 TYPE_CHECKING = False
@@ -76,7 +76,10 @@ def last_words(store: Store, container: Container, code: int) -> str:
     from limpet.units import seconds_of
 
     began = max(seconds_of(state.status(store, container).started_at), 0)  # what earlier runs said is theirs
-    entries = list(logs.read(store, container, tail=LINES, since=began))
+    try:
+        entries = list(logs.read(store, container, tail=LINES, since=began))
+    except LimpetError:  # a log that can't be read
+        entries = []
     lines = ["".join(c if c.isprintable() else " " for c in entry.text).strip()[:_WIDTH] for entry in entries]
     said = " | ".join(line for line in lines if line)
     how = f"container {container.name} ended with exit code {code}"

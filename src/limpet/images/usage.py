@@ -167,7 +167,8 @@ def _log_bytes(store: Store, container_id: str) -> int:
         names = os.listdir(directory)
     except FileNotFoundError:
         return 0
-    return sum(blocks(f"{directory}/{name}") for name in names if "-json.log" in name)
+    total = sum(blocks(f"{directory}/{name}") for name in names if "-json.log" in name or name.startswith("ctr.log"))
+    return total + leftovers.tree_bytes(f"{directory}/log", set()) if "log" in names else total
 
 
 def _within_counted(store: Store, path: str, layers: dict[str, int], containers: tuple[ContainerUsage, ...]) -> bool:
