@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/limpet"
-# From the top to the bottom. `api`, `lazy` and `network` have their places before they are built.
+# From the top to the bottom. `api` and `lazy` have their places before they are built.
 ROOMS = "cli api compose build containers images registry serving lazy layers network store oci kernel".split()
 FREE = ("errors", "frozen", "jsontext", "nearest", "progress", "units")
 """Modules of no room. Rooms may import them, and they import no room."""

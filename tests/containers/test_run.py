@@ -104,6 +104,7 @@ def test_environment_user_and_directory(limpet: Limpet, busybox: str, tmp_path: 
 def test_standard_environment(limpet: Limpet, busybox: str) -> None:
     env = dict(line.split("=", 1) for line in limpet("run", "--rm", busybox, "env").stdout.splitlines())
     assert env.pop("HOSTNAME") == os.uname().nodename
+    assert env.pop("LIMPET_ADDRESS").startswith("127.")
     assert env == {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 

@@ -50,6 +50,7 @@ def wanted(call: Call) -> Options:
         auto_remove=call["rm"],
         restart=call["restart"] or "no",
         network=call["network"],
+        address=call["address"],
         runtime=call["runtime"] or "limpet",
         devices=[text for text in call["device"] if text.startswith("/")],
         cdi=_named(call),
@@ -107,6 +108,12 @@ POLICIES = ("no", "on-failure", "always", "unless-stopped")
 
 OPTIONS = (
     Option("add-host", kind="list", metavar="NAME:ADDRESS", help="Add a line to /etc/hosts"),
+    Option(
+        "address",
+        kind="list",
+        metavar="ADDRESS",
+        help="Own address on the host's network (one of 127.64.0.0/10); 0.0.0.0: the plain host",
+    ),
     Option("attach", "a", kind="list", metavar="STREAM", help="Attach only stdin, stdout or stderr (all without it)"),
     Option("cap-add", kind="list", metavar="NAME", help="Add a capability (ALL for every one)"),
     Option("cap-drop", kind="list", metavar="NAME", help="Drop a capability (ALL for every one)"),

@@ -111,6 +111,7 @@ def start(call: Call) -> int:
                 stdin=call["interactive"],
                 detach_keys=call["detach-keys"],
                 proxy_signals=call["sig-proxy"],
+                warn=_warn,
             )
         except LimpetError as e:
             if len(names) == 1:
@@ -196,7 +197,7 @@ def _launch(store: Store, container: Container, waiting: Early, *, client: bool)
 
         size = next((terminal.get_size(fd) for fd in (0, 1, 2) if os.isatty(fd)), None)
     try:
-        return starting.launch(store, container, client=client, size=size, waiting=waiting)
+        return starting.launch(store, container, client=client, size=size, waiting=waiting, warn=_warn)
     except BaseException as e:
         if container.options.auto_remove:
             from limpet.containers import removal
@@ -205,6 +206,10 @@ def _launch(store: Store, container: Container, waiting: Early, *, client: bool)
         elif isinstance(e, LimpetError) and not isinstance(e, StartFailed):
             e.hint = e.hint or f"the container stays: `limpet rm {container.name}` takes it away"
         raise
+
+
+def _warn(text: str) -> None:
+    print(f"WARNING: {text}", file=sys.stderr)
 
 
 def _create(call: Call, options: Options) -> Container:

@@ -42,7 +42,9 @@ def info(call: Call) -> int:
     place = call.store.root
     while call.store.absent and not os.path.isdir(place):
         place = os.path.dirname(place)
-    found = features.probe(place)
+    from limpet.network import probe
+
+    found = [*features.probe(place), *probe.features()]
     fields = _facts(call.store)
     fields["Features"] = [
         {"Name": f.name, "State": f.state, "Since": f.since, "Use": f.use, "Cost": "" if f.works else f.cost}

@@ -136,6 +136,7 @@ def up(store: Store, project: Project, *, rebuild: bool = False, say: Callable[[
         name=project.container,
         image=project.image,
         volumes=mounted,
+        address=["0.0.0.0"],  # what it serves is at http://localhost
         labels={
             **project.labels,
             f"{_LABEL}container-number": "1",

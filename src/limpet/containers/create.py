@@ -13,7 +13,7 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import events, hostfiles, names, ports, sharing, spec
+from limpet.containers import addressing, events, hostfiles, names, ports, sharing, spec
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
@@ -98,6 +98,7 @@ def check(options: Options, image: dict[str, Any]) -> None:
     ports.parse_all(options.expose)
     hostfiles.resolver(b"", options)
     sharing.check(options)
+    addressing.check(options)
     policy, _ = restart_policy(options.restart)
     if options.auto_remove and policy != "no":
         raise Invalid("conflicting options: cannot specify both --restart and --rm")
@@ -186,6 +187,7 @@ def _insert(
                 "remove or rename that one, or choose another name",
             )
         options.name = name
+        options.own_address = addressing.choose(store, container_id, options)
         db.run(
             "INSERT INTO container (id, name, image_id, image_name, layers, created, options)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",

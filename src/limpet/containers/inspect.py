@@ -185,7 +185,16 @@ def _propagation(mount: mountplan.Mount) -> str:
 
 
 def _network(container: Container) -> dict[str, Any]:
-    empty = {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
+    own = container.options.own_address
+    own4, own6 = own[0] if own else "", own[1] if len(own) > 1 else ""
+    empty = {
+        "IPAddress": own4,
+        "IPPrefixLen": 32 if own4 else 0,
+        "GlobalIPv6Address": own6,
+        "GlobalIPv6PrefixLen": 128 if own6 else 0,
+        "Gateway": "",
+        "MacAddress": "",
+    }
     return {
         "Bridge": "",
         "SandboxID": "",

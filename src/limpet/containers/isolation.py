@@ -20,7 +20,14 @@ SINGLE = ("privileged", "pid", "ipc", "uts", "cgroupns", "userns", "network", "r
 """Options that a level may set and that have one value, which the user may have written himself."""
 
 _SETS: dict[str, dict[str, Any]] = {
-    "none": {"privileged": True, "pid": "host", "ipc": "host", "uts": "host", "cgroupns": "host"},
+    "none": {
+        "privileged": True,
+        "pid": "host",
+        "ipc": "host",
+        "uts": "host",
+        "cgroupns": "host",
+        "address": ["0.0.0.0"],
+    },
     "light": {"ipc": "host", "uts": "host", "cgroupns": "host", "security_opt": ["seccomp=unconfined"]},
     "default": {},
     "strict": {
@@ -43,6 +50,8 @@ def apply(options: Options, said: Collection[str]) -> None:
         elif name == "tmpfs":
             taken = _targets(options)
             value = [text for text in value if text.partition(":")[0] not in taken]
+        elif name == "address":
+            value = [] if options.address else value
         if isinstance(value, list):
             setattr(options, name, [*value, *getattr(options, name)])
         elif name not in said:

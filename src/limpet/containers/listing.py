@@ -142,6 +142,12 @@ def exposed(row: Row) -> list[str]:
     return all_exposed(row.image, row.container.options)
 
 
+def _ports(row: Row) -> list[str]:
+    """What is exposed, at the container's own address if it has one: where it answers."""
+    own = row.container.options.own_address[:1]
+    return [f"{address}:{port}" for address in own for port in exposed(row)] or own or exposed(row)
+
+
 def all_exposed(image: dict[str, Any], options: Options) -> list[str]:
     """The image's ports and those of `--expose`."""
     said = (image.get("config") or {}).get("ExposedPorts") or {}
@@ -277,7 +283,8 @@ _FIELDS: dict[str, Callable[[Row, bool], Any]] = {
     "RunningFor": lambda row, _: age(row.container.created),
     "Status": lambda row, _: words(row.status, row.health),
     "State": lambda row, _: row.status.state,
-    "Ports": lambda row, _: ", ".join(exposed(row)) if row.status.running else "",
+    "Address": lambda row, _: (row.container.options.own_address or [""])[0],
+    "Ports": lambda row, _: ", ".join(_ports(row)) if row.status.running else "",
     "Names": lambda row, _: row.container.name,
     "Labels": lambda row, _: ",".join(f"{k}={v}" for k, v in labels(row).items()),
     "Mounts": lambda row, full: ",".join(_mounts(row, full)),

@@ -7,7 +7,19 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import bundle, clients, events, frames, hibernation, logfile, restarting, runtime, sharing, state
+from limpet.containers import (
+    addressing,
+    bundle,
+    clients,
+    events,
+    frames,
+    hibernation,
+    logfile,
+    restarting,
+    runtime,
+    sharing,
+    state,
+)
 from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.state import NEVER
 from limpet.containers.streams import Streams
@@ -61,6 +73,7 @@ class Monitor:
             "oom_killed": False,
         }
         self._cgroup: str | None = None
+        self._remark = ""
         self._started: runtime.Started | None = None
         self._ended = False
         self._began = 0.0
@@ -117,7 +130,7 @@ class Monitor:
                 events.tell(self._store, self._container, "start")
                 self._watch_health()
                 if outcome >= 0:
-                    os.write(outcome, STARTED)
+                    os.write(outcome, STARTED + self._remark.encode(errors="replace"))
                     os.close(outcome)
                     outcome = -1
             code = self._live()
@@ -153,6 +166,7 @@ class Monitor:
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.id, self._store.root)
+        self._remark = addressing.give(self._store, self._container, self._cgroup)
         group = None
         entrances: list[int] = []
         theirs: list[int] = []
@@ -207,6 +221,7 @@ class Monitor:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
         if self._cgroup is not None:
+            addressing.take(self._container, self._cgroup)
             cgroup.remove(self._cgroup)
         controllers.remove(self._container.id)
         code = error.code if isinstance(error, StartFailed) else 128
@@ -373,6 +388,7 @@ class Monitor:
                 self._container.options
             ):  # the end of a PID 1 would have taken them along
                 cgroup.kill(self._cgroup)
+            addressing.take(self._container, self._cgroup)
             cgroup.remove(self._cgroup)
         controllers.remove(self._container.id)
         self._status.update(

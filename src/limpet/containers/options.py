@@ -48,6 +48,8 @@ _DEFAULTS: dict[str, Any] = {
     "auto_remove": False,
     "restart": "no",
     "network": "host",
+    "address": [],
+    "own_address": [],
     "runtime": "limpet",
     "devices": [],
     "device_cgroup_rules": [],
@@ -112,6 +114,8 @@ class Options:
     auto_remove: bool
     restart: str  # no, always, unless-stopped, on-failure[:N]
     network: str  # host, none, container:<id>
+    address: list[str]  # as the user wrote them; [] for one that limpet chooses
+    own_address: list[str]  # what came of it: IPv4, perhaps IPv6; [] for the plain host
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
     device_cgroup_rules: list[str]  # `c 1:3 mr`

@@ -5,6 +5,7 @@ from __future__ import annotations
 from limpet.errors import LimpetError
 
 STARTED = b"K"
+"""What the user is to be told all the same may follow it."""
 LIMIT = 60000
 
 

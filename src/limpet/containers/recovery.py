@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import start, state, stop
+from limpet.containers import addressing, start, state, stop
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import cgroup, controllers
@@ -55,6 +55,7 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
         except LimpetError as e:
             failed.append(e)
     groups = len(collect_groups(store))
+    addressing.collect()
     if groups:
         say(f"{groups} empty control group{'' if groups == 1 else 's'} removed")
     return failed

@@ -77,6 +77,8 @@ def environment(options: Options, image: Config, name: str, home: str) -> list[s
         else:
             values.pop(key, None)
     values.setdefault("HOME", home or "/")
+    if options.own_address:
+        values.setdefault("LIMPET_ADDRESS", options.own_address[0])
     return [f"{key}={value}" for key, value in values.items()]
 
 

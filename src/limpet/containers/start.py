@@ -14,7 +14,7 @@ from limpet.store.files import remove_tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from limpet.containers.early import Early
     from limpet.containers.state import Container
@@ -31,10 +31,11 @@ def start(
     stdin: bool = False,
     detach_keys: str = "",
     proxy_signals: bool = True,
+    warn: Callable[[str], None] | None = None,
 ) -> int:
     """Starts it; with `attached` stays until it ends. 0, or its exit code. One that runs already is left as it is."""
     try:
-        connection = launch(store, container, client=attached)
+        connection = launch(store, container, client=attached, warn=warn)
     except Conflict:
         if not attached:
             return 0
@@ -56,11 +57,13 @@ def launch(
     size: tuple[int, int] | None = None,
     waiting: Early | None = None,
     unwritten: Sequence[str] = (),
+    warn: Callable[[str], None] | None = None,
 ) -> socket.socket | None:
     """Returns when the program runs. With `client` the result is the first client's connection (see `attach`).
 
     `size`: rows and columns of the terminal; `waiting`: the monitor, if it was forked already; `unwritten`: secrets for
-    the first run's environment, `KEY=value`, that no file and no row will have (not with `waiting`). Raises Conflict if
+    the first run's environment, `KEY=value`, that no file and no row will have (not with `waiting`). `warn` hears of
+    what is not as it was asked for, though the container runs. Raises Conflict if
     the container runs already, StartFailed if the program can't be run, LimpetError for the rest.
 
     Signals that would end this process wait meanwhile; with a client until `attach`, which passes them on.
@@ -70,7 +73,7 @@ def launch(
     connection = None
     try:
         _clear(store, container)
-        connection = _hand_over(store, container, lock, size, client, waiting, unwritten)
+        connection = _hand_over(store, container, lock, size, client, waiting, unwritten, warn)
         return connection
     finally:
         os.close(lock)
@@ -126,6 +129,7 @@ def _hand_over(
     client: bool,
     waiting: Early | None,
     unwritten: Sequence[str],
+    warn: Callable[[str], None] | None,
 ) -> socket.socket | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) if client else (None, None)
     read, write = os.pipe()
@@ -143,7 +147,9 @@ def _hand_over(
         answer += chunk
     os.close(read)
     faults.reach("container-started")
-    if answer == outcome.STARTED:
+    if answer[:1] == outcome.STARTED:
+        if warn is not None and len(answer) > 1:
+            warn(answer[1:].decode(errors="replace"))
         return ours
     if ours is not None:
         ours.close()

@@ -69,6 +69,8 @@ def open_shell(
     ]
     wanted.init = wanted.auto_remove = wanted.tty = wanted.interactive = True
     wanted.labels = {"limpet.build": "debug shell"}
+    if wanted.network == "host":
+        wanted.address = ["0.0.0.0"]  # as the step's program has it
     image = Image("", {**document, "config": {}}, [], 0)
     if not any(each.startswith("TERM=") for each in wanted.env):
         wanted.env = [*wanted.env, f"TERM={os.environ.get('TERM', 'xterm')}"]

@@ -1,0 +1,116 @@
+"""A container's own address on the host's network: chosen when it is created, given when it starts, taken at its end.
+
+What the kernel does with it is in `network.programs`; where the kernel can't, the container has the host's addresses,
+as with `--address 0.0.0.0`, and its start says so.
+"""
+
+from __future__ import annotations
+
+from limpet.containers import sharing
+from limpet.errors import Conflict, Invalid, reason
+from limpet.kernel import cgroup
+from limpet.network import addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from limpet.containers.options import Options
+    from limpet.containers.state import Container
+    from limpet.store.store import Store
+
+VARIABLE = "LIMPET_ADDRESS"
+"""In the environment of a container that has one, for programs that ask."""
+
+
+def check(options: Options) -> None:
+    """Raises Invalid."""
+    if not options.address:
+        return
+    own4, own6 = addresses.parse(options.address)
+    if options.network != "host":
+        raise Invalid(f"--address {options.address[0]}: a container of --network {options.network} has none", "")
+    if (own4, own6) == addresses.HOST or addresses.is_loopback(own4):
+        return
+    if own4.startswith("127."):
+        raise Invalid(f"--address {own4}: 127.0.0.0/16 is the host's own", "any other part of 127.0.0.0/8 will do")
+    from limpet.network import local
+
+    local.check([own4, own6])
+
+
+def choose(store: Store, container_id: str, options: Options) -> list[str]:
+    """[IPv4, IPv6] (or the first alone) that the new container owns; [] for none. Within the transaction of its row.
+
+    Raises Conflict for an address that another container of this store owns.
+    """
+    if options.network != "host":
+        return []
+    own4, own6 = addresses.parse(options.address)
+    if (own4, own6) == addresses.HOST:
+        return []
+    if not own4:
+        own4 = addresses.choose(container_id, lambda address: bool(_owner(store, address)))
+    elif other := _owner(store, own4):
+        raise Conflict(f"the address {own4} is that of container {other}", "give another with --address, or none")
+    if addresses.is_loopback(own4):
+        own6 = own6 or addresses.ipv6_of(own4)
+    return [own4, own6] if own6 else [own4]
+
+
+def _owner(store: Store, own4: str) -> str:
+    """The name of the container that owns it, or ""."""
+    row = store.db.row("SELECT name FROM container WHERE instr(options, ?)", f'"own_address":["{own4}"')
+    return row[0] if row else ""
+
+
+def give(store: Store, container: Container, group: str | None) -> str:
+    """Before the container's first process. What can't be had, in words for the user; "" if all is well.
+
+    Raises Conflict if another store's container has the address just now.
+    """
+    options = container.options
+    other = sharing.joins(options).get("network", "")
+    if not options.own_address and not other:
+        return ""
+    from limpet.network import attachment, local
+
+    try:
+        if group is None:
+            raise OSError(95, "there is no control group of version 2")
+        if other:
+            attachment.share(group, cgroup.path(other) or "")
+            return ""
+        own4, own6 = [*options.own_address, ""][:2]
+        if own6 and addresses.is_loopback(own4):
+            own6 = local.add(own6)
+        attachment.give(group, store.run, own4, own6)
+    except Conflict as e:
+        e.message = f"container {container.name}: {e.message}"
+        raise
+    except OSError as e:
+        return (
+            f"container {container.name} has the host's addresses: {reason(e)}; "
+            f"its own, {', '.join(options.own_address)}, is only in {VARIABLE}"
+        )
+    return ""
+
+
+def take(container: Container, group: str | None) -> None:
+    """At the container's end, while its group is still there."""
+    own = container.options.own_address
+    if group is None or not (own or sharing.joins(container.options).get("network")):
+        return
+    from limpet.network import attachment, local
+
+    try:
+        attachment.take(group)
+        if len(own) > 1 and addresses.is_loopback(own[0]):
+            local.remove(own[1])
+    except OSError:
+        pass  # `collect` finds what is left
+
+
+def collect() -> None:
+    """Takes away what dead containers of any store left: entries of the programs' maps, addresses of lo."""
+    from limpet.network import attachment, local
+
+    local.collect({addresses.ipv6_of(own4) for own4 in attachment.collect()})

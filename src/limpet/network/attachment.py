@@ -1,0 +1,295 @@
+"""The programs of `programs` on the parent of all containers' groups, and the entry that each container has there.
+
+They are loaded and attached when the first container comes, by whoever starts it, and found again by all who follow:
+an attached program lives as long as the group, and its maps with it. Nothing is pinned. When the last container has
+gone the group goes, and the programs with it. Another release's programs stay beside ours, with maps of their own.
+
+`owners` says for the whole machine whose an address is: stores know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from limpet.errors import Conflict
+from limpet.kernel import bpf, bpfmaps, cgroup
+from limpet.network import addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+else:
+    import _socket as socket
+
+GENERATION = 1
+"""Of programs and maps: another number for each change of what they are, so that containers of both go on."""
+_ENTRIES = 1 << 12  # containers that run at once
+_FINDER, _FINDER_HOOK = "bind4", 8  # the program by which the others are known to be there: the last that is attached
+_INITIAL_NAMESPACE = 0xEFFFFFFB  # inode of the first cgroup namespace (linux/proc_ns.h)
+_NETNS_COOKIE = 71  # SO_NETNS_COOKIE
+_ENTRY = struct.Struct("<4sI16sQ")  # see `programs.ENTRY`
+_HAS6, _LOOPBACK = 1, 2
+
+
+class Maps:
+    """Descriptors of the maps; `close` closes them.
+
+    containers: id of a group → `programs.ENTRY`; owners: address of 16 bytes → id; sockets: `programs.SOCKET` each.
+    """
+
+    __slots__ = ("containers", "owners", "sockets")
+
+    def __init__(self, containers: int, owners: int, sockets: int) -> None:
+        self.containers = containers
+        self.owners = owners
+        self.sockets = sockets
+
+    def close(self) -> None:
+        for descriptor in (self.containers, self.owners, self.sockets):
+            os.close(descriptor)
+
+
+def give(group: str, run: str, own4: str, own6: str) -> None:
+    """Makes an address that of the container whose group's path that is.
+
+    `own6` "": there is none. `run`: a directory for what is remembered until the next boot. Raises Conflict if the
+    address is that of another container that runs, OSError where the kernel can't do it.
+    """
+    parent = os.path.dirname(group)
+    directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        maps = find(directory) or _load(directory, run)
+    finally:
+        os.close(directory)
+    try:
+        number = os.stat(group).st_ino
+        flags = (_HAS6 if own6 else 0) | (_LOOPBACK if addresses.is_loopback(own4) else 0)
+        packed = addresses.packed6(own6) if own6 else None
+        for key in _keys(own4, packed):
+            _own(maps, parent, key, number, own4)
+        value = _ENTRY.pack(socket.inet_aton(own4), flags, packed or bytes(16), _netns_cookie())
+        bpfmaps.put(maps.containers, struct.pack("<Q", number), value)
+    finally:
+        maps.close()
+
+
+def share(group: str, other: str) -> None:
+    """Gives a container that is in another's network the other's address too; nothing if the other has none."""
+    maps = attached(os.path.dirname(group))
+    if maps is None:
+        return
+    try:
+        value = bpfmaps.get(maps.containers, struct.pack("<Q", os.stat(other).st_ino), _ENTRY.size)
+        if value is not None:
+            bpfmaps.put(maps.containers, struct.pack("<Q", os.stat(group).st_ino), value)
+    except FileNotFoundError:
+        pass  # it ended just now
+    finally:
+        maps.close()
+
+
+def take(group: str) -> None:
+    """Takes the entry of a container away, of which the group is still there. What is not there is fine."""
+    try:
+        number = os.stat(group).st_ino
+    except FileNotFoundError:
+        return
+    maps = attached(os.path.dirname(group))
+    if maps is None:
+        return
+    try:
+        key = struct.pack("<Q", number)
+        value = bpfmaps.get(maps.containers, key, _ENTRY.size)
+        if value is not None:
+            _drop(maps, key, value)
+    finally:
+        maps.close()
+
+
+def collect() -> list[str]:
+    """Takes away the entries of groups that are no more; the IPv4 addresses that are somebody's now."""
+    parent = cgroup.path("")
+    maps = attached(parent.rstrip("/")) if parent else None
+    if maps is None or parent is None:
+        return []
+    living = []
+    try:
+        there = _groups(parent)
+        for key in bpfmaps.keys(maps.containers, 8):
+            value = bpfmaps.get(maps.containers, key, _ENTRY.size)
+            if value is None:
+                continue
+            if int.from_bytes(key, "little") in there:
+                living.append(socket.inet_ntoa(value[:4]))
+            else:
+                _drop(maps, key, value)
+    finally:
+        maps.close()
+    return living
+
+
+def attached(parent: str) -> Maps | None:
+    """The maps of the programs on that group; None if there are none."""
+    try:
+        directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return find(directory)
+    except OSError:
+        return None  # a kernel without these hooks
+    finally:
+        os.close(directory)
+
+
+def find(directory: int) -> Maps | None:
+    """The same by a descriptor of the group. Raises OSError where the kernel doesn't know the hooks."""
+    for number in bpf.attached(directory, _FINDER_HOOK):
+        try:
+            program = bpf.by_id(number)
+        except FileNotFoundError:
+            continue
+        try:
+            name, ids = bpf.program_info(program)
+            if name == _name(_FINDER):
+                return _maps(ids)
+        finally:
+            os.close(program)
+    return None
+
+
+def _maps(ids: list[int]) -> Maps:
+    found: dict[str, int] = {}
+    for number in ids:
+        descriptor = bpfmaps.by_id(number)
+        found[bpfmaps.name(descriptor)] = descriptor
+    return Maps(*(found[name] for name in Maps.__slots__))
+
+
+def _name(hook: str) -> str:
+    """At most 15 bytes."""
+    return f"l{GENERATION}_{hook}"
+
+
+def _own(maps: Maps, parent: str, key: bytes, number: int, own4: str) -> None:
+    value = struct.pack("<Q", number)
+    try:
+        bpfmaps.put(maps.owners, key, value, bpfmaps.ONLY_NEW)
+    except FileExistsError:
+        other = int.from_bytes(bpfmaps.get(maps.owners, key, 8) or b"", "little")
+        if other != number and other in (groups := _groups(parent)):
+            name = groups[other][:12]
+            raise Conflict(
+                f"the address {own4} is that of container {name}, which runs", "give another with --address"
+            ) from None
+        bpfmaps.put(maps.owners, key, value)
+
+
+def _drop(maps: Maps, key: bytes, value: bytes) -> None:
+    packed4, flags, packed6, _ = _ENTRY.unpack(value)
+    for owned in _keys(socket.inet_ntoa(packed4), packed6 if flags & _HAS6 else None):
+        if bpfmaps.get(maps.owners, owned, 8) == key:
+            bpfmaps.drop(maps.owners, owned)
+    bpfmaps.drop(maps.containers, key)
+
+
+def _keys(own4: str, packed6: bytes | None) -> list[bytes]:
+    return [bytes(10) + b"\xff\xff" + socket.inet_aton(own4), *([packed6] if packed6 else [])]
+
+
+def _groups(parent: str) -> dict[int, str]:
+    """The groups below it that there are: id → name."""
+    with os.scandir(parent) as entries:
+        return {entry.inode(): entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+
+
+def _netns_cookie() -> int:
+    channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        return int.from_bytes(channel.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8), "little")
+    finally:
+        channel.close()
+
+
+def _load(directory: int, run: str) -> Maps:
+    from limpet.network import programs
+
+    for hook, (kind, _) in programs.HOOKS.items():
+        _detach(directory, kind, _name(hook))  # of a start that was killed
+    maps, loaded = load(_v6only(run))
+    try:
+        for hook in sorted(loaded, key=lambda hook: hook == _FINDER):
+            bpf.attach(loaded[hook], directory, programs.HOOKS[hook][0], bpf.F_ALLOW_MULTI)
+    except BaseException:
+        maps.close()
+        raise
+    finally:
+        for program in loaded.values():
+            os.close(program)
+    return maps
+
+
+def load(v6only: tuple[int, int] | None) -> tuple[Maps, dict[str, int]]:
+    """New maps and the programs with them, not attached: descriptors by the hooks' names. Raises OSError."""
+    from limpet.network import programs
+
+    if os.stat("/proc/self/ns/cgroup").st_ino != _INITIAL_NAMESPACE:
+        raise OSError(95, "limpet runs in a control group namespace, and doesn't know where in the hierarchy that is")
+    maps = Maps(
+        bpfmaps.create(bpfmaps.HASH, 8, programs.ENTRY, _ENTRIES, "containers", bpfmaps.NO_PREALLOC),
+        bpfmaps.create(bpfmaps.HASH, 16, 8, 2 * _ENTRIES, "owners", bpfmaps.NO_PREALLOC),
+        bpfmaps.create(bpfmaps.SK_STORAGE, 4, programs.SOCKET, 0, "sockets", bpfmaps.NO_PREALLOC),
+    )
+    loaded: dict[str, int] = {}
+    try:
+        for hook, (kind, _) in programs.HOOKS.items():
+            code = programs.assemble(hook, maps, _LEVEL, addresses.PREFIX6, v6only)
+            license = programs.BOTH if hook == "bind6" else bpf.LICENSE
+            loaded[hook] = bpf.load(programs.SOCK_ADDR, code, _name(hook), kind, license)
+    except BaseException:
+        for descriptor in loaded.values():
+            os.close(descriptor)
+        maps.close()
+        raise
+    return maps, loaded
+
+
+_LEVEL = 2
+"""The root of the hierarchy is 0, `limpet` 1, a container 2."""
+
+
+def _detach(directory: int, kind: int, name: str) -> None:
+    for number in bpf.attached(directory, kind):
+        program = bpf.by_id(number)
+        try:
+            if bpf.program_info(program)[0] == name:
+                bpf.detach(program, directory, kind)
+        finally:
+            os.close(program)
+
+
+def _v6only(run: str) -> tuple[int, int] | None:
+    """Where a socket says that it is of IPv6 alone: 4 ms of reading, once a boot. None if the kernel doesn't tell."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read().strip()
+    path = f"{run}/skc_ipv6only"
+    try:
+        with open(path, encoding="ascii") as file:
+            then, place, mask = file.read().split()
+        if then == boot:
+            return int(place), int(mask)
+    except (OSError, ValueError):
+        pass
+    from limpet.kernel import btf
+
+    try:
+        found = btf.bit_of("sock_common", "skc_ipv6only")
+    except (OSError, LookupError):
+        return None
+    from limpet.store import files
+
+    files.write_file(path, f"{boot} {found[0]} {found[1]}".encode(), 0o644, durable=False)
+    return found
