@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 GOALS = {"pull": 0.25, "present": 0.5, "push": 0.5, "load": 0.25, "run": 0.35, "exec": 0.35, "ps": 1.0, "rmi": 0.5}
+GOALS |= {"logs": 1.0}
 GOALS |= {"steps": 0.3, "cached": 0.5, "copy": 0.5}
 CASES = [
     "pull",
@@ -45,6 +46,7 @@ CASES = [
     "run",
     "isolate",
     "exec",
+    "logs",
     "ps",
     "crowd",
     "memory",
@@ -245,6 +247,40 @@ class Bench:
         self.row("exec true", self.measure(self.rounds(15), lambda e: e("exec", "exec", "true")), "exec")
         for engine in self.engines:
             engine("rm", "-f", "exec")
+
+    def case_logs(self) -> None:
+        """A container writes 200 MB of short lines, with nobody attached: until its end, and what that costs the engine."""
+        self.need()
+        size = 20_000_000 if self.quick else 200_000_000
+        line = "2026-11-24 12:00:00 INFO request served path=/index.html status=200 bytes=5123 time=0.0012 agent=curl"
+        script = f"yes '{line}' | head -c {size}"
+        for driver in ("json-file", "local"):
+            options = ["--log-driver", driver, "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
+            seconds: dict[str, list[float]] = {e.name: [] for e in self.engines}
+            used: dict[str, list[float]] = {e.name: [] for e in self.engines}
+            for _ in range(self.rounds(3)):
+                for engine in self.engines:
+                    if engine.name == "podman" and driver == "local":  # it has none
+                        seconds[engine.name].append(0.0)
+                        used[engine.name].append(0.0)
+                        continue
+                    before = most = engine.processor_seconds()
+                    start = time.perf_counter()
+                    given = options if engine.name != "podman" else ["--log-driver", "k8s-file", *options[2:4]]
+                    # fmt: off
+                    engine("run", "-d", "--name", "flood", *given, *engine.run_options, self.big, "sh", "-c", script)
+                    # fmt: on
+                    waiting = subprocess.Popen(
+                        [*engine.command, "wait", "flood"], env=engine.environment, stdout=subprocess.DEVNULL
+                    )
+                    while waiting.poll() is None:
+                        time.sleep(0.05)
+                        most = max(most, engine.processor_seconds())
+                    seconds[engine.name].append(time.perf_counter() - start)
+                    used[engine.name].append(most - before)
+                    engine("rm", "-f", "flood")
+            self.row(f"{size // 1_000_000} MB of output, {driver}", seconds, "logs")
+            self.row("  processor time of the engine", used, "logs")
 
     def case_ps(self) -> None:
         self.need()

@@ -137,9 +137,10 @@ def rm(call: Call) -> int:
     results = stopping.remove_all(call.store, list(once.values()), force=call["force"], volumes=call["volumes"])
     words = {container.id: name for name, container in reversed(found)}
     for container, problem in results:
-        if problem is None:
+        # Gone already: of --rm, with the end that was made for it; or somebody else was faster.
+        if problem is None or (call["force"] and isinstance(problem, NotFound)):
             print(words[container.id], flush=True)
-        elif not (call["force"] and isinstance(problem, NotFound)):  # else somebody else was faster
+        else:
             print(f"limpet: {problem}", file=sys.stderr)
             failed = 1
     return failed
