@@ -249,7 +249,7 @@ class Bench:
             engine("rm", "-f", "exec")
 
     def case_logs(self) -> None:
-        """A container writes 200 MB of short lines, with nobody attached: until its end, and what that costs the engine."""
+        """A container writes 200 MB of short lines, nobody attached: until its end, and what that costs the engine."""
         self.need()
         size = 20_000_000 if self.quick else 200_000_000
         line = "2026-11-24 12:00:00 INFO request served path=/index.html status=200 bytes=5123 time=0.0012 agent=curl"
