@@ -315,7 +315,7 @@ def _child(
             handshake.take_terminal(handshake.open_terminal(plan, channel))
         if not detach and not handshake.parent_lives(channel):
             os._exit(137)
-        process.execute(plan, program, die_with_parent=not detach)
+        process.execute(plan, program, channel, die_with_parent=not detach)
     except BaseException as e:
         handshake.report(channel, e)
     finally:

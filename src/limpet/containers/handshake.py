@@ -1,8 +1,8 @@
 """Between whoever starts a program in a container and the child that becomes it: `runtime` and `exec` share this.
 
 They talk over a socket pair of packets: b"T" with the terminal's master as an SCM_RIGHTS descriptor, b"A" (does the
-other side still live?), b"H" (its mounts are made: run the
-hooks), b"E" with a failure; end of file means that the exec closed it.
+other side still live?), b"H" (its mounts are made: run the hooks), b"E" with a failure, b"X" with one of the exec itself;
+end of file means that the exec closed it.
 """
 
 from __future__ import annotations
@@ -32,21 +32,32 @@ def converse(channel: socket.socket, hooks: Callable[[], None] | None = None) ->
     """Listens to the child until its exec; the master of its terminal, if it made one. Raises StartFailed.
 
     `hooks` is called when the child waits in `pause`.
+    The last packet may come from a program that others in the container can trace (`trampoline`): no packet is trusted.
     """
     master: int | None = None
     while True:
         packet, rights, _, _ = channel.recvmsg(65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return master
-        if packet[:1] == b"T":
-            master = int.from_bytes(rights[0][2], "little")
+        if rights:
+            fd = int.from_bytes(rights[0][2], "little")
+            if master is None and packet[:1] == b"T":
+                master = fd
+            else:
+                os.close(fd)
         elif packet[:1] == b"H" and hooks is not None:
             hooks()
+            hooks = None
             channel.send(b"H")
         elif packet[:1] == b"E":
             if master is not None:
                 os.close(master)
             raise outcome.unpack(packet)
+        elif packet[:1] == b"X" and len(packet) > 3:
+            if master is not None:
+                os.close(master)
+            failure = process.explain(packet)
+            raise outcome.StartFailed(failure.message, failure.hint, failure.code)
 
 
 def report(channel: socket.socket, error: BaseException) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of the state. The Python that wakes may be newer than the one that fell asleep; it must know what that wrote."""
 
+_NAME = b"limpet-monitor"
+
 _X86_64 = """
                     ; _start:
 488d5c2418          ;     lea 24(%rsp), %rbx      # the environment: after argc (1), argv[0] and NULL
@@ -86,21 +88,18 @@ def possible() -> bool:
     return os.uname().machine == "x86_64"
 
 
-def image(watched: dict[int, int], arguments: list[str]) -> bytes:
-    """The waiting program. `watched`: descriptor → poll(2) events; `arguments`: of what it becomes, path first."""
-    code = machinecode.from_listing(_X86_64)
+def image(watched: dict[int, int], arguments: list[str], name: bytes = _NAME) -> bytes:
+    """The waiting program. `watched`: descriptor → poll(2) events; `arguments`: of what it becomes, path first.
+
+    `name`: that the kernel shows for it, at most as long as the default.
+    """
+    code = machinecode.from_listing(_X86_64).replace(_NAME, name.ljust(len(_NAME), b"\0"))
     descriptors = b"".join(
         fd.to_bytes(4, "little") + events.to_bytes(2, "little") + bytes(2) for fd, events in watched.items()
     )
     at = machinecode.address(len(code) + 16 + len(descriptors))
-    texts = [os.fsencode(text) + b"\0" for text in arguments]
-    place = at + 8 * (len(texts) + 1)
-    pointers = b""
-    for text in texts:
-        pointers += place.to_bytes(8, "little")
-        place += len(text)
     head = at.to_bytes(8, "little") + len(watched).to_bytes(8, "little")
-    return machinecode.elf_x86_64(code + head + descriptors + pointers + bytes(8) + b"".join(texts))
+    return machinecode.elf_x86_64(code + head + descriptors + machinecode.vector(arguments, at))
 
 
 def sleep(title: str, watched: dict[int, int], kept: list[int], state: dict[str, Any]) -> None:

@@ -51,9 +51,10 @@ def spawn(section: Config, filter: bytes | None, channel: socket.socket) -> NoRe
     try:
         signals.block(signals.SIG_BLOCK, signals.valid())  # what arrives in between waits for the init
         signals.reset()
+        run = start(section, channel)
         become(section, filter)
         os.umask(section["user"].get("umask", 0o022))
-        program = start(section)
+        program = run()
         process.set_death_signal(signals.SIGKILL)
         os.chdir("/")
         os.close(0)  # whoever feeds the program shall notice when it stops reading

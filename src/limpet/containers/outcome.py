@@ -26,5 +26,5 @@ def pack(code: int, message: str, hint: str = "") -> bytes:
 
 
 def unpack(packet: bytes) -> StartFailed:
-    code, message, hint = packet[1:].decode(errors="replace").split("\0")
-    return StartFailed(message, hint, int(code))
+    code, message, hint = [*packet[1:].decode(errors="replace").split("\0"), "", ""][:3]
+    return StartFailed(message, hint, int(code) if code.isdecimal() and len(code) < 4 else 128)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
+from limpet.containers import trampoline
 from limpet.errors import reason
-from limpet.kernel import capabilities, seccomp, signals
+from limpet.kernel import capabilities, machinecode, seccomp, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Any, NoReturn
 
@@ -54,9 +57,15 @@ def forget_imports() -> None:
     sys.path_hooks.clear()
 
 
-def execute(process: Config, program: bytes | None, *, die_with_parent: bool = True) -> NoReturn:
-    """Becomes the program. Descriptors 0, 1, 2 are its own; all others are closed by the exec. Raises Failure."""
+def execute(
+    process: Config, program: bytes | None, channel: socket.socket, *, die_with_parent: bool = True
+) -> NoReturn:
+    """Becomes the program. Descriptors 0, 1, 2 are its own; all others are closed by the exec. Raises Failure.
+
+    `channel`: where a failure is told of that shows only at the exec (see `handshake`).
+    """
     user = process["user"]
+    ready = _Ready(process, channel)
     try:
         become(process, program)
         if die_with_parent:
@@ -68,24 +77,67 @@ def execute(process: Config, program: bytes | None, *, die_with_parent: bool = T
     signals.reset()  # an exec inherits what is ignored
     signals.block(signals.SIG_SETMASK, ())
     kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
-    environment = dict(text.split("=", 1) for text in process["env"])
-    _run(process["args"], environment, os.execve)
+    ready.run(os.execve)
     raise AssertionError
 
 
-def start(process: Config) -> int:
-    """The program becomes a child of this process, which has become what it shall be: its pid. Raises Failure.
+class _Ready:
+    """A program that can be executed at once, whatever limits and filters there are by then."""
+
+    def __init__(self, process: Config, channel: socket.socket) -> None:
+        self._args: list[str] = process["args"]
+        self._environment = dict(text.split("=", 1) for text in process["env"])
+        self._channel = channel
+        self._trampoline = -1
+        if any("\0" in text for text in (*self._args, *process["env"])):
+            raise Failure(128, "an argument or a variable of the environment has a NUL byte in it")
+        self._missing = False
+        if trampoline.possible():
+            name, cwd = self._args[0], process["cwd"]
+            paths = _candidates(name, self._environment)
+            if "/" not in name:
+                paths = [path for path in paths if os.path.lexists(os.path.join(cwd, path))]
+            if not paths:
+                self._missing = True
+                return
+            candidates = [(path, _answers(name, os.path.join(cwd, path))) for path in paths]
+            last = _packet(name, 0, _THERE, os.fsencode(paths[0]))
+            environment = [f"{key}={value}" for key, value in self._environment.items()]
+            image = trampoline.image(channel.fileno(), candidates, last, self._args, environment)
+            self._trampoline = machinecode.in_memory("limpet-exec", image)
+
+    def run(self, how: Callable[[str, list[str], dict[str, str]], int]) -> int:
+        """`how` executes a path. Raises Failure."""
+        if self._missing:
+            raise _not_found(self._args[0], _path_hint(self._environment))
+        if self._trampoline < 0:
+            return _run(self._args, self._environment, how)
+        os.set_inheritable(self._channel.fileno(), True)
+        try:
+            # By a path: a filter of the user's may know no other call than execve.
+            return how(f"/proc/self/fd/{self._trampoline}", self._args[:1], {})
+        except OSError as e:
+            raise Failure(128, f"executing from memory: {reason(e)}") from e
+        finally:
+            os.set_inheritable(self._channel.fileno(), False)
+
+
+def start(process: Config, channel: socket.socket) -> Callable[[], int]:
+    """What makes the program a child of this process, when this has become what it shall be: its pid. Raises Failure.
 
     The child has no signal blocked, and of our descriptors 0, 1 and 2 only.
     """
-    _enter_directory(process["cwd"])
-    kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
-    environment = dict(text.split("=", 1) for text in process["env"])
+    ready = _Ready(process, channel)
 
     def spawn(path: str, args: list[str], environment: dict[str, str]) -> int:
         return os.posix_spawn(path, args, environment, setsigmask=())
 
-    return _run(process["args"], environment, spawn)
+    def go() -> int:
+        _enter_directory(process["cwd"])
+        kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
+        return ready.run(spawn)
+
+    return go
 
 
 def become(process: Config, program: bytes | None) -> None:
@@ -131,34 +183,89 @@ def _enter_directory(path: str) -> None:
         raise Failure(126 if e.errno == errno.EACCES else 127, f'chdir to cwd "{path}": {_reason(e)}') from e
 
 
+def _candidates(name: str, environment: dict[str, str]) -> list[str]:
+    if "/" in name:
+        return [name]
+    return [f"{directory or '.'}/{name}" for directory in environment.get("PATH", "").split(":")] if name else []
+
+
 def _run(args: list[str], environment: dict[str, str], how: Callable[[str, list[str], dict[str, str]], int]) -> int:
     """`how` tries one path; what it gives for the first that can be run."""
     name = args[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        directories = environment.get("PATH", "").split(":")
-        candidates = [f"{directory or '.'}/{name}" for directory in directories] if name else []
-    worst: OSError | None = None
-    for path in candidates:
+    for path in _candidates(name, environment):
         try:
             return how(path, args, environment)
         except OSError as e:
-            if e.errno == errno.ENOEXEC:
-                raise Failure(126, f'exec: "{name}": exec format error', format_hint(_head(path))) from e
-            if e.errno in (errno.ENOENT, errno.ENOTDIR):
-                if "/" not in name and not os.path.lexists(path):
-                    continue
-                if os.path.exists(path):
-                    raise Failure(127, f'exec: "{name}": no such file or directory', loader_hint(_head(path))) from e
-            worst = worst or e
-    if "/" not in name or worst is None:  # as Go's LookPath: what is not executable is not found
-        raise Failure(127, f'exec: "{name}": executable file not found in $PATH', _path_hint(environment))
-    code = 127 if worst.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+            failure = _failure(name, e.errno or 0, *_look(path))
+            if failure is not None:
+                raise failure from e
+    raise _not_found(name, _path_hint(environment))
+
+
+_THERE, _DIRECTORY = 1, 2
+_HEAD = 2048
+"""Bytes of a program's beginning that are looked at."""
+
+
+def _look(path: str) -> tuple[int, bytes]:
+    """What explains a failed exec of it: _THERE, _DIRECTORY, and the beginning of a file."""
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            return _THERE | (_DIRECTORY if stat.S_ISDIR(mode) else 0), b""
+    except OSError:
+        return 0, b""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _THERE, os.read(fd, _HEAD)
+        finally:
+            os.close(fd)
+    except OSError:
+        return _THERE, b""
+
+
+def _failure(name: str, number: int, facts: int, head: bytes) -> Failure | None:
+    """What an error number of an exec means; None: the next directory of PATH is looked in."""
+    if number == errno.ENOEXEC:
+        return Failure(126, f'exec: "{name}": exec format error', format_hint(head))
+    missing = number in (errno.ENOENT, errno.ENOTDIR)
+    if missing and facts & _THERE:
+        return Failure(127, f'exec: "{name}": no such file or directory', loader_hint(head))
+    if "/" not in name:  # as Go's LookPath: what is not executable is not found
+        return None
     hint = ""
-    if worst.errno == errno.EACCES:
-        hint = "it is a directory" if os.path.isdir(name) else "does it have the x permission, and its directory?"
-    raise Failure(code, f'exec: "{name}": {_reason(worst)}', hint) from worst
+    if number == errno.EACCES:
+        hint = "it is a directory" if facts & _DIRECTORY else "does it have the x permission, and its directory?"
+    return Failure(127 if missing else 126, f'exec: "{name}": {os.strerror(number).lower()}', hint)
+
+
+_ERRORS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.E2BIG, errno.ENAMETOOLONG, errno.ENOMEM, errno.ETXTBSY)
+"""Of execve(2), for a program that is named by its path."""
+
+
+def _answers(name: str, place: str) -> list[tuple[int, bytes]]:
+    """For `trampoline.image`: next to nothing, since each page that a child touches first is copied for it."""
+    facts, head = _look(place)
+    numbers = (errno.ENOEXEC, errno.ENOENT, errno.ENOTDIR, *(_ERRORS if "/" in name else ()))
+    found = [(number, _packet(name, number, facts, head)) for number in numbers]
+    return [*found, (0, _packet(name, errno.EIO, facts, b"") if "/" in name else b"")]
+
+
+def _packet(name: str, number: int, facts: int, rest: bytes) -> bytes:
+    return b"X%c%c%b\0%b" % (number, facts, os.fsencode(name)[:_HEAD], rest)
+
+
+def explain(packet: bytes) -> Failure:
+    """What the child's program in memory told, which could not execute the container's (see `handshake`)."""
+    name, _, rest = packet[3:].partition(b"\0")
+    text = name.decode(errors="replace")
+    failure = _failure(text, packet[1], packet[2], rest) if packet[1] else None
+    return failure or _not_found(text, f"{rest.decode(errors='replace')} can't be executed")
+
+
+def _not_found(name: str, hint: str) -> Failure:
+    return Failure(127, f'exec: "{name}": executable file not found in $PATH', hint)
 
 
 def _path_hint(environment: dict[str, str]) -> str:
@@ -172,14 +279,6 @@ def _path_hint(environment: dict[str, str]) -> str:
         except OSError:
             parts.append(f"{directory} (missing)")
     return f"PATH holds {', '.join(parts)}"
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096)
-    except OSError:
-        return b""
 
 
 def format_hint(head: bytes) -> str:

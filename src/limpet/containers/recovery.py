@@ -40,18 +40,9 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
     """
     failed = []
     for container in reversed(state.all_containers(store)):
-        status = state.status(store, container)
-        if not status.lost:
-            continue
         try:
-            if container.options.auto_remove:
-                stop.remove(store, container)
-                say(f"{container.name}: removed (--rm)")
-            elif due(store, container, status):
-                start.start(store, container)
-                say(f"{container.name}: started (--restart {container.options.restart})")
-        except (NotFound, Conflict):
-            pass  # somebody else was faster
+            if done := recover_one(store, container):
+                say(f"{container.name}: {done}")
         except LimpetError as e:
             failed.append(e)
     groups = len(collect_groups(store))
@@ -59,6 +50,21 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
     if groups:
         say(f"{groups} empty control group{'' if groups == 1 else 's'} removed")
     return failed
+
+
+def recover_one(store: Store, container: Container) -> str:
+    """The same for one: what was done, or "". Raises LimpetError."""
+    status = state.status(store, container)
+    try:
+        if status.lost and container.options.auto_remove:
+            stop.remove(store, container)
+            return "removed (--rm)"
+        if due(store, container, status):
+            start.start(store, container)
+            return f"started (--restart {container.options.restart})"
+    except (NotFound, Conflict):
+        pass  # somebody else was faster
+    return ""
 
 
 def shut_down(store: Store, container: Container) -> str:

@@ -206,7 +206,7 @@ def _child(
             handshake.take_terminal(slave)
         if not handshake.parent_lives(channel):
             os._exit(137)
-        process.execute(config["process"], program)
+        process.execute(config["process"], program, channel)
     except BaseException as e:
         handshake.report(channel, e)
     finally:

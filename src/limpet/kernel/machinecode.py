@@ -30,6 +30,17 @@ def elf_x86_64(code: bytes) -> bytes:
     return head + text + stack + code
 
 
+def vector(texts: list[str], at: int) -> bytes:
+    """Texts as execve(2) wants them, to be mapped at that address: pointers to them, NULL, and then the texts."""
+    encoded = [os.fsencode(text) + b"\0" for text in texts]
+    place = at + 8 * (len(encoded) + 1)
+    pointers = b""
+    for text in encoded:
+        pointers += place.to_bytes(8, "little")
+        place += len(text)
+    return pointers + bytes(8) + b"".join(encoded)
+
+
 def in_memory(name: str, image: bytes) -> int:
     """The image as a file that is nowhere, for `os.execve`."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
