@@ -1,8 +1,8 @@
 """Between whoever starts a program in a container and the child that becomes it: `runtime` and `exec` share this.
 
 They talk over a socket pair of packets: b"T" with the terminal's master as an SCM_RIGHTS descriptor, b"A" (does the
-other side still live?), b"H" (its mounts are made: run the hooks), b"E" with a failure, b"X" with one of the exec itself;
-end of file means that the exec closed it.
+other side still live?), b"H" (its mounts are made: run the hooks), b"E" with a failure, b"X" with one of the exec
+itself; end of file means that the exec closed it.
 """
 
 from __future__ import annotations
