@@ -14,7 +14,6 @@ _LATER = "limpet has no such option yet"
 
 # The parts that docs/docker.md lists: what is planned, and where.
 _LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
-_ISOLATION = f"{_LATER}: more kinds of isolation are to come"
 _NETWORK = "the container has the host's network and addresses (--add-host gives names); others are to come"
 
 _CREATE: Sequence[tuple[str, str]] = (
@@ -29,7 +28,7 @@ _CREATE: Sequence[tuple[str, str]] = (
         " cgroup-parent",
         _LIMITS,
     ),
-    ("volume-driver storage-opt", "there is one kind of volume, a directory in the store; drivers are to come"),
+    ("storage-opt", f"{_LATER}"),
     ("use-api-socket", f"{_LATER}: the Engine API is to come"),
     ("annotation", f"{_LATER}: --label is there"),
     ("isolation", "it is for Windows"),
@@ -77,7 +76,6 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "start": (("checkpoint checkpoint-dir", _LATER),),
     "update": (("cpu-rt-period cpu-rt-runtime", _LIMITS),),
     "volume create": (
-        ("driver d opt o", "there is one kind of volume: a directory in the store; for another, mount it with -v"),
         (
             "availability group limit-bytes required-bytes scope secret sharing topology-preferred topology-required"
             " type",

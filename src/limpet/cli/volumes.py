@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from limpet import jsontext
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import volumes
+from limpet.containers import volumedrivers, volumes
+from limpet.containers.volumemounts import Using
 from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 def create(call: Call) -> int:
     labels = dict(text.partition("=")[::2] for text in call["label"])
+    options = dict(text.partition("=")[::2] for text in call["opt"])
     name = call.arguments[0] if call.arguments else call["name"]
     with call.store.lease():
-        volume = volumes.create(call.store, name, labels, anonymous=not name)
+        volume = volumes.create(call.store, name, labels, anonymous=not name, driver=call["driver"], options=options)
     print(volume.name)
     return 0
 
@@ -37,12 +39,13 @@ def ls(call: Call) -> int:
     rows = [
         output.Labelled(
             {
-                "Driver": "local",
+                "Driver": volume.driver,
                 "Name": volume.name,
                 "Scope": "local",
                 "Mountpoint": volumes.data_path(call.store, volume.name),
                 "Labels": ",".join(f"{k}={v}" for k, v in volume.labels.items()),
                 "Containers": ",".join(volumes.users(call.store, volume.name)),
+                **({"Size": _size(call.store, volume)} if "Size" in call["format"] else {}),
             },
             volume.labels,
         )
@@ -50,6 +53,11 @@ def ls(call: Call) -> int:
     ]
     output.say(output.formatted(call["format"], rows, (("DRIVER", "Driver"), ("VOLUME NAME", "Name")), keep="Name"))
     return 0
+
+
+def _size(store: Store, volume: Volume) -> str:
+    size = volumedrivers.driver(store, volume.driver).usage(volume.name)
+    return "N/A" if size is None else output.size_decimal(size)
 
 
 def inspect(call: Call) -> int:
@@ -74,7 +82,8 @@ def export(call: Call) -> int:
     from limpet.cli.files import write_archive
     from limpet.containers import copy
 
-    with _root(call.store, call.arguments[0]) as root:
+    volume = volumes.find(call.store, call.arguments[0])
+    with Using(call.store, volume) as path, _root(path, volume) as root:
         write_archive(call["output"], lambda out: copy.pack(root, "/", ".", out.write))
     return 0
 
@@ -85,20 +94,20 @@ def import_(call: Call) -> int:
     name, path = [*call.arguments, "-"][:2]
     if path == "-" and os.isatty(0):
         raise Invalid("standard input is a terminal", f"limpet volume import {name} FILE, or pipe a tar into it")
+    volume = volumes.find(call.store, name)
     try:
         stream = sys.stdin.buffer if path == "-" else open(path, "rb")
     except OSError as e:
         raise NotFound(f"{path}: {e.strerror}", exit_code=1) from e
-    with stream, _root(call.store, name) as root:
+    with stream, Using(call.store, volume) as place, _root(place, volume) as root:
         unpack.unpack(stream, root, "/")
     return 0
 
 
-def _root(store: Store, name: str) -> Root:
+def _root(path: str, volume: Volume) -> Root:
     from limpet.containers import copyroot
 
-    volume = volumes.find(store, name)
-    return copyroot.directory_root(volumes.data_path(store, volume.name), f"volume {name}")
+    return copyroot.directory_root(path, f"volume {volume.name}")
 
 
 def rm(call: Call) -> int:
@@ -175,10 +184,16 @@ COMMANDS = {
         usage="[OPTIONS] [VOLUME]",
         summary="Create a volume",
         options=(
+            Option("driver", "d", kind="string", default="", metavar="NAME", help="local (the default), or a plugin"),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
+            Option("opt", "o", kind="list", metavar="KEY=VALUE", help="For the driver; of local: type, device, o"),
             Option("name", kind="string", default="", metavar="NAME", help="Name of the volume", hidden=True),
         ),
-        examples=("limpet volume create data",),
+        examples=(
+            "limpet volume create data",
+            "limpet volume create -o type=tmpfs -o device=tmpfs -o o=size=100m scratch",
+            "limpet volume create -o type=nfs -o device=:/export -o o=addr=files.example,ro shared",
+        ),
         max_args=1,
     ),
     "volume ls": Command(

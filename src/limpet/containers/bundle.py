@@ -58,6 +58,10 @@ def prepare(store: Store, container: Container, root: int, size: tuple[int, int]
         from limpet.containers import mountplan, volumefill
 
         mounts = mountplan.load(store, container.id)
+        if any(mount.driver for mount in mounts):
+            from limpet.containers import volumemounts
+
+            volumemounts.acquire_all(store, container.id, mounts)
         for mount in mounts:
             if mount.kind == "volume" and mount.copy:
                 volumefill.fill(root, mount.target, mount.source)
@@ -78,4 +82,8 @@ def open_mounts(store: Store, container: Container, config: Config, mapped: Mapp
 
     user = config["process"]["user"]
     planned = mountplan.load(store, container.id)
+    sources = {each["destination"]: each.get("source", "") for each in config["mounts"]}
+    for mount in planned:
+        if mount.driver:  # where its driver mounted it
+            mount.source = sources[mount.target]
     return mounttrees.open_all(store, container.id, planned, (user["uid"], user["gid"]), mapped)

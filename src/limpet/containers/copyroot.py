@@ -187,6 +187,10 @@ def _stopped(store: Store, container: Container, lock: int) -> Root:
         planned = [mount for mount in mountplan.load(store, container.id) if mount.kind != "tmpfs"]
         if not planned:
             return Root(fd, where, kept=(lock,))
+        if any(mount.driver for mount in planned):
+            from limpet.containers import volumemounts
+
+            volumemounts.acquire_all(store, container.id, planned)  # until its mounts have a copy of it
         for mount in planned:
             if mount.kind == "volume" and mount.copy:  # as a start would: later it is no longer empty
                 volumefill.fill(fd, mount.target, mount.source)
@@ -201,6 +205,8 @@ def _stopped(store: Store, container: Container, lock: int) -> Root:
         finally:
             for tree in made.values():
                 os.close(tree)
+            if any(mount.driver for mount in planned):
+                volumemounts.release_all(store, container.id)
     except BaseException:
         os.close(fd)
         raise

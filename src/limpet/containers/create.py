@@ -58,6 +58,7 @@ def create(
         from limpet.containers import mountplan
 
         mounts = mountplan.plan(store, options, list(declared))
+        mountplan.make_volumes(store, mounts)
     container_id = names.container_id()
     durable = not options.auto_remove
     directory = store.container_path(container_id)

@@ -176,7 +176,7 @@ def _mount(mount: mountplan.Mount) -> dict[str, Any]:
         "Propagation": _propagation(mount) if mount.kind == "bind" else "",
     }
     if mount.kind == "volume":
-        found |= {"Name": mount.name, "Driver": "local"}
+        found |= {"Name": mount.name, "Driver": mount.driver or "local"}
     return found
 
 

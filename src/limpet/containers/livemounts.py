@@ -38,6 +38,7 @@ def change(store: Store, container: Container, asked: Options, removed: Sequence
     All or nothing: what the kernel refuses is not kept. Raises Invalid, NotFound, Conflict, Refused.
     """
     added = mountplan.plan(store, asked, [])
+    mountplan.make_volumes(store, added)
     path = f"{store.container_path(container.id)}/mounts.json"
     gone: list[Mount] = []
     # A kill between the two leaves something held by a container that doesn't use it, never the other way round.
@@ -91,6 +92,10 @@ def _at_once(store: Store, container: Container, added: Sequence[Mount], gone: S
     try:
         if status.pid_start and process.start_time(status.pid) != status.pid_start:
             return
+        if any(mount.driver for mount in added):
+            from limpet.containers import volumemounts
+
+            volumemounts.acquire_all(store, container.id, added)
         _fill(container, added, status.pid)
         trees += _trees(store, container, added, status.pid)
         with open(f"/proc/{status.pid}/uid_map", encoding="ascii") as file:

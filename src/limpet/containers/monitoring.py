@@ -220,6 +220,7 @@ class Monitor:
     def _failed(self, error: LimpetError, outcome: int) -> int:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
+        self._release_volumes()
         if self._cgroup is not None:
             addressing.take(self._container, self._cgroup)
             cgroup.remove(self._cgroup)
@@ -391,6 +392,8 @@ class Monitor:
             addressing.take(self._container, self._cgroup)
             cgroup.remove(self._cgroup)
         controllers.remove(self._container.id)
+        if not again:  # before anybody hears of the end, and removes it
+            self._release_volumes()
         self._status.update(
             state="restarting" if again else "exited",
             pid=0,
@@ -420,6 +423,12 @@ class Monitor:
                 hooks.after(jsontext.loads(file.read()), self._directory, 0, "poststop")
         except (OSError, ValueError):
             pass  # the container is being removed
+
+    def _release_volumes(self) -> None:
+        if os.path.exists(f"{self._store.run}/volumes"):
+            from limpet.containers import volumemounts
+
+            volumemounts.release_all(self._store, self._container.id)
 
     def _put_away(self) -> None:
         assert self._started is not None
@@ -451,6 +460,7 @@ class Monitor:
         self._log.close()
         if self._log.dropped != self._status.get("log_dropped", 0) and not self._container.options.auto_remove:
             self._tell_dropped()
+        self._release_volumes()  # of one that was stopped while it waited for its next start
         removing = self._container.options.auto_remove
         end = time.monotonic() + PATIENCE
         while (left := end - time.monotonic()) > 0:

@@ -34,13 +34,13 @@ _NOTHING = frozenset(("z", "Z", "cached", "delegated", "consistent", "consistenc
 _KINDS = ("bind", "image", "tmpfs", "volume")
 
 
-def from_volume(store: Store, text: str, mkdir: bool) -> Mount:
-    """`[SOURCE:]TARGET[:OPTIONS]`."""
+def from_volume(store: Store, text: str, mkdir: bool, driver: str = "") -> Mount:
+    """`[SOURCE:]TARGET[:OPTIONS]`; `driver`: of a volume that is new."""
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
         raise Invalid(f"invalid volume '{text}'", "write NAME:/path, /host/path:/path or /path, with :ro at the end")
     if len(parts) == 1:
-        return _volume(store, "", target(text, text), [], anonymous=True)
+        return _volume(store, "", target(text, text), [], anonymous=True, driver=driver)
     source, place = parts[0], target(parts[1], text)
     options: list[str] = []
     copy = recursive = True
@@ -58,7 +58,7 @@ def from_volume(store: Store, text: str, mkdir: bool) -> Mount:
             raise Invalid(f"invalid volume '{text}': unknown mode '{word}'")
     if source.startswith(("/", "./", "../")) or source in (".", ".."):
         return _bind(os.path.abspath(source), place, options, mkdir, recursive=recursive, idmap=idmap)
-    return _volume(store, volumes.check_name(source), place, options, copy=copy, idmap=idmap)
+    return _volume(store, volumes.check_name(source), place, options, copy=copy, idmap=idmap, driver=driver)
 
 
 class _Fields:
@@ -73,6 +73,9 @@ class _Fields:
         self.below = ""  # of bind-recursive
         self.copy = True
         self.mkdir = False
+        self.driver = ""
+        self.driver_options: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
         self.of: dict[str, str] = {}  # kind: the last key that only it has
 
     def take(self, field: str) -> None:
@@ -128,12 +131,20 @@ class _Fields:
 
     def _volume(self, key: str, equals: str, value: str) -> None:
         self.of["volume"] = key
-        if key != "volume-nocopy":
+        name, _, rest = value.partition("=")
+        if key == "volume-nocopy":
+            self.copy = not self._truth(value, equals)
+        elif key == "volume-driver":
+            self.driver = value
+        elif key == "volume-opt" and name:
+            self.driver_options[name] = rest
+        elif key == "volume-label" and name:
+            self.labels[name] = rest
+        else:
             raise Invalid(
-                f"invalid mount '{self.text}': unexpected '{key}'",
-                "for a driver, options or labels `limpet volume create` the volume first",
+                f"invalid mount '{self.text}': unexpected '{key}{equals}{value}'",
+                "known are volume-subpath, volume-nocopy, volume-driver, volume-opt=KEY=VALUE, volume-label=KEY=VALUE",
             )
-        self.copy = not self._truth(value, equals)
 
     def _tmpfs(self, key: str, value: str) -> None:
         self.of["tmpfs"] = key
@@ -193,7 +204,17 @@ def from_mount(store: Store, text: str, mkdir: bool) -> Mount:
         return _image(store, said, place)
     name = volumes.check_name(source) if source else ""
     return _volume(
-        store, name, place, options, anonymous=not name, copy=said.copy, subpath=said.subpath, idmap=said.idmap
+        store,
+        name,
+        place,
+        options,
+        anonymous=not name,
+        copy=said.copy,
+        subpath=said.subpath,
+        idmap=said.idmap,
+        driver=said.driver,
+        driver_options=said.driver_options,
+        labels=said.labels,
     )
 
 
@@ -323,14 +344,26 @@ def _volume(
     copy: bool = True,
     subpath: str = "",
     idmap: str = "",
+    driver: str = "",
+    driver_options: dict[str, str] | None = None,
+    labels: dict[str, str] | None = None,
 ) -> Mount:
     from limpet.containers import names
 
+    known = volumes.lookup(store, name) if name else None
     name = name or names.container_id()
     subpath = _subpath(subpath, "volume-subpath", "the volume")
     source = volumes.data_path(store, name) + (f"/{subpath}" if subpath else "")
-    copy = copy and not subpath
-    return Mount("volume", place, source, name, ["rbind", *options], anonymous, copy, subpath, idmap=idmap)
+    mount = Mount("volume", place, source, name, ["rbind", *options], anonymous, copy and not subpath, subpath)
+    mount.idmap, mount.labels = idmap, labels or {}
+    if known is not None:
+        if (driver and driver != known.driver) or (driver_options and driver_options != known.options):
+            raise Invalid(f"volume {name} is there already, with another driver or other options", "leave them out")
+        if known.is_mounted:
+            mount.driver, mount.driver_options = known.driver, known.options
+    elif driver not in ("", "local") or driver_options:
+        mount.driver, mount.driver_options = driver or "local", driver_options or {}
+    return mount
 
 
 def _image(store: Store, said: _Fields, place: str) -> Mount:

@@ -24,12 +24,13 @@ class Mount:
 
     `source`: a path of the host; of an image what the user called it, with its id in `image` and its `layers`, bottom
     first. `anonymous` volumes go with their container. `copy`: fill an empty volume from the image (`volumefill`).
+    `driver`, `driver_options`: of a volume that has to be mounted (`volumemounts`), else "". `labels`: of a new one.
     `idmap`: "", `mountgrammar.OWNER`, or ranges. `writable_below`: `ro` is for the mount itself, not those below it.
     """
 
     __slots__ = (
-        "anonymous", "copy", "idmap", "image", "kind", "layers", "name", "options", "source", "subpath", "target",
-        "writable_below",
+        "anonymous", "copy", "driver", "driver_options", "idmap", "image", "kind", "labels", "layers", "name",
+        "options", "source", "subpath", "target", "writable_below",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +47,9 @@ class Mount:
         writable_below: bool = False,
         image: str = "",
         layers: list[str] | None = None,
+        driver: str = "",
+        driver_options: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -59,6 +63,9 @@ class Mount:
         self.writable_below = writable_below
         self.image = image
         self.layers = layers or []
+        self.driver = driver
+        self.driver_options = driver_options or {}
+        self.labels = labels or {}
 
     @property
     def read_only(self) -> bool:
@@ -77,7 +84,7 @@ def plan(store: Store, options: Options, image_volumes: list[str]) -> list[Mount
 
     mounts: dict[str, Mount] = {}
     for text in options.volumes:
-        _add(mounts, mountgrammar.from_volume(store, text, options.mkdir))
+        _add(mounts, mountgrammar.from_volume(store, text, options.mkdir, options.volume_driver))
     for text in options.mounts:
         _add(mounts, mountgrammar.from_mount(store, text, options.mkdir))
     for text in options.tmpfs:
@@ -90,13 +97,26 @@ def plan(store: Store, options: Options, image_volumes: list[str]) -> list[Mount
         mounts.setdefault(mount.target, mount)
     if options.runtime != "limpet":
         for mount in mounts.values():
-            if mount.is_made:
+            if mount.is_made or mount.driver:
                 what = "an image" if mount.kind == "image" else "a subpath" if mount.subpath else "idmap"
+                what = f"a volume of {mount.driver}" if mount.driver else what
                 raise Invalid(
                     f"mount of {what} on {mount.target}: not there with the runtime {options.runtime}",
                     "leave out --runtime",
                 )
     return sorted(mounts.values(), key=lambda mount: mount.target.count("/"))
+
+
+def make_volumes(store: Store, mounts: Sequence[Mount]) -> None:
+    """Those that drivers have to know before they can be mounted. Raises what a driver raises."""
+    for mount in mounts:
+        if mount.driver:
+            from limpet.containers import volumes
+
+            options = mount.driver_options
+            volumes.create(
+                store, mount.name, mount.labels, anonymous=mount.anonymous, driver=mount.driver, options=options
+            )
 
 
 def hold(store: Store, container_id: str, mounts: Sequence[Mount], created: float) -> list[str]:
@@ -108,7 +128,7 @@ def hold(store: Store, container_id: str, mounts: Sequence[Mount], created: floa
 
     db, made = store.db, []
     for mount in {mount.name: mount for mount in mounts if mount.name}.values():
-        if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, {})):
+        if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, mount.labels)):
             made.append(mount.name)
         db.run("INSERT OR IGNORE INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
     for mount in {mount.image: mount for mount in mounts if mount.image}.values():

@@ -70,6 +70,7 @@ _DEFAULTS: dict[str, Any] = {
     "pid": "",
     "isolate": "",
     "volumes_from": [],
+    "volume_driver": "",
     "platform": "",
     "oom_score_adj": 0,
     "limits": {},
@@ -136,6 +137,7 @@ class Options:
     pid: str  # "", private, host, container:<id>
     isolate: str  # "", or one of `isolation.LEVELS`, which the other options hold too
     volumes_from: list[str]  # container[:ro|rw]
+    volume_driver: str  # of volumes that -v makes
     platform: str
     oom_score_adj: int
     limits: dict[str, Any]  # see `limits.KEYS`

@@ -45,6 +45,10 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
                 say(f"{container.name}: {done}")
         except LimpetError as e:
             failed.append(e)
+    if os.path.exists(f"{store.run}/volumes"):
+        from limpet.containers import volumemounts
+
+        volumemounts.recover(store)
     groups = len(collect_groups(store))
     addressing.collect()
     if groups:

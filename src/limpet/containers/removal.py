@@ -26,7 +26,7 @@ def remove_container(store: Store, container_id: str, *, with_volumes: bool, dur
 
 def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: bool = True) -> None:
     """The same for several (id, with volumes), whose rows go in one transaction: one sync for all of them."""
-    gone: list[str] = []
+    gone: list[volumes.Volume] = []
     removed: list[state.Container] = []
     with store.db.transaction(durable=durable):
         for container_id, with_volumes in which:
@@ -35,25 +35,25 @@ def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: b
             if container is not None:
                 removed.append(container)
             store.db.run("DELETE FROM container WHERE id = ?", container_id)
-            for name in anonymous:
-                store.db.run("DELETE FROM volume WHERE name = ?", name)
+            for volume in anonymous:
+                store.db.run("DELETE FROM volume WHERE name = ?", volume.name)
             gone += anonymous
     faults.reach("container-row-gone")
     for container in removed:
         events.tell(store, container, "destroy")
     for container_id, _ in which:
         remove_files(store, container_id)
-    for name in gone:
-        volumes.remove_files(store, name)
+    for volume in gone:
+        volumes.remove_unnamed(store, volume)
 
 
-def _anonymous_volumes(store: Store, container_id: str) -> list[str]:
+def _anonymous_volumes(store: Store, container_id: str) -> list[volumes.Volume]:
     rows = store.db.rows(
         "SELECT volume FROM container_volume JOIN volume ON name = volume WHERE container_id = ?1 AND anonymous"
         " AND NOT EXISTS (SELECT 1 FROM container_volume o WHERE o.volume = name AND o.container_id != ?1)",
         container_id,
     )
-    return [name for (name,) in rows]
+    return [volumes.find(store, name) for (name,) in rows]
 
 
 def remove_files(store: Store, container_id: str) -> None:

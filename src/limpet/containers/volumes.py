@@ -10,7 +10,7 @@ import time
 
 from limpet import jsontext
 from limpet.containers import names
-from limpet.errors import Conflict, Invalid, NotFound
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.store import eventlog, faults
 from limpet.store.files import remove_tree, sync_directory
 
@@ -22,13 +22,30 @@ if TYPE_CHECKING:
 
 
 class Volume:
-    __slots__ = ("anonymous", "created", "labels", "name")
+    """`driver` and `options` as `volumedrivers` has them."""
 
-    def __init__(self, name: str, created: float, anonymous: bool, labels: dict[str, str]) -> None:
+    __slots__ = ("anonymous", "created", "driver", "labels", "name", "options")
+
+    def __init__(
+        self,
+        name: str,
+        created: float,
+        anonymous: bool,
+        labels: dict[str, str],
+        driver: str = "local",
+        options: dict[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.created = created
         self.anonymous = anonymous
         self.labels = labels
+        self.driver = driver
+        self.options = options or {}
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether it is more than a directory of the store: it has to be mounted to be used (`volumemounts`)."""
+        return self.driver != "local" or "type" in self.options or "device" in self.options
 
 
 def check_name(name: str) -> str:
@@ -44,19 +61,37 @@ def check_name(name: str) -> str:
         ) from None
 
 
-def create(store: Store, name: str = "", labels: dict[str, str] | None = None, *, anonymous: bool = False) -> Volume:
-    """Makes the volume, or gives the one there is. Without a name it gets one of 64 hex digits."""
+def create(
+    store: Store,
+    name: str = "",
+    labels: dict[str, str] | None = None,
+    *,
+    anonymous: bool = False,
+    driver: str = "",
+    options: dict[str, str] | None = None,
+) -> Volume:
+    """Makes the volume, or gives the one there is. Without a name it gets one of 64 hex digits.
+
+    Raises Conflict if there is one with another driver or other options, and what the driver raises.
+    """
     name = check_name(name) if name else names.container_id()
     known = lookup(store, name)
     if known is not None:
+        if (driver and driver != known.driver) or (options and options != known.options):
+            what = f"driver {known.driver}" + "".join(f", {key}={value}" for key, value in known.options.items())
+            raise Conflict(f"there is a volume {name} already, of {what}", "choose another name", exit_code=1)
         return known
-    volume = Volume(name, time.time(), anonymous, labels or {})
+    volume = Volume(name, time.time(), anonymous, labels or {}, driver or "local", options)
     with store.lease():
+        if volume.driver != "local" or volume.options:
+            from limpet.containers import volumedrivers
+
+            volumedrivers.driver(store, volume.driver).create(name, volume.options)
         make_directory(store, name)
         with store.db.transaction():
             made = insert(store, volume)
     if made:
-        eventlog.write(store, "volume", "create", name, {"driver": "local"})
+        eventlog.write(store, "volume", "create", name, {"driver": volume.driver})
     return lookup(store, name) or volume
 
 
@@ -71,11 +106,14 @@ def make_directory(store: Store, name: str) -> None:
 def insert(store: Store, volume: Volume) -> bool:
     """The second half, in the caller's transaction. False: another process was first, and its volume stays."""
     inserted = store.db.run(
-        "INSERT INTO volume (name, created, anonymous, labels) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO volume (name, created, anonymous, labels, driver, options) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO NOTHING",
         volume.name,
         volume.created,
         int(volume.anonymous),
         jsontext.dumps(volume.labels),
+        volume.driver,
+        jsontext.dumps(volume.options),
     )
     return inserted > 0
 
@@ -85,7 +123,7 @@ def data_path(store: Store, name: str) -> str:
 
 
 def lookup(store: Store, name: str) -> Volume | None:
-    row = store.db.row("SELECT name, created, anonymous, labels FROM volume WHERE name = ?", name)
+    row = store.db.row(f"SELECT {_COLUMNS} FROM volume WHERE name = ?", name)
     return None if row is None else _volume(row)
 
 
@@ -98,18 +136,18 @@ def find(store: Store, name: str) -> Volume:
 
 
 def all_volumes(store: Store) -> list[Volume]:
-    return [_volume(row) for row in store.db.rows("SELECT name, created, anonymous, labels FROM volume ORDER BY name")]
+    return [_volume(row) for row in store.db.rows(f"SELECT {_COLUMNS} FROM volume ORDER BY name")]
 
 
 def describe(store: Store, volume: Volume) -> dict[str, Any]:
     """Docker's form of it (the Engine API's VolumeInspect)."""
     return {
         "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(volume.created)),
-        "Driver": "local",
+        "Driver": volume.driver,
         "Labels": volume.labels or None,
         "Mountpoint": data_path(store, volume.name),
         "Name": volume.name,
-        "Options": None,
+        "Options": volume.options or None,
         "Scope": "local",
     }
 
@@ -121,21 +159,49 @@ def users(store: Store, name: str) -> list[str]:
 
 def remove(store: Store, name: str) -> None:
     """Raises NotFound, and Conflict if a container (running or not) mounts it."""
-    find(store, name)
+    volume = find(store, name)
+    if volume.is_mounted:
+        _check_unused(store, name)
+        _unmade(store, volume)
     with store.db.transaction():
-        used = users(store, name)
-        if used:
-            raise Conflict(
-                f"remove {name}: volume is in use - [{', '.join(used)}]", "remove the containers first", exit_code=1
-            )
+        _check_unused(store, name)
         store.db.run("DELETE FROM volume WHERE name = ?", name)
     faults.reach("volume-row-gone")
-    remove_files(store, name)
+    remove_files(store, name, volume.driver)
 
 
-def remove_files(store: Store, name: str) -> None:
+def _check_unused(store: Store, name: str) -> None:
+    used = users(store, name)
+    if used:
+        raise Conflict(
+            f"remove {name}: volume is in use - [{', '.join(used)}]", "remove the containers first", exit_code=1
+        )
+
+
+def _unmade(store: Store, volume: Volume) -> None:
+    """Its driver lets go of it. Raises what the driver raises: then it stays."""
+    from limpet.containers import volumedrivers, volumemounts
+
+    volumemounts.recover(store)
+    volumedrivers.driver(store, volume.driver).remove(volume.name, volume.options)
+    volumemounts.forget(store, volume.name)
+
+
+def remove_unnamed(store: Store, volume: Volume) -> None:
+    """Of a container that is gone, and so is its row. A driver that fails has the last word in the log of events."""
+    if volume.is_mounted:
+        try:
+            _unmade(store, volume)
+        except LimpetError as e:
+            eventlog.write(store, "volume", "error", volume.name, {"driver": volume.driver, "error": e.message})
+            if volume.driver == "local":
+                return  # something is mounted there: it is not ours to take
+    remove_files(store, volume.name, volume.driver)
+
+
+def remove_files(store: Store, name: str, driver: str = "local") -> None:
     """The directory of a volume whose row is gone: out of sight by one rename, then deleted."""
-    eventlog.write(store, "volume", "destroy", name, {"driver": "local"})
+    eventlog.write(store, "volume", "destroy", name, {"driver": driver})
     aside = store.temporary("volume")
     try:
         os.rename(store.volume_path(name), aside)
@@ -145,6 +211,9 @@ def remove_files(store: Store, name: str) -> None:
     remove_tree(aside)
 
 
+_COLUMNS = "name, created, anonymous, labels, driver, options"
+
+
 def _volume(row: Any) -> Volume:
-    name, created, anonymous, labels = row
-    return Volume(name, created, bool(anonymous), jsontext.loads(labels))
+    name, created, anonymous, labels, driver, options = row
+    return Volume(name, created, bool(anonymous), jsontext.loads(labels), driver, jsontext.loads(options))

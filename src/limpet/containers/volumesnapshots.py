@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from limpet.containers import snapshotting, state, volumes
 from limpet.containers.changes import Frozen
 from limpet.containers.snapshotting import Home
-from limpet.errors import Conflict, NotFound
+from limpet.errors import Conflict, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def take(store: Store, volume: Volume, name: str = "") -> Snapshot:
-    """See `snapshotting.take`."""
+    """See `snapshotting.take`. Raises Refused for one that is no directory of the store."""
+    _plain(volume)
     return snapshotting.take(store, home(store, volume), name, _still(store, volume))
 
 
@@ -36,6 +37,7 @@ def home(store: Store, volume: Volume) -> Home:
 
 def restore(store: Store, volume: Volume, snapshot: Snapshot) -> None:
     """What was written since is gone. Raises Conflict while a container that mounts it runs."""
+    _plain(volume)
     locks: dict[str, int] = {}
 
     @contextlib.contextmanager
@@ -50,6 +52,12 @@ def restore(store: Store, volume: Volume, snapshot: Snapshot) -> None:
     finally:
         for fd in locks.values():
             os.close(fd)
+
+
+def _plain(volume: Volume) -> None:
+    if volume.is_mounted:
+        where = volume.options.get("device") or f"the driver {volume.driver}"
+        raise Refused(f"volume {volume.name} is {where}", "take its snapshots there", exit_code=1)
 
 
 def _lock(store: Store, volume: Volume, locks: dict[str, int]) -> None:

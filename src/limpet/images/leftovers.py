@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from limpet.kernel import mounts
 from limpet.kernel.process import start_time
 from limpet.store.files import remove_tree
 
@@ -38,6 +39,8 @@ def find(store: Store) -> list[Leftover]:
 
 
 def remove(leftover: Leftover) -> None:
+    if os.path.basename(os.path.dirname(leftover.path)) in ("volumes", "tmp"):
+        mounts.detach_below(leftover.path)  # a volume that a driver had mounted there
     remove_tree(leftover.path)
 
 

@@ -213,6 +213,35 @@ def attach(fd: int, target: str, *, dirfd: int = _AT_FDCWD) -> None:
         fail(e, f"move_mount to {target}")
 
 
+def make_private(target: str) -> None:
+    """What is mounted there from now on stays in this mount namespace, and what elsewhere does not come."""
+    mount(None, target, None, MS_PRIVATE)
+
+
+def below(path: str) -> list[str]:
+    """The mount points at and beneath `path` in this mount namespace, parents first (proc_pid_mountinfo(5))."""
+    found = []
+    with open("/proc/thread-self/mountinfo", "rb") as file:
+        for line in file:
+            point = os.fsdecode(_unescape(line.split(b" ", 5)[4]))
+            if point == path or point.startswith(f"{path}/"):
+                found.append(point)
+    return found
+
+
+def detach_below(path: str) -> None:
+    """Takes away all that is mounted there. Nothing of what was mounted is touched. Raises OSError."""
+    for point in reversed(below(path)):
+        umount(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+
+
+def _unescape(name: bytes) -> bytes:
+    if b"\\" not in name:
+        return name
+    parts = name.split(b"\\")
+    return parts[0] + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in parts[1:])
+
+
 def open_tree(path: str, *, recursive: bool = False, dirfd: int = _AT_FDCWD) -> int:
     """A detached bind mount of `path`."""
     flags = _CLONE | _CLOEXEC | (_AT_RECURSIVE if recursive else 0) | (0 if path else _AT_EMPTY_PATH)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 
+from limpet.kernel import fs
 from limpet.store import faults
 
 TYPE_CHECKING = False
@@ -153,7 +154,7 @@ def remove_tree(path: str) -> None:
     """Deletes a file or a whole tree without following symbolic links; what is missing is fine.
 
     `shutil.rmtree` is 10 ms of imports. Directories are entered by descriptor, so a link swapped in by a
-    hostile container cannot lead out of the tree.
+    hostile container cannot lead out of the tree. What is mounted in it is not ours: OSError, EXDEV.
     """
     parent, name = os.path.split(path)
     try:
@@ -163,7 +164,7 @@ def remove_tree(path: str) -> None:
     try:
         if _unlinked(fd, name):
             return
-        top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        top = _enter(fd, name)
         try:
             while entries := os.listdir(top):
                 for entry in entries:
@@ -181,13 +182,17 @@ def _remove_at(parent: int, name: str, top: int, depth: int) -> None:
     if depth == _DEEP:
         os.rename(name, f".deep-{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=top)  # its turn comes again
         return
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    fd = _enter(parent, name)
     try:
         for entry in os.listdir(fd):
             _remove_at(fd, entry, top, depth + 1)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def _enter(parent: int, name: str) -> int:
+    return fs.openat2(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dirfd=parent, resolve=fs.RESOLVE_NO_XDEV)
 
 
 def _unlinked(parent: int, name: str) -> bool:
