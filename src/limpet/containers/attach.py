@@ -10,7 +10,7 @@ import os
 import select
 
 from limpet.containers import console, events, frames, state
-from limpet.errors import Conflict, Exit, Invalid, LimpetError
+from limpet.errors import Conflict, Exit, Invalid, LimpetError, Refused
 from limpet.kernel import signals
 
 TYPE_CHECKING = False
@@ -30,7 +30,11 @@ _DEADLY = ("HUP", "INT", "QUIT", "TERM")  # at a raw terminal they end the clien
 
 
 def connect(store: Store, container: Container) -> socket.socket:
-    """A connection to the container's monitor. Raises Conflict if there is none."""
+    """A connection to the container's monitor. Raises Conflict if there is none, Refused if it is too new for us."""
+    spoken = state.status(store, container).protocol
+    if spoken > frames.VERSION:
+        what = f"its monitor speaks version {spoken} of a protocol that this limpet knows up to {frames.VERSION}"
+        raise Refused(f"container {container.name}: {what}", "use the newer limpet that started it")
     directory = None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

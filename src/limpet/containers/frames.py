@@ -2,11 +2,16 @@
 
 A client that wants output sends SUBSCRIBE first; all get EXIT (the code) when the container ends. Everything a client
 sends is bounded by `LIMIT`: the socket is root's, but a broken client must not fill the monitor's memory.
+
+Monitors outlive the limpet that started them, so a client may be newer than its monitor, or older. A monitor says in
+the container's status which `VERSION` it speaks. A new kind of frame needs no new version (both sides leave out kinds
+that they don't know); a frame that means something else does, and clients must go on speaking the older ones.
 """
 
 from __future__ import annotations
 
 STDIN, STDOUT, STDERR, RESIZE, EXIT, CLOSE_STDIN, ERROR, SUBSCRIBE, SIGNAL = range(9)
+VERSION = 1
 HEAD = 5
 LIMIT = 1 << 20
 

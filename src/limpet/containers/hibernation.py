@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from limpet import jsontext
 from limpet.kernel import machinecode
@@ -22,8 +23,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 1
-"""Of the state. The Python that wakes may be newer than the one that fell asleep; it must know what that wrote."""
+VERSION = 2
+"""Of the state. The Python that wakes may be newer than the one that fell asleep: it must know what all before wrote.
+One that is older, after a way back, doesn't: see `wait_for_newer`. Since 2 the log says how many lines it dropped."""
+
+_PATIENCE = 5.0  # seconds between two looks whether a newer limpet is there
 
 _NAME = b"limpet-monitor"
 
@@ -120,6 +124,17 @@ def sleep(title: str, watched: dict[int, int], kept: list[int], state: dict[str,
             os.set_inheritable(fd, False)
         os.close(memory)
         os.close(program)
+
+
+def wait_for_newer(program: int, memory: int) -> None:
+    """Returns if this limpet knows what the state means. Else back to sleep: the container runs on until one does."""
+    found = jsontext.loads(os.pread(memory, os.fstat(memory).st_size, 0).decode())
+    if found.get("version", 1) <= VERSION:
+        return
+    os.set_inheritable(program, True)
+    os.set_inheritable(memory, True)
+    time.sleep(_PATIENCE)
+    os.execve(program, ["limpet monitor"], os.environ)
 
 
 def state(program: int, memory: int) -> dict[str, Any]:

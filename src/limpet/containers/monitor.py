@@ -62,6 +62,7 @@ def wake(program: int, memory: int) -> NoReturn:
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
+    hibernation.wait_for_newer(program, memory)
     saved = hibernation.state(program, memory)
     container = Container.from_list(saved["container"])
     store = Store(saved["root"], saved["run"])

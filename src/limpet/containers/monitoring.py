@@ -65,6 +65,7 @@ class Monitor:
             "pid": 0,
             "pid_start": 0,
             "monitor": os.getpid(),
+            "protocol": frames.VERSION,
             "started_at": NEVER,
             "finished_at": NEVER,
             "exit_code": 0,
@@ -86,7 +87,7 @@ class Monitor:
 
     def restore(self, saved: Config) -> None:
         """Of a monitor that slept; see `_sleep`."""
-        self._status = saved["status"]
+        self._status = {**saved["status"], "protocol": frames.VERSION}  # a newer limpet may have woken
         self._cgroup = saved["cgroup"]
         self._started = runtime.Started(*saved["started"])
         self._began, self._delay, self._idle = saved["began"], saved["delay"], saved["idle"]

@@ -91,6 +91,7 @@ class Status:
         "oom_killed",
         "pid",
         "pid_start",
+        "protocol",
         "restarts",
         "started_at",
         "state",
@@ -100,6 +101,7 @@ class Status:
         self.state: str = values.get("state") or "created"
         self.pid: int = values.get("pid") or 0
         self.pid_start: int = values.get("pid_start") or 0  # see kernel.process.start_time
+        self.protocol: int = values.get("protocol") or 1  # see `frames.VERSION`
         self.monitor: int = values.get("monitor") or 0
         self.started_at: str = values.get("started_at") or NEVER
         self.finished_at: str = values.get("finished_at") or NEVER
