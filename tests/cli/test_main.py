@@ -231,16 +231,17 @@ def test_closed_descriptors_are_no_danger(limpet: Any) -> None:
     assert limpet("system", "check").returncode == 0
 
 
-def test_only_root(limpet: Any) -> None:
+def test_the_store_of_root_is_refused_to_others(limpet: Any) -> None:
     if os.geteuid():
         pytest.skip("needs root")
+    limpet("volume", "create", "data")
     code = (
         f"import sys, os; sys.path.insert(0, {str(SOURCE)!r}); from limpet.cli import main, containers;"
-        "os.setuid(65534); main.entry()"
+        "from limpet.store import unprivileged; from limpet.kernel import idmap; os.setuid(65534); main.entry()"
     )
     result = subprocess.run([sys.executable, "-c", code, "ps"], capture_output=True, text=True, env=limpet.environment)
     assert result.returncode == 1
-    assert result.stderr == "limpet: limpet needs root in this release\nrun it as root, or with sudo\n"
+    assert result.stderr == f"limpet: {limpet.root} is another user's\nuse sudo, or another --root\n"
 
 
 def test_names_that_are_not_utf8_come_out_as_they_are(limpet: Any, busybox: str) -> None:

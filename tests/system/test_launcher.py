@@ -133,7 +133,8 @@ def test_somebody_who_may_not_run_its_python_gets_one_clear_line(readable: Path,
         result = subprocess.run([readable / "limpet", *words], user=65534, group=65534, capture_output=True, text=True)
         assert result.returncode == 125
         assert result.stderr == (
-            f"limpet: {python} can't be run by nobody; limpet needs root in this release: use sudo\n"
+            f"limpet: nobody can't run {python}; its owner makes {readable}/.venv anew with"
+            " LIMPET_PYTHON=/usr/bin/python3\n"
         )
 
 
@@ -154,5 +155,5 @@ def test_somebody_who_may_not_install_gets_one_clear_line(readable: Path) -> Non
     result = subprocess.run(command, user=65534, group=65534, env=environment, capture_output=True, text=True)
     assert result.returncode == 125
     assert result.stderr == (
-        f"limpet: {readable}/.venv can't be made by nobody; limpet needs root in this release: use sudo\n"
+        f"limpet: {readable}/.venv can't be made by nobody: let the owner of the checkout run limpet once\n"
     )

@@ -110,6 +110,7 @@ class _Baking:
 
     def run(self) -> int:
         code = 0
+        self._call.enter()
         runner = Runner() if len(self._requests) == 1 else None
         try:
             for request in self._requests.values():

@@ -47,6 +47,8 @@ def build(call: Call) -> int:
 def _build(call: Call, stack: ExitStack) -> int:
     # Before anything large is loaded: see `runner`.
     call.options["check"] = call["check"] or call["call"] == "check"
+    if not (call["check"] or call["print"]):
+        call.enter()
     runner = None if call["check"] or call["print"] else Runner()
     from limpet.build import build as builds
     from limpet.build.caching import specs

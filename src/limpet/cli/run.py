@@ -31,6 +31,7 @@ def create(call: Call) -> int:
 def run(call: Call) -> int:
     from limpet.containers import early
 
+    call.enter()
     waiting = early.Early()  # first of all: it gets ready while we do
     options = wanted(call)
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
@@ -222,6 +223,7 @@ def _create(call: Call, options: Options) -> Container:
         )
     image = _image(call, options)
     _warn_of_platform(image, options)
+    _warn_of_ports(image, options)
     container = creating.create(call.store, image, options)
     if cidfile:
         with open(cidfile, "x", encoding="ascii") as file:
@@ -250,6 +252,17 @@ def _warn_of_platform(image: Image, options: Options) -> None:
     if theirs and theirs != ours and not options.platform:
         text = f"the image's platform (linux/{theirs}) is not the host's (linux/{ours})"
         print(f"WARNING: {text}", file=sys.stderr)
+
+
+def _warn_of_ports(image: Image, options: Options) -> None:
+    """A program says "Permission denied", and not why."""
+    said = (image.config.get("config") or {}).get("ExposedPorts")
+    if (said or options.expose) and options.network == "host":
+        from limpet.containers import ports
+
+        refusal = ports.out_of_reach([*(said or ()), *ports.parse_all(options.expose)])
+        if refusal is not None:
+            print(f"WARNING: {'; '.join(refusal)}", file=sys.stderr)
 
 
 _STREAMS = ("stdin", "stdout", "stderr")

@@ -122,22 +122,38 @@ class Call:
 
     @property
     def store(self) -> Store:
-        """Opened on first use: `--help` and mistakes need none. Raises Refused for anybody but root."""
+        """Opened on first use: `--help` and mistakes need none. A user without root is in his namespace from then on.
+
+        Raises Refused where he can't have one.
+        """
         if self._store is None:
-            import os
-
-            if os.geteuid():
-                from limpet.errors import Refused
-
-                raise Refused("limpet needs root in this release", "run it as root, or with sudo")
+            said = self._root
+            self.enter()
             from limpet.store.store import Store
 
-            self._store = Store(self._root, self._run, make=self.command.name not in _LOOKERS)
-            if self._store.absent and self._root:
+            self._store = Store(self._root, self._run, make=self._makes)
+            if self._store.absent and said:
                 import sys
 
                 print(f"limpet: {self.root}: there is no store yet; nothing was made", file=sys.stderr)
         return self._store
+
+    def enter(self) -> None:
+        """For what has to come before the store is opened: from here on we have the rights that the store needs.
+
+        There must be one thread.
+        """
+        import os
+
+        if os.geteuid():
+            from limpet.store import unprivileged
+
+            self._root, self._run = unprivileged.places(self._root, self._run)
+            unprivileged.enter(self._root, self._run, make=self._makes)
+
+    @property
+    def _makes(self) -> bool:
+        return self.command.name not in _LOOKERS
 
     @property
     def root(self) -> str:
@@ -146,6 +162,10 @@ class Call:
 
         from limpet.store.store import DEFAULT_ROOT
 
+        if os.geteuid() and not self._root:
+            from limpet.store import unprivileged
+
+            return unprivileged.places("", self._run)[0]
         return os.path.abspath(self._root or os.environ.get("LIMPET_ROOT") or DEFAULT_ROOT)
 
     def has_store(self) -> bool:

@@ -17,9 +17,10 @@ from limpet.build.build import Asked, build
 from limpet.build.outputs.request import Wanted
 from limpet.compose import kept, lock
 from limpet.containers import create, listing, start, state, stop, watch
+from limpet.containers import ports as port_names
 from limpet.containers import volumes as volume_rows
 from limpet.containers.options import Options
-from limpet.errors import Conflict, Invalid, LimpetError, NotFound
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound, Refused
 from limpet.frozen import dataclass
 from limpet.images import catalog, names
 from limpet.oci import reference
@@ -320,6 +321,9 @@ def _answers(port: int) -> bool:
 
 def _check_ports(exposed: tuple[str, ...]) -> None:
     """On the host's network a port is free or it is not: better said before the program fails to bind it."""
+    refusal = port_names.out_of_reach(exposed)
+    if refusal is not None:
+        raise Refused(*refusal, exit_code=1)
     for port in _numbers(exposed):
         if _answers(port):
             raise Conflict(

@@ -1,14 +1,15 @@
 """A container's own address on the host's network: chosen when it is created, given when it starts, taken at its end.
 
 What the kernel does with it is in `network.programs`; where the kernel can't, the container has the host's addresses,
-as with `--address 0.0.0.0`, and its start says so.
+as with `--address 0.0.0.0`, and its start says so. The containers of a user without root have them: the kernel lets
+only root load such programs.
 """
 
 from __future__ import annotations
 
 from limpet.containers import sharing
-from limpet.errors import Conflict, Invalid, reason
-from limpet.kernel import cgroup
+from limpet.errors import Conflict, Invalid, Refused, reason
+from limpet.kernel import cgroup, idmap
 from limpet.network import addresses
 
 TYPE_CHECKING = False
@@ -28,7 +29,11 @@ def check(options: Options) -> None:
     own4, own6 = addresses.parse(options.address)
     if options.network != "host":
         raise Invalid(f"--address {options.address[0]}: a container of --network {options.network} has none", "")
-    if (own4, own6) == addresses.HOST or addresses.is_loopback(own4):
+    if (own4, own6) == addresses.HOST:
+        return
+    if idmap.nested():
+        raise Refused(f"--address {options.address[0]} needs root", "leave it out: yours have the host's addresses")
+    if addresses.is_loopback(own4):
         return
     if own4.startswith("127."):
         raise Invalid(f"--address {own4}: 127.0.0.0/16 is the host's own", "any other part of 127.0.0.0/8 will do")
@@ -42,7 +47,7 @@ def choose(store: Store, container_id: str, options: Options) -> list[str]:
 
     Raises Conflict for an address that another container of this store owns.
     """
-    if options.network != "host":
+    if options.network != "host" or idmap.nested():
         return []
     own4, own6 = addresses.parse(options.address)
     if (own4, own6) == addresses.HOST:
@@ -69,7 +74,7 @@ def give(store: Store, container: Container, group: str | None) -> str:
     """
     options = container.options
     other = sharing.joins(options).get("network", "")
-    if not options.own_address and not other:
+    if (not options.own_address and not other) or idmap.nested():
         return ""
     from limpet.network import attachment, local
 
@@ -97,7 +102,7 @@ def give(store: Store, container: Container, group: str | None) -> str:
 def take(container: Container, group: str | None) -> None:
     """At the container's end, while its group is still there."""
     own = container.options.own_address
-    if group is None or not (own or sharing.joins(container.options).get("network")):
+    if group is None or idmap.nested() or not (own or sharing.joins(container.options).get("network")):
         return
     from limpet.network import attachment, local
 
@@ -111,6 +116,8 @@ def take(container: Container, group: str | None) -> None:
 
 def collect() -> None:
     """Takes away what dead containers of any store left: entries of the programs' maps, addresses of lo."""
+    if idmap.nested():
+        return  # none of ours has one
     from limpet.network import attachment, local
 
     local.collect({addresses.ipv6_of(own4) for own4 in attachment.collect()})

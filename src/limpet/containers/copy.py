@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from limpet.containers.unpack import LONGEST_NAME, unpack
 from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.layers import owners
 from limpet.layers.rootfs_tar import TarWriter, read_xattrs
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def pack(
     def write(data: bytes) -> None:
         out(data)
 
-    tar = TarWriter(write, first_id=root.first_id)
+    tar = TarWriter(write, first_id=root.first_id, strangers=not root.is_host)
     try:
         fd = root.open(path, os.O_PATH | (0 if follow or path.endswith("/") else os.O_NOFOLLOW))
     except (FileNotFoundError, NotADirectoryError):
@@ -256,7 +257,7 @@ def _pack(tar: TarWriter, top: int, name: bytes, skipped: Callable[[int], bool])
 
 def _pack_one(tar: TarWriter, fd: int, name: bytes, links: dict[tuple[int, int], bytes]) -> bool:
     """One member; whether it is a directory."""
-    info = os.fstat(fd)
+    info = owners.seen(fd, os.fstat(fd))
     place = f"/proc/self/fd/{fd}"
     owner = (info.st_uid, info.st_gid, info.st_mtime_ns)
     mode = stat.S_IMODE(info.st_mode)

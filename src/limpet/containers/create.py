@@ -18,7 +18,7 @@ from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import catalog
-from limpet.kernel import signals
+from limpet.kernel import idmap, signals
 from limpet.store import eventlog, faults
 from limpet.store.files import remove_tree, sync_directory, write_all
 
@@ -123,6 +123,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         )
     if options.runtime not in ("limpet", "runc"):
         raise Invalid(f"unknown runtime '{options.runtime}'", "limpet (the default) and runc are known")
+    if idmap.nested():
+        from limpet.containers import unprivileged
+
+        unprivileged.check(options)
     if options.init and options.runtime != "limpet":
         raise Invalid(f"--init is not there with the runtime {options.runtime}", "leave out one of the two")
     if options.workdir and not options.workdir.startswith("/"):

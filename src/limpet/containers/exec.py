@@ -12,7 +12,7 @@ from limpet import jsontext
 from limpet.containers import confinement, events, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
 from limpet.errors import Conflict, Invalid, LimpetError
-from limpet.kernel import cgroup, controllers, signals
+from limpet.kernel import cgroup, controllers, idmap, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 else:
     import _socket as socket
 
-_NAMESPACES = (
-    kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET | kernel.CLONE_NEWCGROUP
-)
+_NAMESPACES = {
+    "mnt": kernel.CLONE_NEWNS,
+    "ipc": kernel.CLONE_NEWIPC,
+    "uts": kernel.CLONE_NEWUTS,
+    "net": kernel.CLONE_NEWNET,
+    "cgroup": kernel.CLONE_NEWCGROUP,
+}
 _PASSED_ON = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
 
 
@@ -125,6 +129,7 @@ def _plan(
         config: Config = jsontext.loads(file.read())
     plan: Config = config["process"]
     plan["userns"] = "uidMappings" in config["linux"]
+    plan["namespaces"] = [kind for kind in (*_NAMESPACES, "pid") if not idmap.nested() or _differs(pid, kind)]
     plan["args"] = command
     plan["terminal"] = tty
     if workdir and not workdir.startswith("/"):
@@ -140,7 +145,7 @@ def _plan(
             found = users.resolve(root, user, container.options.group_add)
         finally:
             os.close(root)
-        plan["user"] = {"uid": found.uid, "gid": found.gid, "umask": 0o022, "additionalGids": list(found.groups)}
+        plan["user"] = {"uid": found.uid, "gid": found.gid, "umask": 0o022, "additionalGids": spec.supplementary(found)}
         if not _home_is_set(store, container):
             environment["HOME"] = found.home or "/"
     for text in env:
@@ -154,6 +159,11 @@ def _plan(
     names = spec.all_capabilities() if privileged else plan["capabilities"]["bounding"]
     plan["capabilities"] = spec.capability_sets(names, plan["user"]["uid"])
     return plan, program
+
+
+def _differs(pid: int, kind: str) -> bool:
+    """The host's own namespaces are not to be joined by who is root in his user namespace only."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
 
 
 def _home_is_set(store: Store, container: Container) -> bool:
@@ -272,7 +282,8 @@ def _spawn(
     if plan["terminal"]:
         handshake.load_terminal()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with kernel.ChildrenIn(pidfd):
+    process.adjust_oom_score(plan)
+    with kernel.ChildrenIn(pidfd if "pid" in plan["namespaces"] else -1):
         pid = kernel.clone3(0, cgroup_fd=group)
         if pid == 0:
             _child(plan, program, pidfd, entrances, stdio, theirs, detach)
@@ -304,7 +315,8 @@ def _child(
             kernel.set_death_signal(signals.SIGKILL)
         os.setsid()  # no controlling terminal of the host's
         process.forget_imports()
-        kernel.setns(pidfd, _NAMESPACES | (kernel.CLONE_NEWUSER if plan["userns"] else 0))
+        flags = sum(flag for kind, flag in _NAMESPACES.items() if kind in plan["namespaces"])
+        kernel.setns(pidfd, flags | (kernel.CLONE_NEWUSER if plan["userns"] else 0))
         if plan["userns"]:
             kernel.become_root()
         handshake.place((pidfd,), stdio, channel)

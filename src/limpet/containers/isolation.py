@@ -8,6 +8,8 @@ strict   root is nobody on the host; no network, no capabilities, nothing writab
 
 from __future__ import annotations
 
+from limpet.kernel import idmap
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -52,6 +54,8 @@ def apply(options: Options, said: Collection[str]) -> None:
             value = [text for text in value if text.partition(":")[0] not in taken]
         elif name == "address":
             value = [] if options.address else value
+        elif name == "userns" and idmap.nested():
+            continue  # it is nobody on the host already
         if isinstance(value, list):
             setattr(options, name, [*value, *getattr(options, name)])
         elif name not in said:

@@ -10,7 +10,7 @@ import os
 
 from limpet.containers.options import parse_size
 from limpet.errors import Invalid, Refused
-from limpet.kernel import controllers
+from limpet.kernel import cgroup, controllers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ def check(limits: Limits) -> None:
         raise Invalid("Range of blkio weight is from 10 to 1000")
     if limits.get("pids-limit", 0) < -1:
         raise Invalid(f"invalid pids limit {limits['pids-limit']}", "-1 is no limit")
-    if "memory-swap" in limits and not controllers.counts_swap():
+    if "memory-swap" in limits and controllers.version("memory") and not controllers.counts_swap():
         raise Refused("--memory-swap: this kernel does not count swap", "leave it out: --memory holds all the same")
     for option, controller in _needs(limits):
+        if not controllers.version(controller) and cgroup.delegated():
+            raise Refused(f"--{option} needs a control group of yours with the controller '{controller}'", cgroup.WAY)
         if not controllers.version(controller):
             raise Refused(
                 f"--{option}: this host has no controller '{controller}', neither in cgroup version 2 nor in version 1",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from limpet.containers import state
 from limpet.errors import Conflict
-from limpet.kernel import bpf, capabilities, cgroup
+from limpet.kernel import bpf, capabilities, cgroup, idmap
 
 if TYPE_CHECKING:
     from limpet.containers.state import Container
@@ -33,6 +33,10 @@ class Measured:
         self.filters = int(status.get("Seccomp_filters", "0")) if status["Seccomp"].strip() == "2" else 0
         self.no_new_privileges = status["NoNewPrivs"].strip() == "1"
         inside, self.first, self.size = (int(each) for each in _read(pid, "uid_map").split()[:3])
+        if idmap.nested() and not self.own["user"]:  # ours, which is not the host's: numbers are those in there
+            self.own["user"] = True
+            self.user = idmap.outside(self.user)
+            inside, self.first = next((i, f) for i, f, count in idmap.current() if f <= self.user < f + count)
         self.inside = self.user - self.first + inside
         self.hidden: list[str] = []
         self.read_only: list[str] = []

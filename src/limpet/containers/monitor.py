@@ -50,6 +50,7 @@ def main(
         process.set_name(b"limpet-monitor")
         monitor = Monitor(store, container, lock, first)
         monitor.unwritten = unwritten
+        monitor.enter()
         code = monitor.run(size, outcome, root)
     except BaseException as e:
         _report_crash(store, container, outcome, e)

@@ -24,7 +24,7 @@ from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.state import NEVER
 from limpet.containers.streams import Streams
 from limpet.errors import LimpetError, reason
-from limpet.kernel import cgroup, controllers, devices, process, signals
+from limpet.kernel import cgroup, controllers, devices, idmap, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class Monitor:
         self._health: Health | None = None
         self._starting_again = False
         self._streams = self._new_streams()
+        self._namespace = -1
+
+    def enter(self) -> None:
+        """Of a user without root: the monitor's own hold on the user namespace, while its maker still has one."""
+        if idmap.nested():
+            from limpet.store import unprivileged
+
+            self._namespace = unprivileged.hold(self._store.run)
 
     def restore(self, saved: Config) -> None:
         """Of a monitor that slept; see `_sleep`."""
@@ -92,6 +100,7 @@ class Monitor:
         self._started = runtime.Started(*saved["started"])
         self._began, self._delay, self._idle = saved["began"], saved["delay"], saved["idle"]
         self._streams.restore(saved["streams"])
+        self._namespace = saved.get("namespace", -1)
         if saved.get("health"):
             from limpet.containers.health import Health
 
@@ -181,7 +190,7 @@ class Monitor:
             else:
                 if self._cgroup is not None:
                     rules = self._config["linux"].get("resources", {}).get("devices", ())
-                    if rules and not (len(rules) == 1 and rules[0]["allow"]):
+                    if rules and not (len(rules) == 1 and rules[0]["allow"]) and not idmap.nested():
                         devices.attach(self._cgroup, rules)
                     group = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 entrances = self._limit()
@@ -285,12 +294,13 @@ class Monitor:
             "delay": self._delay,
             "idle": self._idle,
             "streams": streams,
+            "namespace": self._namespace,
         }
         watched = {**self._streams.interests(), started.pidfd: select.POLLIN, listener: select.POLLIN}
         if self._health is not None:
             state["health"] = self._health.saved()
             watched[self._health.timer] = select.POLLIN
-        kept = [self._lock, *self._streams.descriptors]
+        kept = [self._lock, *self._streams.descriptors, *([self._namespace] if self._namespace >= 0 else [])]
         hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
 
     def _serve(self, timeout: float | None) -> bool:

@@ -27,6 +27,8 @@ def pause(store: Store, container: Container) -> None:
     if found == "paused":
         raise Conflict(f"Container {container.name} is already paused", exit_code=1)
     place = cgroup.path(container.id)
+    if place is None and cgroup.delegated():
+        raise Refused("pausing needs a control group of yours", cgroup.WAY, exit_code=1)
     if place is None:
         raise Refused("pausing needs cgroup version 2, which this host does not mount", exit_code=1)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from limpet.errors import Invalid
+from limpet.kernel import idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,3 +40,23 @@ def ordered(ports: Iterable[str]) -> list[str]:
         return (int(number) if number.isdecimal() else 0), text
 
     return sorted(ports, key=order)
+
+
+def out_of_reach(ports: Iterable[str]) -> tuple[str, str] | None:
+    """What is to be said, and what to do, of ports on the host's network that a user without root can't bind."""
+    if not idmap.nested():
+        return None
+    first = 1024
+    try:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+            first = int(file.read())
+    except (OSError, ValueError):
+        pass  # before Linux 4.11
+    low = [int(port.partition("/")[0]) for port in ports if port.partition("/")[0].isdecimal()]
+    low = sorted(number for number in low if 0 < number < first)
+    if not low:
+        return None
+    return (
+        f"port {low[0]}: only root may listen below port {first} on the host's network",
+        f"serve a higher one; or an administrator runs `sysctl net.ipv4.ip_unprivileged_port_start={low[0]}`",
+    )

@@ -12,7 +12,7 @@ import stat
 
 from limpet.containers import trampoline
 from limpet.errors import reason
-from limpet.kernel import capabilities, machinecode, seccomp, signals
+from limpet.kernel import capabilities, idmap, machinecode, seccomp, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
@@ -140,6 +140,13 @@ def start(process: Config, channel: socket.socket) -> Callable[[], int]:
     return go
 
 
+def adjust_oom_score(process: Config) -> None:
+    """For a process that is dumpable still: one that is not owns none of its files in /proc, root of a user namespace
+    included. What is born of it has the same."""
+    if process.get("oomScoreAdj") and idmap.nested():
+        _write("/proc/self/oom_score_adj", str(process.pop("oomScoreAdj")))
+
+
 def become(process: Config, program: bytes | None) -> None:
     """Limits, seccomp's `program`, user, capabilities. Raises OSError."""
     user = process["user"]
@@ -160,7 +167,8 @@ def become(process: Config, program: bytes | None) -> None:
     if program and not restricted:
         seccomp.install(program)  # needs CAP_SYS_ADMIN, so before the capabilities go
     capabilities.drop_bounding(caps.get("bounding", ()))  # needs CAP_SETPCAP, which setuid takes away
-    os.setgroups(user.get("additionalGids", ()))
+    if user.get("additionalGids") or not idmap.single():  # who has one id may not give up his groups
+        os.setgroups(user.get("additionalGids", ()))
     os.setresgid(gid, gid, gid)
     if uid:
         kernel.prctl(_KEEP_CAPS, 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from limpet.kernel import cgroup, mounts
+from limpet.kernel import cgroup, idmap, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _make_target(path: str, *, directory: bool) -> None:
 
 
 def _make_devices(linux: Config) -> None:
-    if "uidMappings" not in linux:  # else they are bind mounts
+    if "uidMappings" not in linux and not idmap.nested():  # else they are bind mounts
         _make_nodes(linux.get("devices", ()))
     core = (("core", "/proc/kcore"),) if os.path.exists("/proc/kcore") else ()
     for name, target in (*_LINKS, *core):

@@ -9,7 +9,7 @@ import os
 
 from limpet.containers import handshake, init, process, rootfs, sharing
 from limpet.containers.outcome import StartFailed
-from limpet.kernel import controllers, mounts, signals
+from limpet.kernel import controllers, idmap, mounts, signals
 from limpet.kernel import process as kernel
 
 TYPE_CHECKING = False
@@ -78,16 +78,19 @@ def start(
     joined: dict[str, int] = {}
     for namespace in config["linux"]["namespaces"]:
         if "path" in namespace:
+            if idmap.nested() and _is_ours(namespace["path"]):
+                continue  # the host's: it is not to be joined by who is root in his user namespace only
             joined[namespace["type"]] = _open_namespace(namespace["path"])
             continue
         flags |= _NAMESPACES.get(namespace["type"], 0)  # "cgroup" comes later: its root is where the caller is then
     if flags & kernel.CLONE_NEWNET:
         import limpet.kernel.interfaces  # noqa: F401 - for the child, which can't import
     trees: dict[int, int] | None = None
-    if mapped is not None:
+    if mapped is not None or idmap.nested():
         from limpet.containers import userns
 
         trees = userns.open_sources(config, mapped, given or {})
+    if mapped is not None:
         userns.give(stdio, config["process"]["user"], mapped)
     shared = _shared_memory(config) if "ipc" in joined else {}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -122,6 +125,13 @@ def start(
         mine = {*(trees or {}).values(), *joined.values(), *shared.values()}
         for fd in mine - {*(given or {}).values()}:
             os.close(fd)
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        return os.path.samefile(path, f"/proc/self/ns/{os.path.basename(path)}")
+    except OSError:
+        return False
 
 
 def _open_namespace(path: str) -> int:
@@ -161,6 +171,7 @@ def _child(
     try:
         controllers.join(entrances)
         kernel.set_death_signal(signals.SIGKILL)
+        process.adjust_oom_score(config["process"])
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
         for namespace in joined:
             kernel.setns(namespace, 0)
@@ -171,7 +182,8 @@ def _child(
         else:
             from limpet.containers import userns
 
-            userns.enter(config["process"], channel)
+            if "uidMappings" in config["linux"]:
+                userns.enter(config["process"], channel)
             userns.open_own(config, trees)
             place = "/"  # the way to the bundle is closed to whom we are now
         own = {namespace["type"] for namespace in config["linux"]["namespaces"] if "path" not in namespace}

@@ -7,6 +7,7 @@ A parameter that is not a namespace's own would be the host's: it is refused (do
 from __future__ import annotations
 
 from limpet.errors import Conflict, Invalid, NotFound, Refused
+from limpet.kernel import idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def check(options: Options) -> None:
     if (options.pid == "host" or others) and options.runtime != "limpet":
         raise Invalid(f"namespaces of others are not there with the runtime {options.runtime}", "leave out one of them")
     if options.userns == "auto":
+        if idmap.nested():
+            raise Refused("--userns auto needs root", "leave it out: your containers are in a user namespace of yours")
         if options.pid == "host" or others:
             raise Invalid("a user namespace of its own, and namespaces of others", "leave out --userns or the others")
         if options.privileged:

@@ -11,7 +11,7 @@ import os
 
 from limpet.containers import hostfiles, sharing
 from limpet.errors import Invalid, Refused
-from limpet.kernel import capabilities
+from limpet.kernel import capabilities, idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,20 @@ def command(options: Options, image: Config) -> list[str]:
         hint = "the image has none" if options.entrypoint is None else "--entrypoint takes the image's away"
         raise Invalid("no command specified", f"{hint}: write one after its name")
     return args
+
+
+def supplementary(user: User) -> list[int]:
+    """The groups for setgroups(2). Where a user namespace lacks the user's ids Invalid is raised."""
+    if not idmap.nested():
+        return list(user.groups)
+    if not (idmap.has(user.uid) and idmap.has(user.gid, "gid")):
+        raise Invalid(
+            f"user {user.uid}:{user.gid}: your user namespace has no such id",
+            "an administrator gives you ids, with usermod --add-subuids and --add-subgids; or run it as --user root"
+            if idmap.single()
+            else "give yourself more of them in /etc/subuid and /etc/subgid, or choose another --user",
+        )
+    return [] if idmap.single() else [group for group in user.groups if idmap.has(group, "gid")]
 
 
 def user_text(options: Options, image: Config) -> str:
@@ -137,7 +151,7 @@ def make(
     flags = security(options)
     process: Config = {
         "terminal": options.tty,
-        "user": {"uid": user.uid, "gid": user.gid, "umask": 0o022, "additionalGids": list(user.groups)},
+        "user": {"uid": user.uid, "gid": user.gid, "umask": 0o022, "additionalGids": supplementary(user)},
         "args": command(options, image),
         "env": environment(options, image, name, user.home),
         "cwd": options.workdir or (image.get("config") or {}).get("WorkingDir") or "/",
@@ -264,12 +278,7 @@ def _system_mounts(options: Options, joined: dict[str, str], taken: set[str]) ->
     shared = None if sharing.SHARED_MEMORY in taken else sharing.shared_memory(options, joined)
     sys_mode = "rw" if options.privileged else "ro"
     return [
-        {
-            "destination": "/proc",
-            "type": "proc",
-            "source": "proc",
-            "options": ["nosuid", "noexec", "nodev"],
-        },
+        _proc(options),
         {
             "destination": "/dev",
             "type": "tmpfs",
@@ -280,7 +289,10 @@ def _system_mounts(options: Options, joined: dict[str, str], taken: set[str]) ->
             "destination": "/dev/pts",
             "type": "devpts",
             "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            "options": [
+                *("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
+                *(["gid=5"] if idmap.has(5, "gid") else []),
+            ],
         },
         _sysfs(options, ["nosuid", "noexec", "nodev", sys_mode]),
         {
@@ -289,21 +301,33 @@ def _system_mounts(options: Options, joined: dict[str, str], taken: set[str]) ->
             "source": "cgroup",
             "options": [sys_mode, "nosuid", "noexec", "nodev"],
         },
-        {
-            "destination": "/dev/mqueue",
-            "type": "mqueue",
-            "source": "mqueue",
-            "options": ["nosuid", "noexec", "nodev"],
-        },
+        *_message_queues(options),
         *([] if shared is None else [shared]),
     ]
 
 
+def _proc(options: Options) -> Config:
+    """As with /sys: of another's PID namespace it can't be made."""
+    flags = ["nosuid", "noexec", "nodev"]
+    if options.pid == "host" and idmap.nested():
+        return {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "rslave", *flags]}
+    return {"destination": "/proc", "type": "proc", "source": "proc", "options": flags}
+
+
 def _sysfs(options: Options, flags: list[str]) -> Config:
     """Only who owns the network namespace may make one; others see the host's."""
-    if options.userns == "auto" and options.network == "host":
+    if (options.userns == "auto" or idmap.nested()) and options.network != "none":
         return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rslave", *flags, "rro"]}
     return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}
+
+
+def _message_queues(options: Options) -> list[Config]:
+    flags = ["nosuid", "noexec", "nodev"]
+    if options.ipc == "host" and idmap.nested():  # as with /sys
+        if not os.path.isdir("/dev/mqueue"):
+            return []
+        return [{"destination": "/dev/mqueue", "type": "bind", "source": "/dev/mqueue", "options": ["rbind", *flags]}]
+    return [{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": flags}]
 
 
 def _files(directory: str, mounts: list[Mount], *, read_only: bool) -> list[Config]:

@@ -6,8 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from limpet.containers import state
-from limpet.kernel import usage
+from limpet.containers import state, top
+from limpet.kernel import cgroup, usage
 from limpet.units import size_binary, size_decimal
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def samples(store: Store, containers: Sequence[Container], *, all: bool = False)
     for container in containers:
         status = state.status(store, container)
         now = usage.read(container.id) if status.running else None
+        if now is None and status.running and cgroup.root() is None:
+            now = usage.of_processes(top.in_namespace_of(status.pid))
         if now is None and not all:
             continue
         own = now is not None and container.options.network != "host"  # the host's figures are no container's

@@ -27,7 +27,7 @@ def pids(store: Store, container: Container) -> list[int]:
         raise Conflict(f"container {container.name} is not running", exit_code=1)
     place = cgroup.path(container.id)
     found = cgroup.pids(place) if place is not None else []
-    return sorted(found or _same_namespace(status.pid))
+    return sorted(found or in_namespace_of(status.pid))
 
 
 def processes(store: Store, container: Container) -> list[tuple[str, ...]]:
@@ -57,7 +57,7 @@ def with_ps(store: Store, container: Container, options: Sequence[str]) -> str:
     )
 
 
-def _same_namespace(pid: int) -> list[int]:
+def in_namespace_of(pid: int) -> list[int]:
     """Without cgroup2: whoever is in PID 1's namespace."""
     try:
         namespace = os.readlink(f"/proc/{pid}/ns/pid")

@@ -16,7 +16,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from limpet.errors import Invalid, LimpetError, NotFound, Refused, quoted
+from limpet.kernel import idmap
 from limpet.kernel.userns import Acting
+from limpet.layers import owners
 
 if TYPE_CHECKING:
     from limpet.containers.copyroot import Root
@@ -42,6 +44,8 @@ def unpack(stream: BinaryIO, root: Root, place: str) -> int:
             Acting(root.first_id) if root.first_id else nullcontext(),
         ):
             for member in tar:
+                if root.is_host and idmap.nested():  # a user's files shall be his own
+                    member.uid = member.gid = 0
                 member.uid += root.first_id
                 member.gid += root.first_id
                 name = _clean(member.name)
@@ -164,7 +168,8 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: int, base: 
             while view:
                 view = view[file.write(view) :]
         file.truncate(member.size)
-        os.fchown(fd, member.uid, member.gid)  # before the mode: chown(2) takes setuid bits away
+        # Before the mode: chown(2) takes setuid bits away.
+        owners.give(fd, member.uid, member.gid, stat.S_IFREG | member.mode & 0o7777)
         os.fchmod(fd, member.mode & 0o7777)
         _set_xattrs(fd, member)
         os.utime(fd, ns=_times(member))
@@ -215,10 +220,12 @@ def _attributes(parent: _Parent, member: tarfile.TarInfo) -> None:
         if (stat.S_ISDIR(mode), stat.S_ISLNK(mode)) != (member.isdir(), member.issym()) or stat.S_ISREG(mode):
             return
         if member.issym():
-            os.chown(parent.base, member.uid, member.gid, dir_fd=parent.fd, follow_symlinks=False)
+            owners.give(
+                f"/proc/self/fd/{parent.fd}/{parent.base}", member.uid, member.gid, stat.S_IFLNK | 0o777, link=True
+            )
         else:
             place = f"/proc/self/fd/{fd}"
-            os.chown(place, member.uid, member.gid)
+            owners.give(place, member.uid, member.gid, mode)
             os.chmod(place, member.mode & 0o7777)
             _set_xattrs(place, member)
     finally:

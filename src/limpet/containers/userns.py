@@ -30,13 +30,20 @@ _DEVICE = "device"
 """The type of what `open_sources` adds to the config's mounts; no runtime but this one sees it."""
 
 
-def open_sources(config: Config, mapped: Mapped, given: Mapping[str, int]) -> dict[int, int]:
+def open_sources(config: Config, mapped: Mapped | None, given: Mapping[str, int]) -> dict[int, int]:
     """As `rootfs.open_sources`, the files mapped; device nodes become mounts of `config`. In the monitor.
 
+    Without `mapped` the namespace is the one that we are in ourselves: nothing has to be mapped, nor can nodes be made.
     Raises StartFailed for a bind mount of a file system that can't be mapped.
     """
     config["mounts"] = [each for each in config["mounts"] if each["type"] != _DEVICE]
     trees = rootfs.open_sources(config, given)
+    devices = [*rootfs.DEVICES, *config["linux"].get("devices", ())]
+    if mapped is None:
+        for device in devices:
+            trees[len(config["mounts"])] = mounts.open_tree(_on_host(device))
+            config["mounts"].append({"destination": device["path"], "type": _DEVICE})
+        return trees
     for position, fd in trees.items():
         mount = config["mounts"][position]
         if mount["type"] == "cgroup" or f"{mount['source']}/".startswith(("/dev/", "/sys/")):
@@ -51,7 +58,6 @@ def open_sources(config: Config, mapped: Mapped, given: Mapping[str, int]) -> di
             what = f"bind mount of {mount['source']}: its file system can't map ids for a user namespace"
             raise StartFailed(what, "copy it elsewhere, or --userns host", 125) from e
     home = mounts.tmpfs()
-    devices = [*rootfs.DEVICES, *config["linux"].get("devices", ())]
     for number, device in enumerate(devices):
         name = str(number)
         rootfs.make_node(name, device, home)
@@ -60,6 +66,19 @@ def open_sources(config: Config, mapped: Mapped, given: Mapping[str, int]) -> di
         config["mounts"].append({"destination": device["path"], "type": _DEVICE})
     os.close(home)
     return trees
+
+
+def _on_host(device: Config) -> str:
+    """The host's own node of a device."""
+    number = os.makedev(device["major"], device["minor"])
+    try:
+        if os.stat(device["path"]).st_rdev == number:
+            return str(device["path"])
+    except OSError:
+        pass
+    kind = "block" if device["type"] == "b" else "char"
+    with open(f"/sys/dev/{kind}/{device['major']}:{device['minor']}/uevent", encoding="utf-8") as file:
+        return next((f"/dev/{line[8:].strip()}" for line in file if line.startswith("DEVNAME=")), device["path"])
 
 
 def _map(fd: int, mapped: Mapped) -> None:

@@ -21,8 +21,19 @@ _PAUSE, _PATIENCE = 0.002, 500
 """Seconds between two tries to remove a group, and how many there are."""
 
 
+WAY = "start containers in one that is delegated to you: `systemd-run --user --scope -p Delegate=yes SHELL`"
+"""For who has no group: what to do."""
+
+
+def delegated() -> bool:
+    """Whether groups are made below one that somebody else gave us (`unprivileged`), or none at all."""
+    return "LIMPET_CGROUP" in os.environ
+
+
 def root() -> str | None:
-    """Where cgroup2 is mounted. A group of version 1 has no cgroup.controllers."""
+    """Where groups are made: cgroup2's root, or a group given to us. A group of version 1 has no cgroup.controllers."""
+    if delegated():
+        return os.environ["LIMPET_CGROUP"] or None
     for place in _PLACES:
         if os.path.exists(f"{place}/cgroup.controllers"):
             return place
@@ -128,7 +139,7 @@ def clear(name: str) -> None:
     if place is not None and os.path.isdir(place):
         kill(place)
         remove(place)
-    if root() == _PLACES[0]:
+    if root() == _PLACES[0] or delegated():
         return
     for hierarchy in os.listdir(_PLACES[0]) if os.path.isdir(_PLACES[0]) else ():
         place = f"{_PLACES[0]}/{hierarchy}/{PARENT}/{name}"

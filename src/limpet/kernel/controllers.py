@@ -45,7 +45,7 @@ def version(controller: str) -> int:
     root = cgroup.root()
     if root is not None and controller in _read(f"{root}/cgroup.controllers").split():
         return 2
-    return 1 if os.path.exists(f"{_hierarchy(controller)}/tasks") else 0
+    return 1 if not cgroup.delegated() and os.path.exists(f"{_hierarchy(controller)}/tasks") else 0
 
 
 def path(name: str, controller: str) -> str | None:
@@ -89,7 +89,7 @@ def create(name: str, resources: Resources) -> list[int]:
 def entrances(name: str) -> list[int]:
     """Descriptors for `join`: one for each group of version 1 that the container has."""
     found = []
-    for hierarchy in _JOINED:
+    for hierarchy in _JOINED if not cgroup.delegated() else ():
         try:
             found.append(os.open(f"{_BASE}/{hierarchy}/{cgroup.PARENT}/{name}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except OSError:

@@ -41,6 +41,27 @@ def vector(texts: list[str], at: int) -> bytes:
     return pointers + bytes(8) + b"".join(encoded)
 
 
+_WAITING = """
+                    ; _start:
+b807000000          ;     mov $7, %eax          # poll(NULL, 0, milliseconds)
+31ff                ;     xor %edi, %edi
+31f6                ;     xor %esi, %esi
+488b150b000000      ;     mov time(%rip), %rdx
+0f05                ;     syscall
+b8e7000000          ;     mov $231, %eax        # exit_group(0)
+31ff                ;     xor %edi, %edi
+0f05                ;     syscall
+                    ; time:
+"""
+
+
+def waiting(milliseconds: int) -> bytes | None:
+    """A program that does nothing for so long, and ends; None for a machine that has no code here."""
+    if os.uname().machine != "x86_64":
+        return None
+    return elf_x86_64(from_listing(_WAITING) + milliseconds.to_bytes(8, "little"))
+
+
 def in_memory(name: str, image: bytes) -> int:
     """The image as a file that is nowhere, for `os.execve`."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)

@@ -68,6 +68,7 @@ class ChildrenIn:
     """`with ChildrenIn(fd):` children are born in that PID namespace (a pidfd, a namespace file; -1: ours); we stay.
 
     It is born not dumpable: nobody in there may trace it, or read its memory, before its exec (CVE-2016-9962).
+    Who is root in a user namespace only has no way back to the host's: all his later children are born in there too.
     """
 
     def __init__(self, fd: int) -> None:
@@ -89,7 +90,10 @@ class ChildrenIn:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._fd >= 0:
-            setns(self._home, CLONE_NEWPID)
+            try:
+                setns(self._home, CLONE_NEWPID)
+            except PermissionError:
+                pass
             self._leave()
 
     def _leave(self) -> None:

@@ -16,6 +16,9 @@ from limpet.errors import Invalid, quoted
 _VALUE_LIMIT = 65535  # XATTR_SIZE_MAX is one more, which EROFS's 16 bits can't say
 _TOTAL_LIMIT = 250_000  # EROFS counts an inode's attributes in 16 bits, units of 4 bytes
 _ACCESS, _DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
+OVERRIDE = b"user.containers.override_stat"
+"""What `owners` writes at files: from outside it would be an order to us."""
+
 _PREFIXES = (b"user.", b"trusted.", b"security.")
 # linux/posix_acl_xattr.h: a version, then (tag, permissions, id) of each entry, in the order of the tags.
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
@@ -71,7 +74,7 @@ def _fits(mode: int, name: bytes) -> bool:
         return kind != stat.S_IFLNK
     if name == _DEFAULT:
         return kind == stat.S_IFDIR
-    if name.startswith((b"trusted.overlay.", b"user.overlay.")):
+    if name.startswith((b"trusted.overlay.", b"user.overlay.")) or name == OVERRIDE:
         return False
     if name.startswith(b"user.") and kind not in (stat.S_IFREG, stat.S_IFDIR):
         return False

@@ -11,9 +11,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.kernel import fs
+from limpet.kernel import fs, idmap
+from limpet.layers import owners
 from limpet.layers.contents import rescan
-from limpet.layers.tree import OPAQUE, Tree
+from limpet.layers.tree import Tree
 
 if TYPE_CHECKING:
     from limpet.layers.sparse import SparseFile
@@ -90,6 +91,8 @@ class _Comparison:
             return ""  # a directory's turn comes
         self._seen.add(node)
         info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISREG(info.st_mode):
+            info = owners.seen(b"/proc/self/fd/%d/%s" % (directory, name), info)
         if stat.S_IFMT(info.st_mode) != stat.S_IFMT(node.mode):
             return "is of another kind"
         if stat.S_ISLNK(node.mode):
@@ -107,11 +110,14 @@ class _Comparison:
     def _attributes(self, fd: int, node: Node) -> str:
         if node.implied:
             return ""  # the layers below have a say
-        problem = _inode(os.fstat(fd), node)
+        problem = _inode(owners.seen(fd, os.fstat(fd)), node)
         if problem:
             return problem
-        wanted = dict([*node.xattrs, *([OPAQUE] if node.opaque else [])])
-        found = {os.fsencode(name): os.getxattr(fd, name) for name in os.listxattr(fd) if name != "security.selinux"}
+        wanted = {name: value for name, value in node.xattrs if owners.settable(name)}
+        if node.opaque:
+            wanted[os.fsencode(f"{owners.space()}overlay.opaque")] = b"y"
+        left_out = ("security.selinux", owners.ATTRIBUTE)
+        found = {os.fsencode(name): os.getxattr(fd, name) for name in os.listxattr(fd) if name not in left_out}
         return "" if wanted == found else "has other extended attributes"
 
     def _content(self, fd: int, node: Node, size: int) -> str:
@@ -128,7 +134,9 @@ class _Comparison:
 
 
 def _inode(info: os.stat_result, node: Node) -> str:
-    if (info.st_uid, info.st_gid) != (node.uid, node.gid):
+    known = idmap.has(node.uid) and idmap.has(node.gid, "gid")
+    ours = known or stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)  # else no attribute says whose it is
+    if ours and (info.st_uid, info.st_gid) != (node.uid, node.gid):
         return f"belongs to {info.st_uid}:{info.st_gid} instead of {node.uid}:{node.gid}"
     if not stat.S_ISLNK(node.mode) and stat.S_IMODE(info.st_mode) != stat.S_IMODE(node.mode):
         return f"has the mode {stat.S_IMODE(info.st_mode):o} instead of {stat.S_IMODE(node.mode):o}"

@@ -13,12 +13,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
+from limpet.layers import owners
 from limpet.layers.rootfs_tar import TarWriter, add_open, list_open, open_beneath, read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-
-_OPAQUE = "trusted.overlay.opaque"
 
 
 def changes(upper: str, lower: int, *, leave_out: Collection[str] = ()) -> Iterator[tuple[str, str]]:
@@ -122,7 +121,7 @@ def _walk(upper: str, leave_out: Collection[str]) -> Iterator[tuple[bytes, int, 
                     raise Invalid(f"the path /{os.fsdecode(name[:80])}… is too long for a layer") from e
                 continue
             try:
-                info = os.fstat(fd)
+                info = owners.seen(fd, os.fstat(fd))
                 if stat.S_ISDIR(info.st_mode):
                     if _only_skipped(root, name, fd, skipped):
                         continue
@@ -161,7 +160,7 @@ def _is_whiteout(info: os.stat_result) -> bool:
 
 def _is_opaque(fd: int) -> bool:
     try:
-        return os.getxattr(f"/proc/self/fd/{fd}", _OPAQUE) == b"y"
+        return os.getxattr(f"/proc/self/fd/{fd}", f"{owners.space()}overlay.opaque") == b"y"
     except OSError:
         return False
 

@@ -17,7 +17,7 @@ import errno
 import os
 
 from limpet.errors import LimpetError
-from limpet.kernel import mounts
+from limpet.kernel import idmap, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ class keeping:
 _OPTIONS = ("index=off", "metacopy=off", "redirect_dir=off", "xino=off")
 """Whatever the kernel's defaults: with metacopy or redirects an upper could not be read as a layer."""
 
+_USER_OPTIONS = ("index=off", "metacopy=off", "redirect_dir=nofollow", "xino=off", "userxattr")
+"""In a user namespace, where nobody may set `trusted.*` (overlayfs.rst, "User xattr"). "off" may mean "follow"."""
+
 
 def driver(store: Store, name: str = "") -> Driver:
     """The driver called `name`, or LIMPET_DRIVER, or the store's own."""
@@ -108,7 +111,9 @@ def overlay(
 
         return overlay_mapped(lowers, upper, work, [*_OPTIONS, *(["volatile"] if volatile else [])], mapped)
     layers: list[int | str] = [*reversed(lowers)]
-    options = [*_OPTIONS, "volatile"] if volatile and upper is not None else _OPTIONS
+    options = _USER_OPTIONS if idmap.nested() else _OPTIONS
+    if volatile and upper is not None:
+        options = (*options, "volatile")
     empty = [mounts.tmpfs() for _ in range((1 if upper is not None else 2) - len(lowers))]  # no two may be the same
     try:
         return mounts.overlay([*layers, *empty], upper, work, options)

@@ -11,7 +11,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
-from limpet.kernel import fs
+from limpet.kernel import fs, idmap
+from limpet.layers import owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,8 +29,14 @@ class TarWriter:
     Names are relative to the root, str or bytes; all methods raise OSError of what they read.
     """
 
-    def __init__(self, out: Callable[[bytes], None], *, mtime: int | None = None, first_id: int = 0) -> None:
-        """`first_id`: the host's id that is 0 in the tar, in which those below it are nobody."""
+    def __init__(
+        self, out: Callable[[bytes], None], *, mtime: int | None = None, first_id: int = 0, strangers: bool = True
+    ) -> None:
+        """`first_id`: the host's id that is 0 in the tar, in which those below it are nobody.
+
+        Without `strangers` whom a user namespace shows as nobody, since it lacks his id, is root.
+        """
+        self._no_strangers = not strangers and idmap.nested()
         self._out = out
         self._first_id = first_id
         self._mtime = 0 if mtime is None else mtime
@@ -185,6 +192,8 @@ class TarWriter:
     ) -> None:
         if self._first_id:
             uid, gid = (each - self._first_id if each >= self._first_id else _NOBODY for each in (uid, gid))
+        if self._no_strangers:
+            uid, gid = (0 if each == _NOBODY else each for each in (uid, gid))
         records: list[tuple[bytes, bytes]] = []
         seconds, rest = divmod(self._mtime * 10**9 if mtime_ns is None else mtime_ns, 10**9)
         if rest or not 0 <= seconds <= _MAX_OCTAL[12]:
@@ -295,6 +304,7 @@ def add_open(
 
     `links` (inode → first name) finds hard links. `mtime_ns` replaces the file's own time.
     """
+    info = owners.seen(fd, info)
     mtime_ns = info.st_mtime_ns if mtime_ns is None else mtime_ns
     mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
     if stat.S_ISSOCK(info.st_mode):
@@ -330,7 +340,8 @@ def read_xattrs(path: str | bytes, *, follow: bool = False) -> list[tuple[bytes,
     return [
         (os.fsencode(name), os.getxattr(path, name, follow_symlinks=follow))
         for name in names
-        if not name.startswith(("trusted.overlay.", "user.overlay.")) and name != "security.selinux"
+        if not name.startswith(("trusted.overlay.", "user.overlay."))
+        and name not in ("security.selinux", owners.ATTRIBUTE)
     ]
 
 

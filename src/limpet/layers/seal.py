@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Corrupt, quoted
 from limpet.kernel import fs
-from limpet.layers import attributes, durable, stored
+from limpet.layers import attributes, durable, owners, stored
 from limpet.layers.contents import copy_range, expand, rescan
 from limpet.layers.index import patch, write_index
 from limpet.layers.tree import Below, Node, Tree
@@ -100,7 +100,7 @@ class Mounted(Below):
         except OSError:
             return None
         try:
-            info = os.fstat(fd)
+            info = owners.seen(fd, os.fstat(fd))
             key = (info.st_dev, info.st_ino)
             if key in self._files:
                 return self._files[key]

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from limpet.errors import Invalid
 from limpet.kernel import fs
-from limpet.layers import stored
+from limpet.layers import owners, stored
 from limpet.layers.contents import copy_range
-from limpet.layers.tree import OPAQUE
 from limpet.store.files import remove_tree
 
 if TYPE_CHECKING:
@@ -95,13 +94,16 @@ def _make(directory: int, name: bytes, node: Node, sources: dict[int, int]) -> N
         return
     if stat.S_ISLNK(node.mode):
         os.symlink(node.link, name, dir_fd=directory)
-    else:
+    elif owners.can_be(node.mode, node.rdev):
         os.mknod(name, node.mode, node.rdev, dir_fd=directory)
-    os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
+    else:
+        os.mknod(name, stat.S_IFREG | 0o600, dir_fd=directory)
+    place = b"/proc/self/fd/%d/%s" % (directory, name)
+    owners.give(place, node.uid, node.gid, node.mode, node.rdev, link=True)
     if not stat.S_ISLNK(node.mode):
         os.chmod(name, stat.S_IMODE(node.mode), dir_fd=directory)
     for key, value in node.xattrs:
-        _set_xattr(b"/proc/self/fd/%d/%s" % (directory, name), key, value)
+        _set_xattr(place, key, value)
     os.utime(name, ns=(_time(node), _time(node)), dir_fd=directory, follow_symlinks=False)
 
 
@@ -123,14 +125,18 @@ def _copy(source: int, node: Node, target: int) -> None:
 
 def _set_attributes(fd: int, node: Node) -> None:
     """chown before chmod and attributes: it takes setuid bits and file capabilities away."""
-    os.fchown(fd, node.uid, node.gid)
+    owners.give(fd, node.uid, node.gid, node.mode)
     os.fchmod(fd, stat.S_IMODE(node.mode))
-    for name, value in [*node.xattrs, *([OPAQUE] if node.opaque else [])]:
+    for name, value in node.xattrs:
         _set_xattr(fd, name, value)
+    if node.opaque:
+        _set_xattr(fd, os.fsencode(f"{owners.space()}overlay.opaque"), b"y")
     os.utime(fd, ns=(_time(node), _time(node)))
 
 
 def _set_xattr(file: int | bytes, name: bytes, value: bytes) -> None:
+    if not owners.settable(name):
+        return  # the layer's tar has it
     try:
         os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
     except OSError as e:

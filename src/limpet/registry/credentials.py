@@ -14,6 +14,7 @@ import base64
 import os
 from dataclasses import dataclass, field
 
+from limpet.kernel import idmap
 from limpet.registry import redact
 
 DOCKER_HUB = "docker.io"
@@ -61,8 +62,11 @@ def paths() -> list[str]:
         return [chosen]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    containers = f"{runtime}/containers" if runtime else f"/run/containers/{os.getuid()}"
-    return [docker_config(), f"{containers}/auth.json", f"{config}/containers/auth.json"]
+    containers = f"{runtime}/containers" if runtime else f"/run/containers/{idmap.outside()}"
+    found = [docker_config(), f"{containers}/auth.json", f"{config}/containers/auth.json"]
+    if not runtime and os.path.isdir("/run/containers") and not os.access("/run/containers", os.X_OK):
+        del found[1]  # root's Podman made the directory for itself
+    return found
 
 
 def docker_config() -> str:

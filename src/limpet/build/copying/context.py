@@ -20,6 +20,7 @@ from limpet.build.language.ignore import Ignore, PatternError, glob, pattern
 from limpet.errors import Invalid, NotFound
 from limpet.frozen import dataclass
 from limpet.kernel import fs
+from limpet.layers import owners
 from limpet.layers.rootfs_tar import read_xattrs
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class Tree:
     def _stat(self, path: str) -> os.stat_result:
         fd = self._openat(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            return os.fstat(fd)
+            return owners.seen(fd, os.fstat(fd)) if self._owners else os.fstat(fd)
         finally:
             os.close(fd)
 
@@ -334,6 +335,8 @@ class Tree:
             os.close(fd)
 
     def _entry(self, directory: int, name: str, path: str, target: str, info: os.stat_result) -> Entry:
+        if self._owners:
+            info = owners.seen(f"/proc/self/fd/{directory}/{name}", info)
         kind = stat.S_IFMT(info.st_mode)
         size, device, link, same = 0, 0, "", ""
         if kind == stat.S_IFREG:

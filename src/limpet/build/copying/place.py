@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from limpet.containers import users
 from limpet.errors import Invalid
 from limpet.kernel import fs
+from limpet.layers import owners
 from limpet.layers.driver import driver
 from limpet.layers.rootfs_tar import TarWriter
 
@@ -124,6 +125,6 @@ def look(root: int, path: str) -> os.stat_result | None:
     except OSError:
         return None
     try:
-        return os.fstat(fd)
+        return owners.seen(fd, os.fstat(fd))
     finally:
         os.close(fd)

@@ -22,7 +22,7 @@ from limpet.containers.options import Options
 from limpet.containers.outcome import StartFailed
 from limpet.containers.state import Container
 from limpet.errors import LimpetError, reason
-from limpet.kernel import cgroup, controllers, devices, process, signals
+from limpet.kernel import cgroup, controllers, devices, idmap, process, signals
 from limpet.store.files import remove_tree
 from limpet.store.store import Store
 
@@ -71,7 +71,7 @@ class _Group:
         if self.path is None or not os.path.isdir(self.path):
             self.close()
             self.path = cgroup.create(self.name, self._owner)
-            if self.path is not None:
+            if self.path is not None and not idmap.nested():
                 devices.attach(self.path, self.resources.get("devices", ()))
             try:
                 self.entrances = controllers.create(self.name, {"pids": {"limit": PROCESSES}, **self.resources})
