@@ -298,4 +298,5 @@ def test_what_a_killed_monitor_left_goes(limpet: Any, busybox: str) -> None:
 
 
 def groups(container_id: str) -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob(f"**/limpet/{container_id}"))
+    places = (f"**/limpet/{container_id}", f"limpet.slice/limpet-{container_id}.scope")
+    return [found for place in places for found in Path("/sys/fs/cgroup").glob(place)]

@@ -3,6 +3,7 @@
     ./check --vm                                              every guest with its part of the tests
     ./check --vm trixie                                       one of them
     ./check --vm trixie tests/containers/test_limits.py -x    any part of the tests, with pytest's options
+    ./check --vm trixie --reboot                              only what shows over a reboot
     python -m tests.vm.run trixie --shell 'uname -r; findmnt' anything else (needs .venv-check's Python, as root)
 
 The checkout is shared in as it is, uncommitted changes too. What the guest prints is streamed, and its JUnit report is

@@ -20,6 +20,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("guest", nargs="?", metavar="GUEST", help=f"{', '.join(GUESTS)}; without one, all of them")
     parser.add_argument("--junit-xml", type=Path, metavar="FILE", help="where the merged report goes")
     parser.add_argument("--shell", metavar="SCRIPT", help="run this as root in /checkout, and no tests")
+    parser.add_argument("--reboot", action="store_true", help="only what shows over a reboot")
     parser.add_argument("--seconds", type=float, help="the time limit (default: that of the guest)")
     options, arguments = parser.parse_known_args(words)
     if options.guest is not None and options.guest not in GUESTS:
@@ -31,8 +32,8 @@ def main(words: list[str]) -> int:
     worst = 0
     for guest in chosen:
         seconds = options.seconds or guest.seconds
-        runs = [(arguments or ["-n", "2", *guest.part], "")]
-        if not arguments and guest.reboot:
+        runs = [] if options.reboot else [(arguments or ["-n", "2", *guest.part], "")]
+        if options.reboot or (not arguments and guest.reboot):
             runs.append((["tests/vm/inside/before_reboot.py"], "tests/vm/inside/after_reboot.py"))
         for first, second in runs:
             worst = max(worst, _tests(guest, first, second, seconds, suites))

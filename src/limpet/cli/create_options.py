@@ -67,6 +67,7 @@ def wanted(call: Call) -> Options:
         ipc=call["ipc"],
         uts=call["uts"],
         cgroupns=call["cgroupns"],
+        cgroup_parent=call["cgroup-parent"],
         userns=call["userns"],
         pid=call["pid"],
         isolate=call["isolate"],
@@ -118,6 +119,13 @@ OPTIONS = (
     Option("attach", "a", kind="list", metavar="STREAM", help="Attach only stdin, stdout or stderr (all without it)"),
     Option("cap-add", kind="list", metavar="NAME", help="Add a capability (ALL for every one)"),
     Option("cap-drop", kind="list", metavar="NAME", help="Drop a capability (ALL for every one)"),
+    Option(
+        "cgroup-parent",
+        kind="string",
+        default="",
+        metavar="PARENT",
+        help="Make its control group in this one: a slice of systemd, or a path",
+    ),
     Option(
         "cgroupns",
         kind="string",

@@ -24,8 +24,7 @@ _CREATE: Sequence[tuple[str, str]] = (
     ),
     ("ip ip6 link link-local-ip mac-address network-alias", _NETWORK),
     (
-        "kernel-memory oom-kill-disable cpu-count cpu-percent cpu-rt-period cpu-rt-runtime io-maxbandwidth io-maxiops"
-        " cgroup-parent",
+        "kernel-memory oom-kill-disable cpu-count cpu-percent cpu-rt-period cpu-rt-runtime io-maxbandwidth io-maxiops",
         _LIMITS,
     ),
     ("storage-opt", f"{_LATER}"),

@@ -31,7 +31,7 @@ Type=oneshot
 RemainAfterExit=yes
 {environment}ExecStart={program} system boot
 ExecStop={program} system shutdown
-# Monitors live on in the service's group: they end with their containers.
+# Containers and their monitors have scopes of their own; where there are none, they live on in this service's group.
 KillMode=process
 TasksMax=infinity
 Delegate=yes
@@ -65,7 +65,7 @@ WantedBy=timers.target
 
 
 def shutdown(call: Call) -> int:
-    running = [each for each in state.all_containers(call.store) if state.status(call.store, each).running]
+    running = [each for each in state.all_containers(call.store) if state.monitored(call.store, each.id)]
     call.arguments = [each.name for each in running]
     return containers.together(call, lambda container: recovery.shut_down(call.store, container)) if running else 0
 

@@ -74,7 +74,7 @@ def _facts(store: Store) -> dict[str, Any]:
 
     from limpet.containers import cdi, state
     from limpet.images import catalog
-    from limpet.kernel import cgroup
+    from limpet.kernel import cgroup, systemd
     from limpet.layers.driver import driver
 
     states = [state.status(store, container).state for container in state.all_containers(store)]
@@ -95,7 +95,7 @@ def _facts(store: Store) -> dict[str, Any]:
         "DefaultRuntime": "limpet",
         "Runtimes": {"limpet": {"path": "limpet"}, **({"runc": {"path": runc}} if runc else {})},
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
-        "CgroupDriver": "cgroupfs",
+        "CgroupDriver": "systemd" if systemd.available() and not cgroup.delegated() else "cgroupfs",
         "CgroupVersion": "2" if group == "/sys/fs/cgroup" else "hybrid" if group else "1",
         **_limits(),
         "KernelVersion": os.uname().release,
@@ -176,6 +176,7 @@ _SHOWN = (
     ("Run directory", "RunDir"),
     ("Logging driver", "LoggingDriver"),
     ("Default runtime", "DefaultRuntime"),
+    ("Cgroup driver", "CgroupDriver"),
     ("Cgroup version", "CgroupVersion"),
     ("Kernel version", "KernelVersion"),
     ("Operating system", "OperatingSystem"),

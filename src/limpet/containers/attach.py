@@ -68,7 +68,7 @@ def attach(
     keys = parse_keys(detach_keys or DETACH_KEYS)
     if connection is None:
         connection = connect(store, container)
-        if state.is_paused(container.id):
+        if state.is_paused(container.group):
             raise Conflict("cannot attach to a paused container, unpause it first", exit_code=1)
         try:
             connection.sendall(frames.frame(frames.SUBSCRIBE), socket.MSG_NOSIGNAL)

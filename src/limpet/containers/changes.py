@@ -131,7 +131,7 @@ class Frozen:
     """
 
     def __init__(self, store: Store, container: Container, *, wanted: bool) -> None:
-        place = cgroup.path(container.id)
+        place = cgroup.path(container.group)
         # One that the user paused stands still already, and stays so.
         running = wanted and place is not None and state.status(store, container).state == "running"
         self._place = place if running else None

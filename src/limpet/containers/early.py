@@ -19,7 +19,7 @@ from limpet.kernel import process, signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from limpet.containers.state import Container
@@ -84,6 +84,17 @@ def hand_over(
                 os._exit(1)
     finally:
         os.close(root)
+
+
+def aside(work: Callable[[], object]) -> None:
+    """Does it in a child of the monitor, which may outlive that; nobody waits for it."""
+    if os.fork():
+        return
+    try:
+        isolate([])
+        work()
+    finally:
+        os._exit(0)
 
 
 def isolate(keep: list[int]) -> None:

@@ -66,8 +66,8 @@ def exec_(
     try:
         try:
             plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
-            group = _open_cgroup(container.id)
-            entrances = controllers.entrances(container.id)
+            group = _open_cgroup(container.group)
+            entrances = controllers.entrances(container.group)
         except LimpetError as e:
             raise StartFailed(e.message, e.hint, 126) from e
         except OSError as e:
@@ -174,8 +174,8 @@ def _home_is_set(store: Store, container: Container) -> bool:
     return any(text.startswith("HOME=") for text in said)
 
 
-def _open_cgroup(container_id: str) -> int | None:
-    path = cgroup.path(container_id)
+def _open_cgroup(name: str) -> int | None:
+    path = cgroup.path(name)
     if path is None or not os.path.isdir(path):
         return None
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

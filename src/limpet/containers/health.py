@@ -134,7 +134,7 @@ class Health:
         return bool(time.monotonic() - self._began < self._check["StartPeriod"] / healthcheck.SECOND)
 
     def _begin(self) -> None:
-        if state.is_paused(self._container.id):
+        if state.is_paused(self._container.group):
             self._wait()
             return
         self._started, self._text = time.time_ns(), b""
@@ -211,18 +211,9 @@ class Health:
 
 def end_run(store: Store, container: Container, *, for_good: bool) -> None:
     """Stops the container, by a child of its monitor: with `for_good` as `stop` does, else for its next start."""
-    if os.fork():
-        return  # its monitor ends soon, and with it what it has not waited for
-    try:
-        early.isolate([])
-        from limpet.containers import stop
+    from limpet.containers import stop
 
-        if for_good:
-            stop.stop(store, container)
-        else:
-            stop.end_run(store, container)
-    finally:
-        os._exit(0)
+    early.aside(lambda: (stop.stop if for_good else stop.end_run)(store, container))
 
 
 def _probe(store: Store, container: Container, command: list[str], output: int) -> NoReturn:

@@ -99,7 +99,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "GroupAdd": options.group_add or None,
         "CgroupnsMode": options.cgroupns or "private",
         "Cgroup": "",
-        "CgroupParent": "",
+        "CgroupParent": options.cgroup_parent,
         "ConsoleSize": [0, 0],
         "IpcMode": options.ipc or "private",
         "Links": None,

@@ -24,7 +24,7 @@ _CGROUP_DEVICE = 6  # linux/bpf.h, BPF_CGROUP_DEVICE
 class Measured:
     """The facts about a process, `pid`, and its group. Raises OSError when it ends meanwhile."""
 
-    def __init__(self, pid: int, container_id: str) -> None:
+    def __init__(self, pid: int, group: str) -> None:
         self.own = {kind: _namespace(pid, kind) != _namespace("self", kind) for kind in _KINDS}
         status = dict(line.split(":\t", 1) for line in _read(pid, "status").splitlines() if ":\t" in line)
         self.user = int(status["Uid"].split()[1])
@@ -49,11 +49,11 @@ class Measured:
             elif "ro" in options.split(","):
                 self.read_only.append(place)
         self.devices_filtered = False
-        directory = cgroup.path(container_id)
+        directory = cgroup.path(group)
         if directory is not None:
-            group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.devices_filtered = bool(bpf.attached(group, _CGROUP_DEVICE))
-            os.close(group)
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.devices_filtered = bool(bpf.attached(fd, _CGROUP_DEVICE))
+            os.close(fd)
 
     def may(self, capability: str) -> bool:
         """On the host as a whole: capabilities of a user namespace of its own count for its own things only."""
@@ -66,7 +66,7 @@ def explain(store: Store, container: Container) -> list[tuple[str, str]]:
     try:
         if not found.running:
             raise ProcessLookupError
-        facts = Measured(found.pid, container.id)
+        facts = Measured(found.pid, container.group)
     except (OSError, ValueError, KeyError) as e:
         hint = "what it can do is measured while it runs"
         raise Conflict(f"container {container.name} is not running", hint, exit_code=1) from e

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from limpet.containers import healthcheck, state, stats
+from limpet.kernel import cgroup
 from limpet.serving import listen, worker
 from limpet.serving.limits import Limits
 from limpet.units import seconds_of
@@ -154,4 +155,4 @@ def _pressure(samples: list[Sample]) -> Iterator[Any]:
 
 def _labels(sample: Sample) -> list[str]:
     container = sample.container
-    return [f"/limpet/{container.id}", container.name, container.image_name]
+    return [cgroup.relative(container.group), container.name, container.image_name]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 
 from limpet.containers import hibernation, title
-from limpet.containers.monitoring import Monitor
+from limpet.containers.monitoring import TELLING, Monitor
 from limpet.containers.outcome import pack
 from limpet.errors import reason
-from limpet.kernel import process
+from limpet.kernel import process, signalfd
 from limpet.store import files
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def main(
     try:
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
-        monitor = Monitor(store, container, lock, first)
+        monitor = Monitor(store, container, lock, first, told=signalfd.create(TELLING))
         monitor.unwritten = unwritten
         monitor.enter()
         code = monitor.run(size, outcome, root)
@@ -71,7 +71,8 @@ def wake(program: int, memory: int) -> NoReturn:
     try:
         title.set_title(f"limpet monitor {container.name}")
         process.set_name(b"limpet-monitor")
-        monitor = Monitor(store, container, saved["lock"], None, saved["listener"])
+        told = saved["told"] if "told" in saved else signalfd.create(TELLING)  # an older limpet fell asleep
+        monitor = Monitor(store, container, saved["lock"], None, saved["listener"], told=told)
         monitor.restore(saved)
         code = monitor.run(None, -1, -1)
     except BaseException as e:

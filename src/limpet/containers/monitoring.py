@@ -11,12 +11,14 @@ from limpet.containers import (
     addressing,
     bundle,
     clients,
+    early,
     events,
     frames,
     hibernation,
     logfile,
     restarting,
     runtime,
+    scopes,
     sharing,
     state,
 )
@@ -24,7 +26,7 @@ from limpet.containers.outcome import STARTED, StartFailed, pack
 from limpet.containers.state import NEVER
 from limpet.containers.streams import Streams
 from limpet.errors import LimpetError, reason
-from limpet.kernel import cgroup, controllers, devices, idmap, process, signals
+from limpet.kernel import cgroup, controllers, devices, idmap, process, signalfd, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,19 +44,31 @@ if TYPE_CHECKING:
 
 FIRST_IDLE = 2.0  # seconds of silence before the monitor gives its memory back
 LONGEST_IDLE = 300.0
+TELLING = (signals.SIGTERM, signals.SIGURG)
+"""The machine, or the monitor's scope, is being stopped (see `kernel.systemd`, `kernel.signalfd`)."""
+
 PATIENCE = 10.0  # for clients that do not read the end
 
 
 class Monitor:
     def __init__(
-        self, store: Store, container: Container, lock: int, first: socket.socket | None, listener: int = -1
+        self,
+        store: Store,
+        container: Container,
+        lock: int,
+        first: socket.socket | None,
+        listener: int = -1,
+        *,
+        told: int,
     ) -> None:
+        """`told`: becomes readable when a signal of `TELLING` comes."""
         self._store = store
         self._container = container
         self.unwritten: Sequence[str] = ()
         self._config: Config = {}
         self._program: bytes | None = None
         self._lock = lock
+        self._told = told
         self._directory = store.container_path(container.id)
         self._run = store.run_path(container.id)
         self._log = self._new_log()
@@ -83,6 +97,7 @@ class Monitor:
         self._noisy = True  # something but a health check has happened since the last sleep
         self._health: Health | None = None
         self._starting_again = False
+        self._shutting_down = False
         self._streams = self._new_streams()
         self._namespace = -1
 
@@ -159,6 +174,7 @@ class Monitor:
     # The start
 
     def _start(self, size: tuple[int, int] | None, root: int) -> None:
+        scope = scopes.ask(self._container) if not self._began else None
         if self._container.options.log_driver not in ("json-file", "none"):
             from limpet.containers.logdrivers import opening
 
@@ -166,6 +182,8 @@ class Monitor:
         if root < 0:
             root = bundle.mount(self._store, self._container)
             self._store.close()  # opened only if layers had to be verified
+        if scope is not None:
+            scopes.enter(self._container, scope)
         if not self._config:
             self._config, self._program = bundle.prepare(self._store, self._container, root, size)
             self._config["process"]["env"] = [*self._config["process"]["env"], *self.unwritten]
@@ -175,7 +193,7 @@ class Monitor:
             root = bundle.mount(self._store, self._container, mapped)
         options = self._container.options
         self._streams = self._new_streams()
-        self._cgroup = cgroup.create(self._container.id, self._store.root)
+        self._cgroup = cgroup.create(self._container.group, self._store.root)
         self._remark = addressing.give(self._store, self._container, self._cgroup)
         group = None
         entrances: list[int] = []
@@ -222,7 +240,7 @@ class Monitor:
     def _limit(self) -> list[int]:
         """Makes the groups that hold the container's limits; see `controllers.create`."""
         try:
-            return controllers.create(self._container.id, self._config["linux"].get("resources", {}))
+            return controllers.create(self._container.group, self._config["linux"].get("resources", {}))
         except controllers.LimitError as e:
             what = f"container {self._container.name}: the kernel refuses {e.what}: {e.strerror}"
             raise LimpetError(what, "`limpet update` gives it other limits") from e
@@ -234,7 +252,7 @@ class Monitor:
         if self._cgroup is not None:
             addressing.take(self._container, self._cgroup)
             cgroup.remove(self._cgroup)
-        controllers.remove(self._container.id)
+        controllers.remove(self._container.group)
         code = error.code if isinstance(error, StartFailed) else 128
         state = "exited" if self._status["restarts"] else "created"
         moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
@@ -287,6 +305,7 @@ class Monitor:
             "container": self._container.to_list(),
             "lock": self._lock,
             "listener": listener,
+            "told": self._told,
             "status": self._status,
             "cgroup": self._cgroup,
             "started": [started.pid, started.pidfd, started.terminal],
@@ -296,7 +315,8 @@ class Monitor:
             "streams": streams,
             "namespace": self._namespace,
         }
-        watched = {**self._streams.interests(), started.pidfd: select.POLLIN, listener: select.POLLIN}
+        watched = dict.fromkeys((started.pidfd, listener, self._told), select.POLLIN)
+        watched.update(self._streams.interests())
         if self._health is not None:
             state["health"] = self._health.saved()
             watched[self._health.timer] = select.POLLIN
@@ -310,6 +330,7 @@ class Monitor:
         if started is not None and not self._ended:
             poll.register(started.pidfd, select.POLLIN)
         wanted = self._streams.interests()
+        wanted[self._told] = select.POLLIN
         if self._health is not None and not self._ended:
             wanted.update(self._health.interests())
         for fd, read, write in self._clients.interests():
@@ -320,6 +341,8 @@ class Monitor:
         for fd, mask in happened:
             if started is not None and fd == started.pidfd:
                 self._ended = True
+            elif fd == self._told:
+                self._shut_down()
             elif self._health is not None and (action := self._health.handle(fd)) is not None:
                 if action:
                     self._unhealthy(action)
@@ -360,6 +383,15 @@ class Monitor:
         self._starting_again = action == "restart"
         health.end_run(self._store, self._container, for_good=action == "stop")
 
+    def _shut_down(self) -> None:
+        """Ends the container as `system shutdown` does, by a child; the loop goes on until it has ended."""
+        if signalfd.read(self._told) and not self._shutting_down:
+            self._shutting_down = True
+            from limpet.containers import recovery
+
+            restarting.take_word(self._container, self._run)  # its restart policy may be another by now
+            early.aside(lambda: recovery.shut_down(self._store, self._container))
+
     def _on_frame(self, client: Client, kind: int, payload: bytes) -> None:
         if kind == frames.STDIN:
             self._streams.feed(payload)
@@ -389,9 +421,9 @@ class Monitor:
         if self._health is not None:
             self._health.close()
             self._health = None
-        oom = controllers.oom_kills(self._container.id) > 0
+        oom = controllers.oom_kills(self._container.group) > 0
         if oom:
-            events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.id))
+            events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.group))
         self._put_away()
         if self._container.options.cdi:
             self._after_hooks()
@@ -402,7 +434,7 @@ class Monitor:
                 cgroup.kill(self._cgroup)
             addressing.take(self._container, self._cgroup)
             cgroup.remove(self._cgroup)
-        controllers.remove(self._container.id)
+        controllers.remove(self._container.group)
         if not again:  # before anybody hears of the end, and removes it
             self._release_volumes()
         self._status.update(

@@ -66,6 +66,7 @@ _DEFAULTS: dict[str, Any] = {
     "ipc": "",
     "uts": "",
     "cgroupns": "",
+    "cgroup_parent": "",
     "userns": "",
     "pid": "",
     "isolate": "",
@@ -133,6 +134,7 @@ class Options:
     ipc: str  # "", private, shareable, host, none, container:<id>
     uts: str  # "", private, host, container:<id>
     cgroupns: str  # "", private, host, container:<id>
+    cgroup_parent: str  # a slice of systemd, or the path of a group; "" for limpet's own
     userns: str  # "", host, auto
     pid: str  # "", private, host, container:<id>
     isolate: str  # "", or one of `isolation.LEVELS`, which the other options hold too

@@ -26,7 +26,7 @@ def pause(store: Store, container: Container) -> None:
         raise Conflict(f"Container {container.name} is restarting, wait until the container is running", exit_code=1)
     if found == "paused":
         raise Conflict(f"Container {container.name} is already paused", exit_code=1)
-    place = cgroup.path(container.id)
+    place = cgroup.path(container.group)
     if place is None and cgroup.delegated():
         raise Refused("pausing needs a control group of yours", cgroup.WAY, exit_code=1)
     if place is None:
@@ -49,7 +49,7 @@ def pause(store: Store, container: Container) -> None:
 
 def unpause(store: Store, container: Container) -> None:
     """Raises Conflict if it is not paused."""
-    place = cgroup.path(container.id)
+    place = cgroup.path(container.group)
     try:
         if place is None or state.status(store, container).state != "paused":
             raise FileNotFoundError

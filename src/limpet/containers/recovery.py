@@ -76,10 +76,10 @@ def shut_down(store: Store, container: Container) -> str:
 
     A remark about a slow stop, or "". Raises LimpetError.
     """
-    running = state.status(store, container).running
+    wanted = state.status(store, container).state in ("running", "paused", "restarting")
     remark = stop.stop(store, container)
     policy, _ = restart_policy(container.options.restart)
-    if running and policy in ("always", "unless-stopped") and os.path.isdir(store.container_path(container.id)):
+    if wanted and policy in ("always", "unless-stopped") and os.path.isdir(store.container_path(container.id)):
         state.lose(store, container)
     return remark
 

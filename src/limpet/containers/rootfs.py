@@ -86,9 +86,10 @@ def open_sources(config: Config, given: Mapping[str, int]) -> dict[int, int]:
         if mount["type"] == "cgroup":
             # The container's own group, not a new mount: that takes 12 ms of RCU, and changes the hierarchy's flags
             # for the host when it is made outside a cgroup namespace (kernel/cgroup/cgroup.c, cgroup_get_tree).
-            source = cgroup.path(os.path.basename(config["linux"]["cgroupsPath"]))
-            if source is None:
+            top = cgroup.root()
+            if top is None:
                 continue
+            source = top + config["linux"]["cgroupsPath"]
         elif flags & mounts.MS_BIND:
             source = mount["source"]
         else:

@@ -107,7 +107,7 @@ def _guard(pidfd: int) -> None:
 
 def _call(arguments: list[str], stdio: tuple[int, int, int], run: str) -> None:
     actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
-    pid = os.posix_spawn(arguments[0], arguments, os.environ, file_actions=actions)
+    pid = os.posix_spawn(arguments[0], arguments, os.environ, file_actions=actions, setsigmask=())
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         message = _last_words(f"{run}/runc.log")

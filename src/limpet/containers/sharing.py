@@ -28,6 +28,8 @@ _MODES = (
     ("userns", ("", "auto", "host")),
 )
 
+_IN_A_SLICE = str.maketrans(":_.-", "aaaa")
+
 
 CONTAINER = "container:"
 _JOINABLE = {  # the option: the OCI runtime specification's kind, and the name in /proc/<pid>/ns
@@ -131,6 +133,8 @@ def check(options: Options) -> None:
         if mode not in known and not (name in _JOINABLE and mode.startswith(CONTAINER)):
             more = " and container:NAME" if name in _JOINABLE else ""
             raise Invalid(f"--{name} '{mode}' is not supported", f"{', '.join(known[1:])}{more} are")
+    if options.cgroup_parent:
+        _check_parent(options.cgroup_parent)
     if options.uts == "host" and (options.hostname or options.domainname):
         raise Invalid("conflicting options: hostname and the UTS mode", "with --uts host the name is the host's")
     others = joins(options)
@@ -159,3 +163,17 @@ def check(options: Options) -> None:
                 f"sysctl '{name}' is not allowed with the host's {kind} namespace",
                 "set it on the host, with sysctl(8)" + (", or use --network none" if kind == "network" else ""),
             )
+
+
+def _check_parent(text: str) -> None:
+    """A slice of systemd by its name (systemd.slice(5)), or the path of a control group below the root."""
+    parts = text.strip("/").split("/")
+    if not text.isprintable() or any(part in ("", ".", "..") for part in parts):
+        raise Invalid(f"--cgroup-parent '{text}' is no place of a control group", "write NAME.slice, or a path: /a/b")
+    if not parts[-1].endswith(".slice"):
+        return
+    if len(parts) > 1:
+        raise Invalid(f"--cgroup-parent '{text}': a slice of systemd is told by its name alone", parts[-1])
+    name = parts[-1].removesuffix(".slice")
+    if "" in name.split("-") or not (name.isascii() and name.translate(_IN_A_SLICE).isalnum()):
+        raise Invalid(f"--cgroup-parent '{text}' is no name of a slice", "one looks like tenants-alice.slice")

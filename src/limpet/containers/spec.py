@@ -11,7 +11,7 @@ import os
 
 from limpet.containers import hostfiles, sharing
 from limpet.errors import Invalid, Refused
-from limpet.kernel import capabilities, idmap
+from limpet.kernel import capabilities, cgroup, idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def make(
             *({"type": kind} for kind in own),
             *({"type": kind, "path": path} for kind, path in joined.items()),
         ],
-        "cgroupsPath": f"/limpet/{container.id}",
+        "cgroupsPath": cgroup.relative(container.group),
         "resources": {"devices": rules},
         "devices": devices,
     }

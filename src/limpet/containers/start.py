@@ -113,7 +113,7 @@ def _clear(store: Store, container: Container) -> None:
             os.unlink(f"{run}/{name}")
         except FileNotFoundError:
             pass
-    cgroup.clear(container.id)
+    cgroup.clear(container.group)
     if os.path.isdir(f"{run}/runc"):
         remove_tree(f"{run}/runc")  # runc's own record of it
     if os.path.isdir(f"{store.container_path(container.id)}/work/work/incompat"):

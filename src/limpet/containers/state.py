@@ -64,6 +64,12 @@ class Container:
         self.created = created
         self.options = options
 
+    @property
+    def group(self) -> str:
+        """The name of its control group, for `kernel.cgroup` and `kernel.controllers`."""
+        parent = self.options.cgroup_parent.strip("/")
+        return f"{parent}/{self.id}" if parent else self.id
+
     def to_list(self) -> list[Any]:
         """As JSON can hold it, for another process."""
         row = [self.id, self.name, self.image_id, self.image_name, self.layers]
@@ -157,14 +163,14 @@ def status(store: Store, container: Container) -> Status:
         if values.get("state") in ("running", "restarting"):
             values.update(_lost(directory, container.id, values))
         found = Status(values)
-    if found.state == "running" and is_paused(container.id):
+    if found.state == "running" and is_paused(container.group):
         found.state = "paused"
     return found
 
 
-def is_paused(container_id: str) -> bool:
+def is_paused(group: str) -> bool:
     """Whether its group is frozen, whoever did it: nobody has to remember."""
-    place = cgroup.path(container_id)
+    place = cgroup.path(group)
     return place is not None and cgroup.frozen(place)
 
 

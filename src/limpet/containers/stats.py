@@ -33,7 +33,7 @@ def samples(store: Store, containers: Sequence[Container], *, all: bool = False)
     found = []
     for container in containers:
         status = state.status(store, container)
-        now = usage.read(container.id) if status.running else None
+        now = usage.read(container.group) if status.running else None
         if now is None and status.running and cgroup.root() is None:
             now = usage.of_processes(top.in_namespace_of(status.pid))
         if now is None and not all:

@@ -143,7 +143,7 @@ def remove_all(
             for container in batch:
                 try:
                     locks.append(_hold(store, container, force=force))
-                    cgroup.clear(container.id)
+                    cgroup.clear(container.group)
                 except LimpetError as e:
                     problems[container.id] = e
             which = [(c.id, volumes or c.options.auto_remove) for c in batch if c.id not in problems]
@@ -237,7 +237,7 @@ def stop_signal(store: Store, container: Container, default: str = "TERM") -> st
 
 def kill_all(container: Container, pidfd: int) -> None:
     """SIGKILL to everything in it: its cgroup where there is one, and PID 1, with which its PID namespace goes."""
-    place = cgroup.path(container.id)
+    place = cgroup.path(container.group)
     try:
         if place is not None:
             cgroup.kill(place)
@@ -376,7 +376,7 @@ def _gone(pidfd: int, seconds: float | None) -> bool:
 
 
 def _thaw(container: Container, status: state.Status) -> None:
-    place = cgroup.path(container.id)
+    place = cgroup.path(container.group)
     if status.state == "paused" and place is not None:
         try:
             cgroup.thaw(place)

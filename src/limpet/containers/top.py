@@ -25,7 +25,7 @@ def pids(store: Store, container: Container) -> list[int]:
     status = state.status(store, container)
     if not status.running:
         raise Conflict(f"container {container.name} is not running", exit_code=1)
-    place = cgroup.path(container.id)
+    place = cgroup.path(container.group)
     found = cgroup.pids(place) if place is not None else []
     return sorted(found or in_namespace_of(status.pid))
 

@@ -43,10 +43,10 @@ def update(
     resources = limits.resources(merged)
     if given and state.status(store, container).running:
         try:
-            controllers.update(container.id, resources)
+            controllers.update(container.group, resources)
         except controllers.LimitError as e:
             with suppress(OSError):
-                controllers.apply(container.id, limits.resources(options.limits))  # those that were taken already
+                controllers.apply(container.group, limits.resources(options.limits))  # those that were taken already
             raise refusal(container, e) from e
         except FileNotFoundError:
             pass  # it ended just now

@@ -1,7 +1,11 @@
 """cgroup version 2 groups, one per container, below `limpet` at the root of the hierarchy that is there.
 
 On a hybrid host version 2 is mounted at `unified` and has no controllers; freezing, killing and BPF work there too.
-Without version 2 `create` gives None, and a container is held by its PID namespace alone.
+Without version 2 `create` gives None, and a container is held by its PID namespace alone. Where systemd has given a
+container a scope (`kernel.systemd`), its group is in that, beside its monitor's: `limpet.slice/limpet-<id>.scope/`.
+
+A group's *name* is that of its container or build step; with another parent it is `PARENT/NAME`, the parent being a
+slice of systemd or the path of a group below the root.
 """
 
 from __future__ import annotations
@@ -13,8 +17,11 @@ import time
 from limpet.kernel.process import start_time
 
 PARENT = "limpet"
+INSIDE, MONITOR = "container", "monitor"
+"""What is in a scope: processes are only at the ends of the tree (cgroup-v2.rst, "No Internal Process")."""
 _OWNER = "user.limpet.store"
 """The extended attribute that says whose a group is: several stores have theirs below the one parent."""
+_PARENT_MARK = "user.limpet.parent"
 
 _PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _PAUSE, _PATIENCE = 0.002, 500
@@ -40,10 +47,72 @@ def root() -> str | None:
     return None
 
 
+def below(name: str) -> str:
+    """Where the group of that name is below the root of a hierarchy, if it is in no scope."""
+    return name if "/" in name else f"{PARENT}/{name}"
+
+
+def scope(name: str) -> str:
+    """The path of the scope that systemd has, or had, for the group of that name; "" where it has no say."""
+    if root() != _PLACES[0]:
+        return ""
+    parent, _, last = name.rpartition("/")
+    if parent:
+        from limpet.kernel import systemd
+
+        directory = systemd.slice_path(parent if parent.endswith(".slice") else systemd.SLICE)
+    else:
+        directory = f"{PARENT}.slice"
+    return f"{_PLACES[0]}/{directory}/{scope_name(last)}"
+
+
+def scope_name(name: str) -> str:
+    """What systemd calls it."""
+    return f"limpet-{name.rpartition('/')[2]}.scope"
+
+
+def name_of(directory: str) -> str:
+    """The name of the group that stands there: `scope_name`, undone."""
+    is_scope = directory.endswith(".scope")
+    return directory.removesuffix(".scope").removeprefix("limpet-") if is_scope else directory
+
+
+def in_scope(name: str) -> bool:
+    """Whether the group of that name is in its scope. One below a path that somebody named never is."""
+    parent = name.rpartition("/")[0]
+    return (not parent or parent.endswith(".slice")) and os.path.isdir(scope(name) or "/nowhere")
+
+
 def path(name: str) -> str | None:
     """Where the group of that name is, or would be."""
     base = root()
-    return base and f"{base}/{PARENT}/{name}"
+    if base is None:
+        return None
+    return f"{scope(name)}/{INSIDE}" if in_scope(name) else f"{base}/{below(name)}"
+
+
+def outer(place: str) -> str:
+    """The directory that stands for a container beside those of others: of a group in a scope that is the scope."""
+    parent = os.path.dirname(place)
+    in_one = os.path.basename(place) == INSIDE and parent.endswith(".scope")
+    return parent if in_one else place
+
+
+def level(place: str) -> int:
+    """How far a group is below the root of its hierarchy, of which the level is 0."""
+    return len(place.removeprefix(root() or "").strip("/").split("/"))
+
+
+def parents() -> list[str]:
+    """Where containers have their groups, unless somebody named another place; those of them that there are."""
+    base = root()
+    places = [f"{base}/{name}" for name in (PARENT, f"{PARENT}.slice")] if base else []
+    return [place for place in places if os.path.isdir(place)]
+
+
+def relative(name: str) -> str:
+    """As `path`, below the root of its hierarchy, as /proc/<pid>/cgroup and config.json have it."""
+    return (path(name) or f"/{below(name)}").removeprefix(root() or "")
 
 
 def create(name: str, owner: str = "") -> str | None:
@@ -64,17 +133,22 @@ def create(name: str, owner: str = "") -> str | None:
 
 
 def make(place: str) -> None:
-    """A directory of a hierarchy, and its parent; one that is there is left as it is."""
+    """A directory of a hierarchy, and those above it; one that is there is left as it is.
+
+    Those above are marked, by which `remove` knows that they may go with the last group in them.
+    """
     while True:
         try:
             os.mkdir(place, 0o755)
         except FileExistsError:
             return
         except FileNotFoundError:
+            parent = os.path.dirname(place)
+            make(parent)  # another container's end may take it away again
             try:
-                os.mkdir(os.path.dirname(place), 0o755)
-            except FileExistsError:
-                pass  # another container's start was first, or its end took the parent away again
+                os.setxattr(parent, _PARENT_MARK, b"1")
+            except OSError:
+                pass  # before Linux 5.7, or gone again
             continue
         return
 
@@ -126,11 +200,23 @@ def remove(place: str) -> bool:
             if attempt == _PATIENCE - 1:
                 return False
             time.sleep(_PAUSE)
-    try:
-        os.rmdir(os.path.dirname(place))
-    except OSError:
-        pass  # other containers
+    parent = os.path.dirname(place)
+    while _made_by_us(parent):
+        try:
+            os.rmdir(parent)
+        except OSError:
+            break  # other containers
+        parent = os.path.dirname(parent)
     return True
+
+
+def _made_by_us(place: str) -> bool:
+    if os.path.basename(place) == PARENT:
+        return True
+    try:
+        return bool(os.getxattr(place, _PARENT_MARK))
+    except OSError:
+        return False  # systemd's, somebody else's, or gone
 
 
 def clear(name: str) -> None:
@@ -142,7 +228,7 @@ def clear(name: str) -> None:
     if root() == _PLACES[0] or delegated():
         return
     for hierarchy in os.listdir(_PLACES[0]) if os.path.isdir(_PLACES[0]) else ():
-        place = f"{_PLACES[0]}/{hierarchy}/{PARENT}/{name}"
+        place = f"{_PLACES[0]}/{hierarchy}/{below(name)}"
         if os.path.isdir(place):
             remove(place)
 

@@ -4,6 +4,7 @@ A controller is bound to the one hierarchy of version 2, or to one of version 1 
 with version 2 alone a container has one group, `limpet/<id>`, and the limits are files in it. On a hybrid host it has
 groups of the same name in those hierarchies of version 1 that it needs: memory, pids and blkio always, since what is
 used can't be counted afterwards, cpu and cpuset once a limit asks for them. Groups of others are left as they are.
+In a scope of systemd the weights count for the scope, which is systemd's to write: it is told (`_outside`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def path(name: str, controller: str) -> str | None:
     found = version(controller)
     if found == 2:
         return cgroup.path(name)
-    return f"{_hierarchy(controller)}/{cgroup.PARENT}/{name}" if found else None
+    return f"{_hierarchy(controller)}/{cgroup.below(name)}" if found else None
 
 
 def counts_swap() -> bool:
@@ -91,7 +92,7 @@ def entrances(name: str) -> list[int]:
     found = []
     for hierarchy in _JOINED if not cgroup.delegated() else ():
         try:
-            found.append(os.open(f"{_BASE}/{hierarchy}/{cgroup.PARENT}/{name}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+            found.append(os.open(f"{_BASE}/{hierarchy}/{cgroup.below(name)}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except OSError:
             pass  # not there
     return found
@@ -129,6 +130,8 @@ def apply(name: str, resources: Resources) -> None:
             _write(f"{directory}/{file}", text)
         except OSError as e:
             raise LimitError(e.errno or 0, f"{file} = {text}") from e
+    if cgroup.in_scope(name):
+        _outside(name, resources)
 
 
 def update(name: str, resources: Resources) -> None:
@@ -140,7 +143,6 @@ def update(name: str, resources: Resources) -> None:
         place = path(name, controller)
         if version(controller) == 1 and place is not None and not os.path.isdir(place):
             missing.append(controller)
-    for controller in missing:
         _make(name, controller)
     apply(name, resources)
     if missing:
@@ -150,7 +152,7 @@ def update(name: str, resources: Resources) -> None:
 def remove(name: str) -> None:
     """Takes the groups of version 1 away, whose processes have ended or are just ending."""
     for hierarchy in _JOINED:
-        place = f"{_BASE}/{hierarchy}/{cgroup.PARENT}/{name}"
+        place = f"{_BASE}/{hierarchy}/{cgroup.below(name)}"
         if os.path.isdir(place):
             cgroup.remove(place)
 
@@ -171,7 +173,8 @@ def oom_victim(name: str) -> dict[str, str]:
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return {}
-    mark = f"oom_memcg=/{cgroup.PARENT}/{name},".encode()
+    top, place = cgroup.root() if version("memory") == 2 else _hierarchy("memory"), path(name, "memory") or ""
+    mark = f"oom_memcg={place.removeprefix(top or '')},".encode()
     try:
         while True:
             try:
@@ -188,12 +191,26 @@ def oom_victim(name: str) -> dict[str, str]:
         os.close(fd)
 
 
+def _outside(name: str, resources: Resources) -> None:
+    """Weights and protections of the scope: groups compete with their neighbours. Raises LimpetError."""
+    from limpet.kernel import controlfiles, systemd
+
+    found = [
+        (systemd.PROPERTIES[file], ("t", int(text)))
+        for _, files, text in controlfiles.version2(resources)
+        for file in files.split("|")
+        if file in systemd.PROPERTIES and text.isdecimal()
+    ]
+    if found:
+        systemd.set_properties(cgroup.scope_name(name), found)
+
+
 def _make(name: str, controller: str) -> None:
     """Raises LimitError where that is not allowed."""
     found = version(controller)
     try:
         if found == 2:
-            _delegate(controller)
+            _delegate(name, controller)
         elif found == 1:
             _make_old(name, controller)
     except OSError as e:
@@ -201,21 +218,33 @@ def _make(name: str, controller: str) -> None:
 
 
 def _make_old(name: str, controller: str) -> None:
-    parent = f"{_hierarchy(controller)}/{cgroup.PARENT}"
-    cgroup.make(f"{parent}/{name}")
+    place = f"{_hierarchy(controller)}/{cgroup.below(name)}"
+    cgroup.make(place)
     if controller == "cpuset":  # nobody can be in a group without processors and memory (cgroup-v1/cpusets.rst)
         for file in ("cpuset.cpus", "cpuset.mems"):
-            for place in (parent, f"{parent}/{name}"):
-                if not _read(f"{place}/{file}").strip():
-                    _write(f"{place}/{file}", _read(f"{os.path.dirname(place)}/{file}").strip())
+            for group in _between(_hierarchy(controller), place)[1:]:
+                if not _read(f"{group}/{file}").strip():
+                    _write(f"{group}/{file}", _read(f"{os.path.dirname(group)}/{file}").strip())
 
 
-def _delegate(controller: str) -> None:
-    """Lets the groups below `limpet` have the controller: both levels above must give it on ("Top-down Constraint")."""
-    root = cgroup.root()
-    for place in (root, f"{root}/{cgroup.PARENT}"):
-        if controller not in _read(f"{place}/cgroup.subtree_control").split():
-            _write(f"{place}/cgroup.subtree_control", f"+{controller}")
+def _delegate(name: str, controller: str) -> None:
+    """Lets the group have the controller: all levels above must give it on ("Top-down Constraint").
+
+    Of a scope it is systemd that decides what it has (`Delegate=`): only what is in the scope is ours.
+    """
+    root, place = cgroup.root() or "", cgroup.path(name) or ""
+    above = [cgroup.scope(name)] if cgroup.in_scope(name) else _between(root, place)[:-1]
+    for group in above:
+        if controller not in _read(f"{group}/cgroup.subtree_control").split():
+            _write(f"{group}/cgroup.subtree_control", f"+{controller}")
+
+
+def _between(root: str, place: str) -> list[str]:
+    """Both, and the groups between them, the root first."""
+    found = [root]
+    for part in place.removeprefix(root).strip("/").split("/"):
+        found.append(f"{found[-1]}/{part}")
+    return found
 
 
 def _in_order(name: str, writes: list[tuple[str, str, str]], memory: dict[str, int]) -> list[tuple[str, str, str]]:

@@ -80,6 +80,13 @@ def probe(store_root: str) -> list[Feature]:
             "containers end by their PID namespace",
         ),
         Feature(
+            "pressure (PSI)",
+            _works(_pressure),
+            "4.20",
+            "for how long processes wait: stats --pressure",
+            "stats and metrics have no pressure (boot with psi=1)",
+        ),
+        Feature(
             "fanotify pre-access",
             _works(lambda: _pre_access(store_root)),
             "6.14",
@@ -140,6 +147,11 @@ def _works(attempt: Callable[[], object]) -> bool:
     except OSError:
         return False
     return True
+
+
+def _pressure() -> None:
+    with open("/proc/pressure/cpu", "rb") as file:  # there, and not to be read, when it was switched off at boot
+        file.read()
 
 
 def _filesystem(name: str) -> bool:

@@ -57,11 +57,12 @@ def give(group: str, run: str, own4: str, own6: str) -> None:
     `own6` "": there is none. `run`: a directory for what is remembered until the next boot. Raises Conflict if the
     address is that of another container that runs, OSError where the kernel can't do it.
     """
+    group = cgroup.outer(group)
     parent = os.path.dirname(group)
     directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        maps = find(directory) or _load(directory, run)
+        maps = find(directory) or _load(directory, run, cgroup.level(group))
     finally:
         os.close(directory)
     try:
@@ -78,6 +79,7 @@ def give(group: str, run: str, own4: str, own6: str) -> None:
 
 def share(group: str, other: str) -> None:
     """Gives a container that is in another's network the other's address too; nothing if the other has none."""
+    group, other = cgroup.outer(group), cgroup.outer(other)
     maps = attached(os.path.dirname(group))
     if maps is None:
         return
@@ -93,6 +95,7 @@ def share(group: str, other: str) -> None:
 
 def take(group: str) -> None:
     """Takes the entry of a container away, of which the group is still there. What is not there is fine."""
+    group = cgroup.outer(group)
     try:
         number = os.stat(group).st_ino
     except FileNotFoundError:
@@ -111,9 +114,12 @@ def take(group: str) -> None:
 
 def collect() -> list[str]:
     """Takes away the entries of groups that are no more; the IPv4 addresses that are somebody's now."""
-    parent = cgroup.path("")
-    maps = attached(parent.rstrip("/")) if parent else None
-    if maps is None or parent is None:
+    return [own4 for parent in cgroup.parents() for own4 in _collect(parent)]
+
+
+def _collect(parent: str) -> list[str]:
+    maps = attached(parent)
+    if maps is None:
         return []
     living = []
     try:
@@ -181,7 +187,7 @@ def _own(maps: Maps, parent: str, key: bytes, number: int, own4: str) -> None:
     except FileExistsError:
         other = int.from_bytes(bpfmaps.get(maps.owners, key, 8) or b"", "little")
         if other != number and other in (groups := _groups(parent)):
-            name = groups[other][:12]
+            name = cgroup.name_of(groups[other])[:12]
             raise Conflict(
                 f"the address {own4} is that of container {name}, which runs", "give another with --address"
             ) from None
@@ -214,12 +220,12 @@ def _netns_cookie() -> int:
         channel.close()
 
 
-def _load(directory: int, run: str) -> Maps:
+def _load(directory: int, run: str, level: int) -> Maps:
     from limpet.network import programs
 
     for hook, (kind, _) in programs.HOOKS.items():
         _detach(directory, kind, _name(hook))  # of a start that was killed
-    maps, loaded = load(_v6only(run))
+    maps, loaded = load(_v6only(run), level)
     try:
         for hook in sorted(loaded, key=lambda hook: hook == _FINDER):
             bpf.attach(loaded[hook], directory, programs.HOOKS[hook][0], bpf.F_ALLOW_MULTI)
@@ -232,8 +238,11 @@ def _load(directory: int, run: str) -> Maps:
     return maps
 
 
-def load(v6only: tuple[int, int] | None) -> tuple[Maps, dict[str, int]]:
-    """New maps and the programs with them, not attached: descriptors by the hooks' names. Raises OSError."""
+def load(v6only: tuple[int, int] | None, level: int) -> tuple[Maps, dict[str, int]]:
+    """New maps and the programs with them, not attached: descriptors by the hooks' names. Raises OSError.
+
+    `level`: how far the containers' groups are below the root of the hierarchy.
+    """
     from limpet.network import programs
 
     if os.stat("/proc/self/ns/cgroup").st_ino != _INITIAL_NAMESPACE:
@@ -246,7 +255,7 @@ def load(v6only: tuple[int, int] | None) -> tuple[Maps, dict[str, int]]:
     loaded: dict[str, int] = {}
     try:
         for hook, (kind, _) in programs.HOOKS.items():
-            code = programs.assemble(hook, maps, _LEVEL, addresses.PREFIX6, v6only)
+            code = programs.assemble(hook, maps, level, addresses.PREFIX6, v6only)
             license = programs.BOTH if hook == "bind6" else bpf.LICENSE
             loaded[hook] = bpf.load(programs.SOCK_ADDR, code, _name(hook), kind, license)
     except BaseException:
@@ -255,10 +264,6 @@ def load(v6only: tuple[int, int] | None) -> tuple[Maps, dict[str, int]]:
         maps.close()
         raise
     return maps, loaded
-
-
-_LEVEL = 2
-"""The root of the hierarchy is 0, `limpet` 1, a container 2."""
 
 
 def _detach(directory: int, kind: int, name: str) -> None:

@@ -32,7 +32,7 @@ def features() -> list[Feature]:
 def _loads() -> bool:
     """Whether the kernel takes the programs."""
     try:
-        maps, loaded = attachment.load(None)
+        maps, loaded = attachment.load(None, 2)
     except OSError:
         return False
     maps.close()

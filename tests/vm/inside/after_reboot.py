@@ -7,8 +7,6 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.vm.inside.machine_limpet import limpet, systemctl
 
 
@@ -17,9 +15,6 @@ def test_who_has_a_restart_policy_is_up_and_the_others_are_not() -> None:
     assert sorted(limpet("ps", "--format", "{{.Names}}").split()) == ["always", "limited", "unless"]
 
 
-@pytest.mark.xfail(
-    reason="systemd ends the unit or session in which a container was started, and its monitor in it, first"
-)
 def test_they_were_stopped_gently() -> None:
     """Twice begun, and at the machine's end between them told to stop: systemd killed no container and no monitor."""
     for name in ("always", "limited", "unless"):

@@ -224,7 +224,7 @@ class _Server:
 
     def _start(self, step: _Step, plan: _Plan, stdio: tuple[int, int, int], root: int, trees: list[int]) -> None:
         place = step.group.open()
-        plan.config["linux"]["cgroupsPath"] = f"/{cgroup.PARENT}/{step.group.name}"
+        plan.config["linux"]["cgroupsPath"] = cgroup.relative(step.group.name)
         try:
             key = ",".join(plan.config["process"]["capabilities"]["bounding"])
             if key not in self._programs:
