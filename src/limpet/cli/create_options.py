@@ -51,6 +51,9 @@ def wanted(call: Call) -> Options:
         restart=call["restart"] or "no",
         network=call["network"],
         address=call["address"],
+        sockets=call["socket"],
+        on_demand=bool(call["on-demand"]),
+        idle_stop=_idle(call["idle-stop"]),
         runtime=call["runtime"] or "limpet",
         devices=[text for text in call["device"] if text.startswith("/")],
         cdi=_named(call),
@@ -94,6 +97,16 @@ def _named(call: Call) -> list[str]:
 
         names += cdi.gpus(call["gpus"])
     return names
+
+
+def _idle(text: str) -> float:
+    from limpet.cli.logs import duration
+    from limpet.errors import Invalid
+
+    seconds = duration(text) if text else 0
+    if seconds is None or (text and seconds < 1):
+        raise Invalid(f"invalid --idle-stop '{text}'", "write a time of a second or more, like 30s or 10m")
+    return seconds
 
 
 _UNSAID = ""
@@ -178,6 +191,13 @@ OPTIONS = (
         help="none, light, default or strict: many options by one word; those given beside it win",
         choices=("none", "light", "default", "strict"),
     ),
+    Option(
+        "idle-stop",
+        kind="string",
+        default="",
+        metavar="TIME",
+        help="Stop when nobody has used its --socket for so long, like 10m; --on-demand starts it again",
+    ),
     Option("label", "l", kind="list", metavar="KEY=VALUE", help="Set a label"),
     Option("label-file", kind="list", metavar="FILE", help="Read labels from a file"),
     Option(
@@ -202,6 +222,7 @@ OPTIONS = (
         aliases=("net",),
     ),
     Option("no-init", help="Run the command itself as PID 1"),
+    Option("on-demand", help="Start it when somebody connects to one of its --socket, not before"),
     Option("oom-score-adj", kind="int", default=0, metavar="N", help="Preference of the out-of-memory killer"),
     Option(
         "pid",
@@ -237,6 +258,12 @@ OPTIONS = (
     ),
     Option("security-opt", kind="list", metavar="OPTION", help="no-new-privileges, seccomp=unconfined|FILE"),
     Option("shm-size", kind="string", default="", metavar="SIZE", help="Size of /dev/shm (64m)"),
+    Option(
+        "socket",
+        kind="list",
+        metavar="[ADDRESS:]PORT[/udp]|/PATH",
+        help="Listen for it, and hand the socket over as systemd does (LISTEN_FDS)",
+    ),
     Option("stop-signal", kind="string", default="", metavar="SIGNAL", help="Signal that stops the container"),
     Option("stop-timeout", kind="int", metavar="SECONDS", help="Seconds until a stop kills (10)"),
     Option("sysctl", kind="list", metavar="KEY=VALUE", help="Set a kernel parameter"),

@@ -88,6 +88,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         from limpet.containers.logdrivers import choice
 
         choice.check(options)
+    if options.sockets or options.on_demand or options.idle_stop:
+        from limpet.containers import activation
+
+        activation.check(options)
     if options.health:
         from limpet.containers import healthcheck
 

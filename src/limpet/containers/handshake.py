@@ -92,6 +92,15 @@ def place(keep: tuple[int, ...], stdio: tuple[int, int, int], channel: socket.so
     kernel.close_range(low, 0xFFFFFFFF)
 
 
+def out_of_the_way(channel: socket.socket) -> socket.socket:
+    """The same channel by a number that no socket of the program's shall have (`process.execute`)."""
+    import fcntl
+
+    fd = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, process.FIRST_FREE)
+    channel.close()
+    return socket.socket(fileno=fd)
+
+
 def open_terminal(plan: Config, channel: socket.socket) -> str:
     """A pty of the container's own devpts; its master goes to the other side, already of the right size.
 

@@ -96,6 +96,8 @@ def words(status: Status, health: str = "") -> str:
         if status.state == "paused":
             return f"{up} (Paused)"
         return f"{up} ({'health: starting' if health == 'starting' else health})" if health else up
+    if status.waiting:
+        return f"Waiting for {status.waiting}"
     if status.state == "restarting":
         return f"Restarting ({status.exit_code}) {duration(now - seconds_of(status.finished_at))} ago"
     if status.state == "exited":

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from limpet.containers.activation import Activation
     from limpet.containers.clients import Client
     from limpet.containers.health import Health
     from limpet.containers.logdrivers.opening import Log
@@ -98,6 +99,7 @@ class Monitor:
         self._health: Health | None = None
         self._starting_again = False
         self._shutting_down = False
+        self._activation: Activation | None = None
         self._streams = self._new_streams()
         self._namespace = -1
 
@@ -112,10 +114,14 @@ class Monitor:
         """Of a monitor that slept; see `_sleep`."""
         self._status = {**saved["status"], "protocol": frames.VERSION}  # a newer limpet may have woken
         self._cgroup = saved["cgroup"]
-        self._started = runtime.Started(*saved["started"])
+        self._started = runtime.Started(*saved["started"]) if saved["started"] else None
         self._began, self._delay, self._idle = saved["began"], saved["delay"], saved["idle"]
         self._streams.restore(saved["streams"])
         self._namespace = saved.get("namespace", -1)
+        if saved.get("activation"):
+            from limpet.containers.activation import Activation
+
+            self._activation = Activation(self._container.options, self._run, saved["activation"])
         if saved.get("health"):
             from limpet.containers.health import Health
 
@@ -139,6 +145,10 @@ class Monitor:
         while True:
             if self._started is None:
                 try:
+                    if self._container.options.sockets and not self._called(outcome):
+                        break
+                    if self._activation is not None and self._activation.on_demand:
+                        outcome = -1
                     self._start(size, root)
                 except LimpetError as e:
                     return self._failed(e, outcome)
@@ -173,6 +183,32 @@ class Monitor:
 
     # The start
 
+    def _called(self, outcome: int) -> bool:
+        """Opens the sockets; with --on-demand waits for a connection. False if it was stopped meanwhile."""
+        if self._activation is None:
+            from limpet.containers.activation import Activation
+
+            self._activation = Activation(self._container.options, self._run)
+        activation = self._activation
+        if not activation.on_demand:
+            return True
+        if not activation.waiting:
+            activation.await_call()
+            self._record(durable=False, state="restarting", waiting=str(activation))
+            if outcome >= 0:
+                os.write(outcome, STARTED)
+                os.close(outcome)
+        while not (activation.called or self._shutting_down):
+            quiet = self._clients.nobody and hibernation.possible()
+            if not self._serve(self._idle if quiet else None):
+                self._sleep()
+        activation.end_wait()
+        del self._status["waiting"]
+        if activation.stopped or self._shutting_down:
+            self._record(state="exited" if self._status["started_at"] != NEVER else "created")
+            return False
+        return True
+
     def _start(self, size: tuple[int, int] | None, root: int) -> None:
         scope = scopes.ask(self._container) if not self._began else None
         if self._container.options.log_driver not in ("json-file", "none"):
@@ -187,6 +223,11 @@ class Monitor:
         if not self._config:
             self._config, self._program = bundle.prepare(self._store, self._container, root, size)
             self._config["process"]["env"] = [*self._config["process"]["env"], *self.unwritten]
+        if self._activation is not None:
+            section = self._config["process"]
+            section["env"] = [text for text in section["env"] if not text.startswith("LISTEN_")]
+            section["env"] += self._activation.environment()
+            section["sockets"] = self._activation.descriptors
         mapped = runtime.mapped(self._config)
         if mapped is not None:  # the preparation needs the files as they are on disk
             os.close(root)
@@ -226,6 +267,8 @@ class Monitor:
         if self._started.terminal is not None:
             self._streams.adopt_terminal(self._started.terminal)
         self._ended = False
+        if self._activation is not None:
+            self._activation.began()
         self._status.update(
             state="running",
             pid=self._started.pid,
@@ -292,7 +335,6 @@ class Monitor:
 
         Each sleep wants twice the silence of the one before, so that a container with a line a minute keeps its Python.
         """
-        assert self._started is not None
         streams = self._streams.saved()
         if streams is None:
             return
@@ -308,19 +350,23 @@ class Monitor:
             "told": self._told,
             "status": self._status,
             "cgroup": self._cgroup,
-            "started": [started.pid, started.pidfd, started.terminal],
+            "started": started and [started.pid, started.pidfd, started.terminal],
             "began": self._began,
             "delay": self._delay,
             "idle": self._idle,
             "streams": streams,
             "namespace": self._namespace,
         }
-        watched = dict.fromkeys((started.pidfd, listener, self._told), select.POLLIN)
+        watched = dict.fromkeys((listener, self._told, *([started.pidfd] if started else [])), select.POLLIN)
         watched.update(self._streams.interests())
         if self._health is not None:
             state["health"] = self._health.saved()
             watched[self._health.timer] = select.POLLIN
         kept = [self._lock, *self._streams.descriptors, *([self._namespace] if self._namespace >= 0 else [])]
+        if self._activation is not None:
+            state["activation"] = self._activation.saved()
+            watched.update(self._activation.interests(started is not None))
+            kept += [fd for fd in self._activation.kept if fd not in watched]
         hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
 
     def _serve(self, timeout: float | None) -> bool:
@@ -333,6 +379,8 @@ class Monitor:
         wanted[self._told] = select.POLLIN
         if self._health is not None and not self._ended:
             wanted.update(self._health.interests())
+        if self._activation is not None:
+            wanted.update(self._activation.interests(started is not None and not self._ended))
         for fd, read, write in self._clients.interests():
             wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         for fd, mask in wanted.items():
@@ -346,6 +394,10 @@ class Monitor:
             elif self._health is not None and (action := self._health.handle(fd)) is not None:
                 if action:
                     self._unhealthy(action)
+                continue
+            elif self._activation is not None and (idle := self._activation.handle(fd)) is not None:
+                if idle:
+                    self._unhealthy("restart")  # stopped, and ready again
                 continue
             elif not self._streams.handle(fd, mask):
                 readable = bool(mask & (select.POLLIN | select.POLLHUP | select.POLLERR))
@@ -486,6 +538,7 @@ class Monitor:
         if restarting.take_word(self._container, self._run) or sharing.joins(self._container.options):
             self._config = {}  # written anew at the next start; the other container may have another process by then
         whatever, self._starting_again = self._starting_again, False
+        whatever = whatever or self._container.options.on_demand
         options, restarts = self._container.options, self._status["restarts"]
         return restarting.wanted(options, self._run, code, restarts, whatever=whatever)
 
@@ -500,6 +553,8 @@ class Monitor:
 
     def _leave(self) -> None:
         """Lets the clients read the rest, and sees to it that a `--rm` container is removed."""
+        if self._activation is not None:
+            self._activation.close()
         self._log.close()
         if self._log.dropped != self._status.get("log_dropped", 0) and not self._container.options.auto_remove:
             self._tell_dropped()

@@ -50,6 +50,9 @@ _DEFAULTS: dict[str, Any] = {
     "network": "host",
     "address": [],
     "own_address": [],
+    "sockets": [],
+    "on_demand": False,
+    "idle_stop": 0.0,
     "runtime": "limpet",
     "devices": [],
     "device_cgroup_rules": [],
@@ -118,6 +121,9 @@ class Options:
     network: str  # host, none, container:<id>
     address: list[str]  # as the user wrote them; [] for one that limpet chooses
     own_address: list[str]  # what came of it: IPv4, perhaps IPv6; [] for the plain host
+    sockets: list[str]  # see `activation.parse`
+    on_demand: bool
+    idle_stop: float  # seconds; 0 for never
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
     device_cgroup_rules: list[str]  # `c 1:3 mr`

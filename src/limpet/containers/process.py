@@ -36,6 +36,9 @@ _MACHINES = {
 }
 _OURS = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEEP_CAPS = 8  # PR_SET_KEEPCAPS
+_LISTEN_FDS_START = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+FIRST_FREE = 64
+"""Descriptors that have to be open when the sockets of `--socket` get their numbers are from here on, or just below."""
 
 
 class Failure(Exception):
@@ -77,6 +80,8 @@ def execute(
     signals.reset()  # an exec inherits what is ignored
     signals.block(signals.SIG_SETMASK, ())
     kernel.close_range(3, 0xFFFFFFFF, kernel.CLOSE_RANGE_CLOEXEC)
+    for number, fd in enumerate(process.get("sockets", ())):
+        os.dup2(fd, _LISTEN_FDS_START + number)
     ready.run(os.execve)
     raise AssertionError
 
@@ -87,6 +92,8 @@ class _Ready:
     def __init__(self, process: Config, channel: socket.socket) -> None:
         self._args: list[str] = process["args"]
         self._environment = dict(text.split("=", 1) for text in process["env"])
+        if "sockets" in process:
+            self._environment["LISTEN_PID"] = str(os.getpid())
         self._channel = channel
         self._trampoline = -1
         if any("\0" in text for text in (*self._args, *process["env"])):
@@ -105,6 +112,9 @@ class _Ready:
             environment = [f"{key}={value}" for key, value in self._environment.items()]
             image = trampoline.image(channel.fileno(), candidates, last, self._args, environment)
             self._trampoline = machinecode.in_memory("limpet-exec", image)
+            if "sockets" in process:
+                os.dup2(self._trampoline, FIRST_FREE - 1, inheritable=False)
+                self._trampoline = FIRST_FREE - 1
 
     def run(self, how: Callable[[str, list[str], dict[str, str]], int]) -> int:
         """`how` executes a path. Raises Failure."""

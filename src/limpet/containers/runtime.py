@@ -94,6 +94,8 @@ def start(
         userns.give(stdio, config["process"]["user"], mapped)
     shared = _shared_memory(config) if "ipc" in joined else {}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if config["process"].get("sockets"):
+        theirs = handshake.out_of_the_way(theirs)
     try:
         with kernel.ChildrenIn(joined.get("pid", -1)):
             pid = kernel.clone3(flags, cgroup_fd=cgroup)
@@ -175,7 +177,8 @@ def _child(
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
         for namespace in joined:
             kernel.setns(namespace, 0)
-        handshake.place((root, *given.values(), *(trees or {}).values()), stdio, channel)
+        sockets = config["process"].get("sockets", ())
+        handshake.place((root, *given.values(), *(trees or {}).values(), *sockets), stdio, channel)
         os.setsid()
         if trees is None:
             trees, place = rootfs.open_sources(config, given), f"{bundle}/{config['root']['path']}"
@@ -210,7 +213,7 @@ def _child(
             handshake.pause(channel)
         rootfs.protect(config)
         kind = config.get("annotations", {}).get("org.limpet.init", "false")
-        if kind == "spawn":
+        if kind == "spawn" and not sockets:
             init.spawn(config["process"], program, channel)
         if kind != "false":
             init.fork(config["process"], program, slave, apart=kind == "apart")

@@ -101,6 +101,7 @@ class Status:
         "restarts",
         "started_at",
         "state",
+        "waiting",
     )
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -116,6 +117,7 @@ class Status:
         self.restarts: int = values.get("restarts") or 0
         self.oom_killed: bool = bool(values.get("oom_killed"))
         self.log_dropped: int = values.get("log_dropped") or 0  # lines, since it was made
+        self.waiting: str = values.get("waiting") or ""  # what its monitor listens on, with --on-demand
         self.lost: bool = bool(values.get("lost"))
 
     @property
