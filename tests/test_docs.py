@@ -11,15 +11,19 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.network.conftest import Machine
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 TALK = {"architecture.md", "dependencies.md", "docker.md", "reference.md"}  # pages without examples
+ON_A_MACHINE = {"private-networks.md"}
 PAGES = sorted(page for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if page.name not in TALK)
 
 
@@ -41,8 +45,19 @@ def pattern(expected: str) -> str:
     return re.sub(r"(^|\\\n)\.\*\?(?=\\\n|$)", r"\1(?s:.*?)", escaped)
 
 
+@pytest.fixture
+def machine(page: Path) -> Iterator[list[str]]:
+    """What comes before each command: pages that make networks do so on a machine of their own."""
+    if page.name not in ON_A_MACHINE:
+        yield []
+        return
+    made = Machine()
+    yield made.enter
+    made.close()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_a_page(page: Path, limpet: Any, tmp_path: Path) -> None:
+def test_the_examples_of_a_page(page: Path, limpet: Any, machine: list[str], tmp_path: Path) -> None:
     found = sessions(page.read_text())
     assert found
     work = tmp_path / "work"
@@ -58,7 +73,7 @@ def test_the_examples_of_a_page(page: Path, limpet: Any, tmp_path: Path) -> None
     environment = {**limpet.environment, "PATH": f"{bin_directory}:{os.environ['PATH']}"}
     for line, expected in found:
         result = subprocess.run(
-            ["bash", "-c", line],
+            [*machine, "bash", "-c", line],
             cwd=work,
             env=environment,
             stdin=subprocess.DEVNULL,

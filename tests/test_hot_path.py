@@ -17,7 +17,7 @@ PYTHON = [sys.executable, "-S", "-I"]
 
 FORBIDDEN = frozenset(
     "typing dataclasses re enum json argparse subprocess shutil tempfile pathlib logging contextlib signal socket "
-    "ctypes hashlib datetime random threading urllib3 rich".split()
+    "ctypes hashlib datetime random threading urllib3 rich pyroute2 ipaddress".split()
 )
 
 HOT = """

@@ -243,6 +243,11 @@ def _volumes(call: Call) -> list[tuple[str, str]]:
     return [(name, "") for (name,) in call.store.db.rows("SELECT name FROM volume ORDER BY name")]
 
 
+def _networks(call: Call) -> list[tuple[str, str]]:
+    rows = call.store.db.rows("SELECT name, driver FROM network ORDER BY name")
+    return [tuple(row) for row in rows]
+
+
 def _registries(call: Call) -> list[tuple[str, str]]:
     """Those with a login, and those with settings of their own."""
     from limpet.registry import login, settings
@@ -259,6 +264,7 @@ _NAMES: dict[str, Callable[[Call], list[tuple[str, str]]]] = {
     "running": _in_state("running", "paused", "restarting"),
     "stopped": _in_state("created", "exited"),
     "image": _images,
+    "network": _networks,
     "registry": _registries,
     "volume": _volumes,
 }

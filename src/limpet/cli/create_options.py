@@ -17,6 +17,12 @@ def wanted(call: Call) -> Options:
 
     image, *command = call.arguments
     entrypoint = call["entrypoint"]
+    mode = ""
+    named: list[str] = []
+    if call["network"]:
+        from limpet.cli import networks
+
+        mode, named = networks.chosen(call["network"])
     init = False if call["no-init"] else None if call["init"] == _UNSAID else call["init"]
     made = options.Options(
         image=image,
@@ -49,11 +55,16 @@ def wanted(call: Call) -> Options:
         detach=bool(call.get("detach")),
         auto_remove=call["rm"],
         restart=call["restart"] or "no",
-        network=call["network"],
         address=call["address"],
         sockets=call["socket"],
         on_demand=bool(call["on-demand"]),
         idle_stop=_idle(call["idle-stop"]),
+        network=mode,
+        networks=named,
+        ip=call["ip"],
+        ip6=call["ip6"],
+        mac_address=call["mac-address"],
+        network_alias=call["network-alias"],
         runtime=call["runtime"] or "limpet",
         devices=[text for text in call["device"] if text.startswith("/")],
         cdi=_named(call),
@@ -84,7 +95,7 @@ def wanted(call: Call) -> Options:
     if made.isolate:
         from limpet.containers import isolation
 
-        isolation.apply(made, {name for name in isolation.SINGLE if call[name.replace("_", "-")] != _UNSAID})
+        isolation.apply(made, {name for name in isolation.SINGLE if call[name.replace("_", "-")] not in (_UNSAID, [])})
     made.network = made.network or "host"
     return made
 
@@ -175,6 +186,8 @@ OPTIONS = (
     Option("hostname", "h", kind="string", default="", metavar="NAME", help="Host name of the container"),
     Option("init", default=_UNSAID, help="Run an init as PID 1 (the default, unless the command is an init)"),
     Option("interactive", "i", help="Keep standard input open"),
+    Option("ip", kind="string", default="", metavar="ADDRESS", help="Its IPv4 address on its first network"),
+    Option("ip6", kind="string", default="", metavar="ADDRESS", help="Its IPv6 address on its first network"),
     Option(
         "ipc",
         kind="string",
@@ -209,17 +222,20 @@ OPTIONS = (
         offers=("json-file", "local", "journald", "syslog", "k8s-file", "none"),
     ),
     Option("log-opt", kind="list", metavar="KEY=VALUE", help="Option of the log: max-size=10m, mode=non-blocking, tag"),
+    Option("mac-address", kind="string", default="", metavar="MAC", help="Its MAC address on its first network"),
     Option("mkdir", help="Make missing directories for bind mounts"),
     Option("mount", kind="list", metavar="SPEC", help="type=bind|volume|tmpfs|image,source=...,target=...,readonly"),
     Option("name", kind="string", default="", metavar="NAME", help="Name of the container"),
     Option(
         "network",
-        kind="string",
-        default="",
-        metavar="MODE",
-        help="host (the default), none, or container:NAME",
-        offers=("host", "none"),
+        kind="list",
+        metavar="NETWORK",
+        help="host (the default), none, private, container:NAME, ns:PATH, or NAME[:ip=...,alias=...,mac=...]",
+        offers=("host", "none", "private", "bridge"),
         aliases=("net",),
+    ),
+    Option(
+        "network-alias", kind="list", metavar="NAME", help="One more name on its first network", aliases=("net-alias",)
     ),
     Option("no-init", help="Run the command itself as PID 1"),
     Option("on-demand", help="Start it when somebody connects to one of its --socket, not before"),

@@ -14,7 +14,6 @@ _LATER = "limpet has no such option yet"
 
 # The parts that docs/docker.md lists: what is planned, and where.
 _LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
-_NETWORK = "the container has the host's network and addresses (--add-host gives names); others are to come"
 
 _CREATE: Sequence[tuple[str, str]] = (
     (
@@ -22,7 +21,8 @@ _CREATE: Sequence[tuple[str, str]] = (
         "nothing has to be published: the container has the host's network, its ports answer where it binds them"
         " (`limpet port`); publishing is to come",
     ),
-    ("ip ip6 link link-local-ip mac-address network-alias", _NETWORK),
+    ("link", "there are no links between containers: two that are on one network know each other by name"),
+    ("link-local-ip", f"{_LATER}: --ip and --ip6 are there"),
     (
         "kernel-memory oom-kill-disable cpu-count cpu-percent cpu-rt-period cpu-rt-runtime io-maxbandwidth io-maxiops",
         _LIMITS,
@@ -74,6 +74,17 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "rm": (("link l", "there are no links between containers"),),
     "start": (("checkpoint checkpoint-dir", _LATER),),
     "update": (("cpu-rt-period cpu-rt-runtime", _LIMITS),),
+    "network create": (
+        ("config-from config-only", f"{_LATER}: say the options at each network"),
+        ("ingress scope", "there is no cluster"),
+        ("ipam-opt", "limpet gives the addresses, and has no options for it but --subnet, --gateway and --ip-range"),
+        ("ipv4", "each network has IPv4 addresses: leave it out"),
+    ),
+    "network connect": (
+        ("link link-local-ip", "there are no links between containers: --alias gives it one more name"),
+        ("driver-opt", _LATER),
+        ("gw-priority", "the first network that a container is on, and that is not internal, is its way out"),
+    ),
     "volume create": (
         (
             "availability group limit-bytes required-bytes scope secret sharing topology-preferred topology-required"
@@ -89,7 +100,6 @@ _LATER_COMMAND = "limpet has no such command yet"
 
 _COMMANDS: Mapping[str, str] = {
     "compose": f"{_LATER_COMMAND}: `limpet up` and `limpet down` start and remove the service of a directory",
-    "network": "containers have the host's network, or with --network none one of their own with nothing in it",
     "buildx": "leave the word out: `limpet build`, `limpet bake`; `limpet cache` is its du and prune, and"
     " `limpet registry inspect` its imagetools inspect",
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",

@@ -200,7 +200,7 @@ def prune_(call: Call) -> int:
             print(f"deleted leftover: {path}")
         if swept.waiting:
             print("limpet: something is being added right now: leftovers stay until the next prune", file=sys.stderr)
-        for place in recovery.collect_groups(store):
+        for place in (*recovery.collect_groups(store), *recovery.collect_networks(store)):
             print(f"deleted leftover: {place}")
     print(f"Total reclaimed space: {output.size_decimal(total)}")
     return 0

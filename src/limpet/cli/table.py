@@ -49,7 +49,7 @@ class Command:
 
     `complete`: what the arguments are, for the shell: container, which may be `running`, `stopped` or `paused`,
     `container:` (as cp wants it), image, registry,
-    volume, file, or words themselves; several are joined by "|".
+    network, volume, file, or words themselves; several are joined by "|".
     """
 
     __slots__ = (
@@ -92,7 +92,8 @@ class Command:
 
 _LOOKERS = frozenset(
     "attach,commit,container inspect,container prune,cp,diff,down,exec,history,image inspect,image prune,images,"
-    "info,inspect,kill,logs,pause,port,ps,push,rename,restart,rm,rmi,save,start,stop,system check,system df,"
+    "info,inspect,kill,logs,network disconnect,network inspect,network ls,network prune,network rm,"
+    "pause,port,ps,push,rename,restart,rm,rmi,save,start,stop,system check,system df,"
     "system prune,system recover,tag,top,unpause,update,volume inspect,volume ls,volume prune,volume rm,wait".split(",")
 )
 """Commands that begin no store: where there is none they find it empty, so that a slip in --root makes nothing."""

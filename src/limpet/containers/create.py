@@ -121,10 +121,6 @@ def check(options: Options, image: dict[str, Any]) -> None:
         spec.rlimit(text)
     if options.stop_signal:
         signals.number(options.stop_signal)
-    if options.network not in ("host", "none") and not options.network.startswith(sharing.CONTAINER):
-        raise Invalid(
-            f"network '{options.network}' is not supported", "host (the default), none and container:NAME are"
-        )
     if options.runtime not in ("limpet", "runc"):
         raise Invalid(f"unknown runtime '{options.runtime}'", "limpet (the default) and runc are known")
     if idmap.nested():
@@ -212,6 +208,10 @@ def _insert(
             from limpet.containers import mountplan
 
             made = mountplan.hold(store, container_id, mounts, created)
+        if options.networks:
+            from limpet.containers import networking
+
+            networking.add(store, container_id, options)
     faults.reach("container-row")
     container = Container(container_id, name, image.id, options.image, layers, created, options)
     for volume in made:

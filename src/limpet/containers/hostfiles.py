@@ -49,7 +49,7 @@ def write(directory: str, options: Options, container_id: str) -> None:
     else:
         extra = "".join(f"{address}\t{name}\n" for name, address in map(host_entry, options.add_host))
         own = ""
-        if options.network != "host":
+        if options.network != "host" and not options.networks:  # else `network.private.hosts` has its lines
             full = f"{name}.{options.domainname} {name}" if options.domainname else name
             own = f"127.0.0.1\t{full}\n"
         hosts = f"{_LOCAL}{extra}{own}".encode()

@@ -54,7 +54,7 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
         },
         "Mounts": [_mount(mount) for mount in mountplan.load(store, container.id)],
         "Config": _config(container, image),
-        "NetworkSettings": _network(container),
+        "NetworkSettings": _network(store, container, status),
     }
 
 
@@ -184,7 +184,7 @@ def _propagation(mount: mountplan.Mount) -> str:
     return next((word for word in mount.options if word.endswith(("private", "shared", "slave"))), "rprivate")
 
 
-def _network(container: Container) -> dict[str, Any]:
+def _network(store: Store, container: Container, status: Status) -> dict[str, Any]:
     own = container.options.own_address
     own4, own6 = own[0] if own else "", own[1] if len(own) > 1 else ""
     empty = {
@@ -195,11 +195,20 @@ def _network(container: Container) -> dict[str, Any]:
         "Gateway": "",
         "MacAddress": "",
     }
-    return {
+    common = {
         "Bridge": "",
         "SandboxID": "",
-        "SandboxKey": "",
+        "SandboxKey": f"/proc/{status.pid}/ns/net" if status.running and container.options.network != "host" else "",
         "Ports": {},
+    }
+    if container.options.networks:
+        from limpet.containers import networked
+
+        found = networked.settings(store, container)
+        first: dict[str, Any] = next(iter(found.values()), empty)
+        return {**common, **{key: first[key] for key in empty}, "Networks": found}
+    return {
+        **common,
         **empty,
         "Networks": {container.options.network: {**empty, "Aliases": None, "NetworkID": "", "EndpointID": ""}},
     }

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from limpet.containers.clients import Client
     from limpet.containers.health import Health
     from limpet.containers.logdrivers.opening import Log
+    from limpet.containers.networking import Connecting
     from limpet.containers.state import Container
     from limpet.store.store import Store
 
@@ -215,6 +216,15 @@ class Monitor:
             from limpet.containers.logdrivers import opening
 
             opening.reach(self._store, self._container)
+        if not sharing.connected(self._container.options):
+            self._begin(size, root, None)
+            return
+        from limpet.containers import networking
+
+        with networking.Connecting(self._store, self._container) as connecting:  # it works while the root is mounted
+            self._begin(size, root, connecting)
+
+    def _begin(self, size: tuple[int, int] | None, root: int, connecting: Connecting | None) -> None:
         if root < 0:
             root = bundle.mount(self._store, self._container)
             self._store.close()  # opened only if layers had to be verified
@@ -232,6 +242,7 @@ class Monitor:
         if mapped is not None:  # the preparation needs the files as they are on disk
             os.close(root)
             root = bundle.mount(self._store, self._container, mapped)
+        config = self._config if connecting is None else connecting.finish(self._config)
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.group, self._store.root)
@@ -245,7 +256,7 @@ class Monitor:
                 from limpet.containers import runc
 
                 stdio = self._streams.open(theirs)
-                self._started = runc.start(self._config, self._directory, self._run, root, stdio)
+                self._started = runc.start(config, self._directory, self._run, root, stdio)
             else:
                 if self._cgroup is not None:
                     rules = self._config["linux"].get("resources", {}).get("devices", ())
@@ -257,7 +268,7 @@ class Monitor:
                     made = bundle.open_mounts(self._store, self._container, self._config, mapped)
                 stdio = self._streams.open(theirs)
                 self._started = runtime.start(
-                    self._config, self._directory, root, stdio, group, self._program, entrances, made, mapped
+                    config, self._directory, root, stdio, group, self._program, entrances, made, mapped
                 )
         finally:
             if mapped is not None:
@@ -307,6 +318,7 @@ class Monitor:
         if outcome >= 0:
             os.write(outcome, pack(code, error.message, error.hint))
             os.close(outcome)
+        self._disconnect()
         self._clients.close()
         return 0
 
@@ -506,6 +518,15 @@ class Monitor:
         seconds = int(time.monotonic() - self._began)
         events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._clients.finish(code)
+        if not again:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        """The others on its networks forget it; what only it needed there goes."""
+        if sharing.connected(self._container.options):
+            from limpet.containers import networking
+
+            networking.release(self._store, self._container)
 
     def _after_hooks(self) -> None:
         """From the file: a monitor that slept has forgotten the plan. runc has run its own."""

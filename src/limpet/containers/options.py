@@ -53,6 +53,11 @@ _DEFAULTS: dict[str, Any] = {
     "sockets": [],
     "on_demand": False,
     "idle_stop": 0.0,
+    "networks": [],
+    "ip": "",
+    "ip6": "",
+    "mac_address": "",
+    "network_alias": [],
     "runtime": "limpet",
     "devices": [],
     "device_cgroup_rules": [],
@@ -118,12 +123,17 @@ class Options:
     detach: bool
     auto_remove: bool
     restart: str  # no, always, unless-stopped, on-failure[:N]
-    network: str  # host, none, container:<id>
     address: list[str]  # as the user wrote them; [] for one that limpet chooses
     own_address: list[str]  # what came of it: IPv4, perhaps IPv6; [] for the plain host
     sockets: list[str]  # see `activation.parse`
     on_demand: bool
     idle_stop: float  # seconds; 0 for never
+    network: str  # host, none, private, container:<id>, ns:PATH, or the name of the first network
+    networks: list[str]  # NAME[:ip=…,ip6=…,mac=…,alias=…], if it is on networks with names
+    ip: str  # on the first of them; so with the next three
+    ip6: str
+    mac_address: str
+    network_alias: list[str]
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
     device_cgroup_rules: list[str]  # `c 1:3 mr`

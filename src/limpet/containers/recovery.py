@@ -49,6 +49,8 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
         from limpet.containers import volumemounts
 
         volumemounts.recover(store)
+    for what in collect_networks(store):
+        say(f"{what} removed")
     groups = len(collect_groups(store))
     addressing.collect()
     if groups:
@@ -82,6 +84,15 @@ def shut_down(store: Store, container: Container) -> str:
     if wanted and policy in ("always", "unless-stopped") and os.path.isdir(store.container_path(container.id)):
         state.lose(store, container)
     return remark
+
+
+def collect_networks(store: Store) -> list[str]:
+    """Takes away what networks of this store have in the kernel and no running container needs; what that was."""
+    if not os.path.exists(f"{store.run}/network.lock"):
+        return []  # none was used since the boot
+    from limpet.network.private import upkeep
+
+    return upkeep.settle(store)
 
 
 def collect_groups(store: Store) -> list[str]:

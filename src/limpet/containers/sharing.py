@@ -32,6 +32,7 @@ _IN_A_SLICE = str.maketrans(":_.-", "aaaa")
 
 
 CONTAINER = "container:"
+PATH = "ns:"
 _JOINABLE = {  # the option: the OCI runtime specification's kind, and the name in /proc/<pid>/ns
     "pid": ("pid", "pid"),
     "network": ("network", "net"),
@@ -53,7 +54,7 @@ def namespaces(options: Options) -> list[str]:
     ):
         if mode == "host" or mode.startswith(CONTAINER):
             kinds.remove(kind)
-    if options.network == "none":
+    if options.network != "host" and not options.network.startswith((CONTAINER, PATH)):
         kinds.append("network")
     if options.userns == "auto":
         kinds.append("user")
@@ -64,6 +65,11 @@ def joins(options: Options) -> dict[str, str]:
     """Those that are another container's: option → that one's id, or a name until `resolve`."""
     modes = {kind: str(getattr(options, kind)) for kind in _JOINABLE}
     return {kind: mode.removeprefix(CONTAINER) for kind, mode in modes.items() if mode.startswith(CONTAINER)}
+
+
+def connected(options: Options) -> bool:
+    """Whether its network is made for it, before it begins: it is on networks of its own."""
+    return options.network == "private" or bool(options.networks and options.network not in ("host", "none"))
 
 
 def resolve(store: Store, options: Options) -> None:
@@ -87,6 +93,10 @@ def resolve(store: Store, options: Options) -> None:
             options.hostname = theirs
             options.domainname = found.options.domainname
         setattr(options, kind, CONTAINER + found.id)
+    if options.networks:
+        from limpet.containers import networking
+
+        networking.resolve(store, options)
 
 
 def joined(store: Store, options: Options) -> dict[str, str]:
@@ -106,6 +116,8 @@ def joined(store: Store, options: Options) -> dict[str, str]:
             why, hint = ("it was removed", "") if gone else ("it is not running", f"limpet start {short}")
             raise Conflict(f"cannot join the {kind} namespace of container {short}: {why}", hint)
         found[kind] = f"/proc/{pid}/ns/{name}"
+    if options.network.startswith(PATH):
+        found["network"] = options.network.removeprefix(PATH)
     return found
 
 
@@ -149,6 +161,12 @@ def check(options: Options) -> None:
             raise Invalid("privileged mode is incompatible with user namespaces", "leave out --privileged or --userns")
         if options.runtime != "limpet":
             raise Invalid(f"--userns auto is not there with the runtime {options.runtime}", "leave out one of the two")
+    if options.network not in ("host", "none"):
+        from limpet.containers import networking
+
+        networking.check(options)
+    elif options.ip or options.ip6 or options.mac_address or options.network_alias:
+        raise Invalid("--ip, --ip6, --mac-address and --network-alias need a network", "add --network NAME")
     own = namespaces(options)
     for name in options.sysctls:
         kind = (

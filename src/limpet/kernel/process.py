@@ -64,6 +64,18 @@ def setns(fd: int, flags: int) -> None:
         fail(e, "setns")
 
 
+def new_network() -> int:
+    """A new network namespace, as a descriptor; we stay in ours. It lasts while somebody is in it or holds it."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        unshare(CLONE_NEWNET)
+        made = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        setns(home, CLONE_NEWNET)
+        return made
+    finally:
+        os.close(home)
+
+
 class ChildrenIn:
     """`with ChildrenIn(fd):` children are born in that PID namespace (a pidfd, a namespace file; -1: ours); we stay.
 

@@ -37,7 +37,7 @@ else:
     if _stand_in:
         del sys.modules["functools"]
 
-VERSION = 2
+VERSION = 3
 PAGE = 4096  # bytes
 RESERVE = 1_000_000  # bytes, of the database and of its log each: an autocheckpoint comes after 200 pages of 4 KiB
 
@@ -142,6 +142,30 @@ CREATE VIEW container_use AS
     SELECT container_id, name, m.image_id, m.layers, created FROM container_image m JOIN container ON id = container_id
 """
 
+SINCE_3 = """
+CREATE TABLE network (
+    id TEXT PRIMARY KEY,                -- 64 hex digits
+    name TEXT NOT NULL UNIQUE,
+    driver TEXT NOT NULL,               -- bridge, macvlan, ipvlan, host, none
+    created REAL NOT NULL,              -- Unix seconds
+    settings TEXT NOT NULL              -- JSON: subnets and what the user said; network/networks.py has its fields
+) WITHOUT ROWID;
+-- A container's place on a network, whether it runs or not: its addresses are its own until it is removed.
+CREATE TABLE endpoint (
+    id TEXT PRIMARY KEY,                -- 64 hex digits; the first 12 name its interface on the host
+    network_id TEXT NOT NULL REFERENCES network (id),
+    container_id TEXT NOT NULL REFERENCES container (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,          -- of the container's networks: 0 is eth0
+    address TEXT,                       -- IPv4, NULL without one
+    address6 TEXT,
+    settings TEXT NOT NULL,             -- JSON: network/endpoints.py has its fields
+    UNIQUE (network_id, container_id),
+    UNIQUE (network_id, address),
+    UNIQUE (network_id, address6)
+) WITHOUT ROWID;
+CREATE INDEX endpoint_container ON endpoint (container_id)
+"""
+
 
 class Database:
     """One connection. Threads must not share it; a forked child must not use it."""
@@ -180,7 +204,7 @@ class Database:
             run("PRAGMA journal_mode=WAL")
         with self.transaction():
             (version,) = run("PRAGMA user_version").fetchone()  # another process may have been first
-            missing = (SCHEMA, SINCE_2)[version:]
+            missing = (SCHEMA, SINCE_2, SINCE_3)[version:]
             for statement in (statement for text in missing for statement in text.split(";\n")):
                 run(statement)
             run(f"PRAGMA user_version={VERSION}")
