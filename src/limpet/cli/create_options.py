@@ -111,11 +111,13 @@ def _named(call: Call) -> list[str]:
 
 
 def _idle(text: str) -> float:
+    if not text:
+        return 0
     from limpet.cli.logs import duration
     from limpet.errors import Invalid
 
-    seconds = duration(text) if text else 0
-    if seconds is None or (text and seconds < 1):
+    seconds = duration(text)
+    if seconds is None or seconds < 1:
         raise Invalid(f"invalid --idle-stop '{text}'", "write a time of a second or more, like 30s or 10m")
     return seconds
 
