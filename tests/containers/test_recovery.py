@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import recovery, state
+from limpet.containers import hibernation, recovery, state
 from limpet.kernel import cgroup
 from limpet.store.files import remove_tree
 from limpet.store.store import Store
@@ -43,16 +43,33 @@ def ended(pid: int) -> bool:
 
 
 def lose(store: Store, name: str) -> state.Container:
-    """Kills the monitor, and sees that the container ends with it."""
+    """Kills the monitor, and who would notice, and sees that the container ends with it."""
     container = state.find(store, name)
     before = state.status(store, container)
     group = cgroup.path(container.id)
     inside = cgroup.pids(group) if group is not None else [before.pid]
     assert before.pid in inside
-    os.kill(before.monitor, signal.SIGKILL)
+    kill_monitor(container, before.monitor)
     until(lambda: state.status(store, container).lost)
     until(lambda: all(map(ended, inside)))
     return container
+
+
+def guardian_of(monitor: int) -> int:
+    """Its pid; 0 without one."""
+    for child in Path(f"/proc/{monitor}/task/{monitor}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text() == "limpet-guard\n":
+            return int(child)
+    return 0
+
+
+def kill_monitor(container: state.Container, monitor: int) -> None:
+    """Its guardian first, which begins a moment after the container."""
+    options = container.options
+    if hibernation.possible() and (options.restart not in ("", "no") or (options.auto_remove and options.detach)):
+        until(lambda: guardian_of(monitor))
+        os.kill(guardian_of(monitor), signal.SIGKILL)
+    os.kill(monitor, signal.SIGKILL)
 
 
 def names(limpet: Limpet) -> list[str]:
@@ -152,8 +169,8 @@ def test_a_policy_with_a_number_counts_what_was_tried(limpet: Limpet, mine: Stor
 def test_lost_while_it_waits_for_the_next_try(limpet: Limpet, mine: Store, busybox: str) -> None:
     limpet("run", "-d", "--name", "box", "--restart", "always", busybox, "sh", "-c", "exit 7")
     container = state.find(mine, "box")
-    until(lambda: state.status(mine, container).state == "restarting" and state.status(mine, container).restarts > 1)
-    os.kill(state.status(mine, container).monitor, signal.SIGKILL)
+    until(lambda: state.status(mine, container).state == "restarting" and state.status(mine, container).restarts > 3)
+    kill_monitor(container, state.status(mine, container).monitor)
     until(lambda: state.status(mine, container).lost)
     status = state.status(mine, container)
     assert (status.state, status.exit_code) == ("exited", 7)
@@ -164,7 +181,6 @@ def test_lost_while_it_waits_for_the_next_try(limpet: Limpet, mine: Store, busyb
 def test_recover_removes_what_was_made_with_rm(limpet: Limpet, mine: Store, busybox: str) -> None:
     limpet("run", "-d", "--rm", "--name", "box", "-v", "/anonymous", busybox, "sleep", "1000")
     lose(mine, "box")
-    assert names(limpet) == ["box:exited"]
     assert limpet("system", "recover").stdout == "box: removed (--rm)\n"
     assert names(limpet) == []
     assert os.listdir(limpet.root / "containers") == os.listdir(limpet.root / "volumes") == []
@@ -230,3 +246,90 @@ def test_a_container_of_runc_ends_with_its_monitor_too(limpet: Limpet, mine: Sto
     limpet("rm", "box")
     left = subprocess.run(["find", "/sys/fs/cgroup", "-name", container.id], capture_output=True, text=True, check=True)
     assert left.stdout == ""
+
+
+needs_guardian = pytest.mark.skipif(not hibernation.possible(), reason="no machine code for this machine")
+
+
+@needs_guardian
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_container_survives_its_monitor(limpet: Limpet, mine: Store, busybox: str, asleep: bool) -> None:
+    """Nobody has to do anything: whoever has a policy comes back, and what was lost has an end in the events."""
+    limpet("run", "-d", "--name", "box", "--restart", "always", busybox, "sleep", "1000")
+    container = state.find(mine, "box")
+    before = state.status(mine, container)
+    until(lambda: guardian_of(before.monitor))
+    if asleep:
+        until(
+            lambda: (
+                Path(f"/proc/{before.monitor}/cmdline").read_bytes() == b"limpet monitor box\0"
+                and small(before.monitor)
+            )
+        )
+    os.kill(before.monitor, signal.SIGKILL)
+    until(lambda: state.status(mine, container).pid not in (0, before.pid))
+    after = state.status(mine, container)
+    assert (after.state, after.lost) == ("running", False)
+    assert ended(before.pid)
+    limpet("exec", "box", "true")
+    until(lambda: guardian_of(after.monitor))  # and again
+    os.kill(after.monitor, signal.SIGKILL)
+    until(lambda: state.status(mine, container).pid not in (0, before.pid, after.pid))
+    limpet("stop", "-t", "0", "box")
+    until(
+        lambda: not [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mentions(pid, container.id)]
+    )
+    assert names(limpet) == ["box:exited"]
+
+
+def small(pid: int) -> bool:
+    return (
+        "VmRSS:" in (text := Path(f"/proc/{pid}/status").read_text()) and int(text.split("VmRSS:")[1].split()[0]) < 500
+    )
+
+
+def mentions(pid: int, text: str) -> bool:
+    try:
+        return text.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+@needs_guardian
+def test_who_is_removed_in_the_background_goes_with_its_monitor(limpet: Limpet, mine: Store, busybox: str) -> None:
+    limpet("run", "-d", "--rm", "--name", "box", "-v", "/anonymous", busybox, "sleep", "1000")
+    monitor = state.status(mine, state.find(mine, "box")).monitor
+    until(lambda: guardian_of(monitor))
+    os.kill(monitor, signal.SIGKILL)
+    until(lambda: mine.db.row("SELECT 1 FROM container") is None)
+    until(lambda: os.listdir(limpet.root / "containers") == os.listdir(limpet.root / "volumes") == [])
+
+
+@needs_guardian
+def test_a_guardian_ends_with_its_monitor_and_is_nobodys_parent(limpet: Limpet, mine: Store, busybox: str) -> None:
+    limpet("run", "-d", "--name", "box", "--restart", "on-failure", busybox, "sleep", "1000")
+    container = state.find(mine, "box")
+    monitor = state.status(mine, container).monitor
+    until(lambda: guardian_of(monitor))
+    guardian = guardian_of(monitor)
+    assert small(guardian)
+    assert sorted(os.listdir(f"/proc/{guardian}/fd")) == [
+        "0",
+        "1",
+        "2",
+        *sorted(os.listdir(f"/proc/{guardian}/fd"))[3:],
+    ]
+    assert len(os.listdir(f"/proc/{guardian}/fd")) <= 5
+    limpet("stop", "-t", "0", "box")
+    until(lambda: ended(guardian))
+    limpet("run", "-d", "--name", "plain", busybox, "sleep", "1000")
+    assert guardian_of(state.status(mine, state.find(mine, "plain")).monitor) == 0
+
+
+def test_what_nobody_noticed_goes_with_the_next_command(limpet: Limpet, mine: Store, busybox: str) -> None:
+    for command in (["ps", "-a"], ["run", "--rm", busybox, "true"], ["create", "--name", "other", busybox, "true"]):
+        limpet("run", "-d", "--rm", "--name", "box", "-v", "/anonymous", busybox, "sleep", "1000")
+        lose(mine, "box")
+        assert "box" not in limpet(*command).stdout.split()
+        assert mine.db.row("SELECT 1 FROM container WHERE name = 'box'") is None
+        assert os.listdir(limpet.root / "volumes") == []

@@ -62,8 +62,10 @@ def create(
     container_id = names.container_id()
     durable = not options.auto_remove
     directory = store.container_path(container_id)
-    if wanted:
-        _free(store, wanted)
+    for (other,) in store.db.rows("SELECT id FROM container WHERE options LIKE '%\"auto_remove\":true%'"):
+        from limpet.containers import removal
+
+        removal.collect(store, other)
     with store.lease():
         try:
             _make_directory(store, directory, image.config, mounts, durable)
@@ -218,20 +220,6 @@ def _insert(
         eventlog.write(store, "volume", "create", volume, {"driver": "local"})
     events.tell(store, container, "create")
     return container
-
-
-def _free(store: Store, name: str) -> None:
-    """A container made with `--rm` whose monitor was killed should be gone: it does not keep its name from others."""
-    if store.db.row("SELECT 1 FROM container WHERE name = ?", name) is None:
-        return
-    from limpet.containers import state, stop
-
-    try:
-        other = state.find(store, name)
-        if other.name == name and other.options.auto_remove and state.status(store, other).lost:
-            stop.remove(store, other)
-    except (NotFound, Conflict):
-        pass  # somebody else took it, or started it
 
 
 def _free_name(store: Store, container_id: str) -> str:

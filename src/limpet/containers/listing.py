@@ -63,6 +63,11 @@ def rows(store: Store, *, all: bool = False, last: int = 0, filters: Sequence[st
     found = []
     for container in state.all_containers(store):
         row = Row(store, container, state.status(store, container))
+        if row.status.lost and container.options.auto_remove:
+            from limpet.containers import removal
+
+            removal.collect(store, container.id)
+            continue
         shown = everything or row.status.state in ("running", "paused", "restarting")
         if shown and _matches(row, filters, checks):
             found.append(row)

@@ -101,6 +101,7 @@ class Monitor:
         self._starting_again = False
         self._shutting_down = False
         self._activation: Activation | None = None
+        self._guardian = -1
         self._streams = self._new_streams()
         self._namespace = -1
 
@@ -123,6 +124,7 @@ class Monitor:
             from limpet.containers.activation import Activation
 
             self._activation = Activation(self._container.options, self._run, saved["activation"])
+        self._guardian = saved.get("guardian", -1)
         if saved.get("health"):
             from limpet.containers.health import Health
 
@@ -169,6 +171,7 @@ class Monitor:
                     os.write(outcome, STARTED + self._remark.encode(errors="replace"))
                     os.close(outcome)
                     outcome = -1
+                self._be_watched()
             code = self._live()
             again = self._again(code)
             self._over(code, again)
@@ -181,6 +184,24 @@ class Monitor:
             self._status["restarts"] += 1
         self._leave()
         return 0
+
+    def _be_watched(self) -> None:
+        """By somebody who notices when this process is killed, if the container would be missed."""
+        options = self._container.options
+        if self._guardian < 0 and (options.restart not in ("", "no") or (options.auto_remove and options.detach)):
+            from limpet.containers import guardian
+
+            try:
+                self._guardian = guardian.begin(self._store, self._container)
+            except OSError:
+                pass  # no memory, no process more: `limpet system recover` is there for that
+
+    def _be_alone(self) -> None:
+        if self._guardian >= 0:
+            from limpet.containers import guardian
+
+            guardian.end(self._guardian)
+            self._guardian = -1
 
     # The start
 
@@ -303,10 +324,10 @@ class Monitor:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
         self._release_volumes()
+        self._be_alone()
         if self._cgroup is not None:
             addressing.take(self._container, self._cgroup)
-            cgroup.remove(self._cgroup)
-        controllers.remove(self._container.group)
+        self._remove_groups()
         code = error.code if isinstance(error, StartFailed) else 128
         state = "exited" if self._status["restarts"] else "created"
         moment = logfile.timestamp(time.time_ns()) if self._status["restarts"] else NEVER
@@ -368,13 +389,15 @@ class Monitor:
             "idle": self._idle,
             "streams": streams,
             "namespace": self._namespace,
+            "guardian": self._guardian,
         }
         watched = dict.fromkeys((listener, self._told, *([started.pidfd] if started else [])), select.POLLIN)
         watched.update(self._streams.interests())
         if self._health is not None:
             state["health"] = self._health.saved()
             watched[self._health.timer] = select.POLLIN
-        kept = [self._lock, *self._streams.descriptors, *([self._namespace] if self._namespace >= 0 else [])]
+        held = [fd for fd in (self._namespace, self._guardian) if fd >= 0]
+        kept = [self._lock, *held, *self._streams.descriptors]
         if self._activation is not None:
             state["activation"] = self._activation.saved()
             watched.update(self._activation.interests(started is not None))
@@ -497,8 +520,7 @@ class Monitor:
             ):  # the end of a PID 1 would have taken them along
                 cgroup.kill(self._cgroup)
             addressing.take(self._container, self._cgroup)
-            cgroup.remove(self._cgroup)
-        controllers.remove(self._container.group)
+        self._remove_groups()
         if not again:  # before anybody hears of the end, and removes it
             self._release_volumes()
         self._status.update(
@@ -546,6 +568,12 @@ class Monitor:
 
             volumemounts.release_all(self._store, self._container.id)
 
+    def _remove_groups(self) -> None:
+        """That of version 2 last: by it what a kill in between leaves is found again."""
+        controllers.remove(self._container.group)
+        if self._cgroup is not None:
+            cgroup.remove(self._cgroup)
+
     def _put_away(self) -> None:
         assert self._started is not None
         os.close(self._started.pidfd)
@@ -580,6 +608,7 @@ class Monitor:
         if self._log.dropped != self._status.get("log_dropped", 0) and not self._container.options.auto_remove:
             self._tell_dropped()
         self._release_volumes()  # of one that was stopped while it waited for its next start
+        self._be_alone()
         removing = self._container.options.auto_remove
         end = time.monotonic() + PATIENCE
         while (left := end - time.monotonic()) > 0:

@@ -99,9 +99,9 @@ def collect_groups(store: Store) -> list[str]:
     """Takes away the control groups of this store's containers that are no more; the paths of those that went."""
     removed = []
     for place in orphaned_groups(store):
+        controllers.remove(os.path.basename(place))
         if cgroup.remove(place):
             removed.append(place)
-        controllers.remove(os.path.basename(place))
     return removed
 
 

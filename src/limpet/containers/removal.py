@@ -6,6 +6,7 @@ import os
 import sys
 
 from limpet.containers import events, state, volumes
+from limpet.errors import LimpetError
 from limpet.store import faults
 from limpet.store.files import remove_tree
 
@@ -45,6 +46,20 @@ def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: b
         remove_files(store, container_id)
     for volume in gone:
         volumes.remove_unnamed(store, volume)
+
+
+def collect(store: Store, container_id: str) -> bool:
+    """Whether it was made with `--rm` and lost its monitor: then it should be gone, and goes now."""
+    container = state.lookup(store, container_id)
+    if container is None or not (container.options.auto_remove and state.status(store, container).lost):
+        return False
+    from limpet.containers import stop
+
+    try:
+        stop.remove(store, container)
+    except LimpetError:
+        pass  # somebody else takes it, or it can't be removed just now: nobody asked for it
+    return True
 
 
 def _anonymous_volumes(store: Store, container_id: str) -> list[volumes.Volume]:

@@ -220,17 +220,21 @@ def _made_by_us(place: str) -> bool:
 
 
 def clear(name: str) -> None:
-    """Kills what lives in the group of that name and takes it away, in the hierarchies of version 1 too (runc's)."""
+    """Kills what lives in the group of that name and takes it away, in the hierarchies of version 1 too (runc's).
+
+    That of version 2 last, by which `owned` finds them again.
+    """
     place = path(name)
-    if place is not None and os.path.isdir(place):
+    there = place is not None and os.path.isdir(place)
+    if place is not None and there:
         kill(place)
+    if root() != _PLACES[0] and not delegated():
+        for hierarchy in os.listdir(_PLACES[0]) if os.path.isdir(_PLACES[0]) else ():
+            old = f"{_PLACES[0]}/{hierarchy}/{below(name)}"
+            if old != place and os.path.isdir(old):
+                remove(old)
+    if place is not None and there:
         remove(place)
-    if root() == _PLACES[0] or delegated():
-        return
-    for hierarchy in os.listdir(_PLACES[0]) if os.path.isdir(_PLACES[0]) else ():
-        place = f"{_PLACES[0]}/{hierarchy}/{below(name)}"
-        if os.path.isdir(place):
-            remove(place)
 
 
 def remove_parents() -> None:
