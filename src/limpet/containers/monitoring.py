@@ -232,20 +232,20 @@ class Monitor:
         return True
 
     def _start(self, size: tuple[int, int] | None, root: int) -> None:
-        scope = scopes.ask(self._container) if not self._began else None
-        if self._container.options.log_driver not in ("json-file", "none"):
-            from limpet.containers.logdrivers import opening
-
-            opening.reach(self._store, self._container)
         if not sharing.connected(self._container.options):
-            self._begin(size, root, None)
+            self._begin(size, root)
             return
         from limpet.containers import networking
 
         with networking.Connecting(self._store, self._container) as connecting:  # it works while the root is mounted
             self._begin(size, root, connecting)
 
-    def _begin(self, size: tuple[int, int] | None, root: int, connecting: Connecting | None) -> None:
+    def _begin(self, size: tuple[int, int] | None, root: int, connecting: Connecting | None = None) -> None:
+        scope = scopes.ask(self._container) if not self._began else None
+        if self._container.options.log_driver not in ("json-file", "none"):
+            from limpet.containers.logdrivers import opening
+
+            opening.reach(self._store, self._container)
         if root < 0:
             root = bundle.mount(self._store, self._container)
             self._store.close()  # opened only if layers had to be verified
