@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,7 @@ class User:
             "HOME": str(self.home),
             "XDG_RUNTIME_DIR": str(self.home / "run"),
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "LD_LIBRARY_PATH": f"{self.home}/python/lib",  # a Python of root's may have its library there
             "LANG": "C.UTF-8",
             "NO_COLOR": "1",
             "LIMPET_SETTLE": "off",  # a process that nobody waits for would outlive the test
@@ -93,8 +95,16 @@ class User:
         places = [str(self.home), str(Path(sys.base_prefix).resolve()), str(SOURCE), packages]
         return ["unshare", "-m", "sh", "-c", _ENTER.replace("{uid}", str(UID)), "sh", *places, *map(str, words)]
 
+    @property
+    def program(self) -> str:
+        """What a shell of the user's executes as limpet."""
+        return shlex.join(self._words())
+
     def limpet(self, *words: str | Path) -> list[str]:
-        return self.command(f"{self.home}/{self._python}", "-S", "-I", "-c", _START, str(self.home), *words)
+        return self.command(*self._words(), *words)
+
+    def _words(self) -> list[str]:
+        return [f"{self.home}/{self._python}", "-S", "-I", "-c", _START, str(self.home)]
 
     def run(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         return self._run(self.command(*words), **options)

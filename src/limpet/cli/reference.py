@@ -39,6 +39,7 @@ Containers and images are named by their name or by the beginning of their ID.
 | variable | for |
 |---|---|
 | `LIMPET_ROOT`, `LIMPET_RUN` | as `--root`, `--run` |
+| `LIMPET_CGROUP` | the control group of version 2 below which containers have theirs; empty: none |
 | `LIMPET_DRIVER` | the storage driver: `erofs`, `dir`; chosen by what the kernel has, and remembered in the store |
 | `LIMPET_DEBUG` | as `--debug` |
 | `LIMPET_MAX_LAYER_SIZE`, `LIMPET_MAX_LAYER_ENTRIES`, `LIMPET_MAX_LAYER_RATIO` | what a layer may be at most |

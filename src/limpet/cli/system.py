@@ -37,7 +37,7 @@ def version(call: Call) -> int:
 
 
 def info(call: Call) -> int:
-    from limpet.kernel import features
+    from limpet.kernel import cgroup, features
 
     place = call.store.root
     while call.store.absent and not os.path.isdir(place):
@@ -55,7 +55,10 @@ def info(call: Call) -> int:
         return 0
     for title, key in _SHOWN:
         print(f"{title}: {output.size_binary(fields[key]) if key == 'MemTotal' else fields[key]}")
-    print(f"Limits: {_limits_shown(fields['LimitsBy'])}")
+    limits = _limits_shown(fields["LimitsBy"])
+    if cgroup.delegated() and cgroup.root() is None:
+        limits += f"; there is no control group of yours: {cgroup.WAY}"
+    print(f"Limits: {limits}")
     print(f"Registries: {fields['RegistryConfig']['Error'] or _registries(fields['RegistryConfig'])}")
     named = [device["ID"] for device in fields["DiscoveredDevices"]]
     print(f"Devices: {', '.join(named) or 'none described'} (CDI: {', '.join(fields['CDISpecDirs'])})")
@@ -74,11 +77,11 @@ def _facts(store: Store) -> dict[str, Any]:
 
     from limpet.containers import cdi, state
     from limpet.images import catalog
-    from limpet.kernel import cgroup, systemd
+    from limpet.kernel import cgroup, idmap, systemd
     from limpet.layers.driver import driver
 
     states = [state.status(store, container).state for container in state.all_containers(store)]
-    group = cgroup.root()
+    rootless = idmap.nested()
     runc = shutil.which("runc")
     devices, problems = cdi.described()
     return {
@@ -94,9 +97,13 @@ def _facts(store: Store) -> dict[str, Any]:
         "LoggingDriver": "json-file",
         "DefaultRuntime": "limpet",
         "Runtimes": {"limpet": {"path": "limpet"}, **({"runc": {"path": runc}} if runc else {})},
-        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "SecurityOptions": [
+            *("name=seccomp,profile=builtin", "name=cgroupns"),
+            *(["name=rootless"] if rootless else []),
+        ],
+        "Ids": _ids(),
         "CgroupDriver": "systemd" if systemd.available() and not cgroup.delegated() else "cgroupfs",
-        "CgroupVersion": "2" if group == "/sys/fs/cgroup" else "hybrid" if group else "1",
+        "CgroupVersion": cgroup.version(),
         **_limits(),
         "KernelVersion": os.uname().release,
         "OperatingSystem": _operating_system(),
@@ -128,6 +135,18 @@ def _limits() -> dict[str, Any]:
         "CPUSet": bool(held["cpuset"]),
         "LimitsBy": {name: version and f"cgroup v{version}" for name, version in held.items()},
     }
+
+
+def _ids() -> str:
+    """Whose containers' ids are on the host."""
+    from limpet.kernel import idmap
+
+    if not idmap.nested():
+        return "the host's own"
+    count = sum(size for _, _, size in idmap.current())
+    if count == 1:
+        return f"one, user {idmap.outside()}: owners and devices that can't be made are written down at the files"
+    return f"{count}: root is user {idmap.outside()}, the others are from /etc/subuid and /etc/subgid"
 
 
 def _limits_shown(held: dict[str, Any]) -> str:
@@ -178,6 +197,7 @@ _SHOWN = (
     ("Default runtime", "DefaultRuntime"),
     ("Cgroup driver", "CgroupDriver"),
     ("Cgroup version", "CgroupVersion"),
+    ("Ids of containers", "Ids"),
     ("Kernel version", "KernelVersion"),
     ("Operating system", "OperatingSystem"),
     ("Architecture", "Architecture"),

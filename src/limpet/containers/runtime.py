@@ -85,14 +85,15 @@ def start(
         flags |= _NAMESPACES.get(namespace["type"], 0)  # "cgroup" comes later: its root is where the caller is then
     if flags & kernel.CLONE_NEWNET:
         import limpet.kernel.interfaces  # noqa: F401 - for the child, which can't import
+    shared = _shared_memory(config) if "ipc" in joined else {}
+    given = {**(given or {}), **shared}
     trees: dict[int, int] | None = None
     if mapped is not None or idmap.nested():
         from limpet.containers import userns
 
-        trees = userns.open_sources(config, mapped, given or {})
+        trees = userns.open_sources(config, mapped, given)
     if mapped is not None:
         userns.give(stdio, config["process"]["user"], mapped)
-    shared = _shared_memory(config) if "ipc" in joined else {}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if config["process"].get("sockets"):
         theirs = handshake.out_of_the_way(theirs)
@@ -101,9 +102,7 @@ def start(
             pid = kernel.clone3(flags, cgroup_fd=cgroup)
             if pid == 0:
                 others = [fd for kind, fd in joined.items() if kind != "pid"]
-                _child(
-                    config, bundle, root, stdio, theirs, program, entrances, {**(given or {}), **shared}, trees, others
-                )
+                _child(config, bundle, root, stdio, theirs, program, entrances, given, trees, others)
         theirs.close()
         pidfd = os.pidfd_open(pid)
         try:
@@ -124,8 +123,8 @@ def start(
     finally:
         theirs.close()
         ours.close()
-        mine = {*(trees or {}).values(), *joined.values(), *shared.values()}
-        for fd in mine - {*(given or {}).values()}:
+        mine = {*(trees or {}).values(), *joined.values()} - {*given.values()}
+        for fd in (*mine, *shared.values()):
             os.close(fd)
 
 

@@ -83,6 +83,14 @@ def in_scope(name: str) -> bool:
     return (not parent or parent.endswith(".slice")) and os.path.isdir(scope(name) or "/nowhere")
 
 
+def version() -> str:
+    """ "2", "hybrid" or "1": how this host has them, whether or not we may make any."""
+    for place, found in zip(_PLACES, ("2", "hybrid"), strict=True):
+        if os.path.exists(f"{place}/cgroup.controllers"):
+            return found
+    return "1"
+
+
 def path(name: str) -> str | None:
     """Where the group of that name is, or would be."""
     base = root()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 
-from limpet.kernel import bpf, cgroup, fs, mounts, process
+from limpet.kernel import bpf, cgroup, fs, idmap, mounts, process
 from limpet.kernel.sys import by_machine, syscall
 
 TYPE_CHECKING = False
@@ -47,6 +47,10 @@ _UNFILTERED = "a container that may make device nodes can open any device"
 def probe(store_root: str) -> list[Feature]:
     """`store_root`: an existing directory on the store's file system."""
     group = cgroup.root()
+    if cgroup.delegated() and group is None:
+        none = "no pause, no limits: there is no control group that is delegated to you"
+    else:
+        none = f"no pause at commit, no device filter: {_UNFILTERED}"
     return [
         *_of_mounts(store_root),
         *_of_processes(),
@@ -55,21 +59,27 @@ def probe(store_root: str) -> list[Feature]:
             group is not None,
             "4.5",
             "freezing, killing as a whole, the device filter",
-            f"no pause at commit, no device filter: {_UNFILTERED}",
+            none,
         ),
         Feature(
             "BPF device filter",
             group is not None and _works(_device_filter),
             "4.15",
             "a container opens only the devices that it was given",
-            _UNFILTERED if group is None else _NOTHING_RUNS,
+            "devices are the host's files, and their modes count"
+            if idmap.nested()
+            else _UNFILTERED
+            if group is None
+            else _NOTHING_RUNS,
         ),
         Feature(
             "cgroup v2 controllers",
             group is not None and _has_controllers(group),
             "4.5",
             "limits of memory, CPU and processes",
-            "limits go by the hierarchies of version 1: more groups for each container",
+            "no limits"
+            if cgroup.delegated()
+            else "limits go by the hierarchies of version 1: more groups for each container",
         ),
         Feature(
             "cgroup.kill",
@@ -134,9 +144,8 @@ def _of_processes() -> list[Feature]:
             "user namespaces",
             _user_namespaces(),
             "3.8",
-            "containers without root: with a later release",
+            "containers without root, --userns auto",
             "root only",
-            used=False,
         ),
     ]
 
