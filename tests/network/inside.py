@@ -24,8 +24,6 @@ class Group:
         self.own4 = own4
         self.own6 = own6
         self._kept: list[int] = []
-        if own6:
-            assert local.add(own6) == own6
         attachment.give(place, run, own4, own6)
 
     def fork(self, function: Callable[[Callable[[Any], None]], object], *, uid: int = 0) -> tuple[int, int]:

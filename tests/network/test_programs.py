@@ -292,28 +292,24 @@ def test_what_a_dead_container_owned_can_be_had(tmp_path: Path) -> None:
 
 
 def test_what_is_dead_is_collected(tmp_path: Path) -> None:
-    from limpet.kernel import cgroup, interfaces
+    from limpet.kernel import cgroup
 
     dead = Group("dead", str(tmp_path), "127.199.3.1", addresses.ipv6_of("127.199.3.1"))
     with inside.groups(str(tmp_path), 1) as (living,):
         assert cgroup.remove(dead.place)
-        there = attachment.collect()
+        there, gone = attachment.collect()
         assert living.own4 in there
         assert "127.199.3.1" not in there
-        gone = local.collect({addresses.ipv6_of(own4) for own4 in there})
-        assert dead.own6 in gone
-        assert living.own6 not in gone
-        on_lo = {socket.inet_ntop(V6, packed) for name, packed in interfaces.addresses6() if name == "lo"}
-        assert living.own6 in on_lo
-        assert dead.own6 not in on_lo
+        assert dead.own6 in gone or dead.own6 not in local.ours(), "perhaps another session was first"
+        assert living.own6 in local.ours()
 
 
 def test_the_generation_changes_with_the_programs() -> None:
     """Containers that run go on with the programs that they began with: other programs need another number."""
     from types import SimpleNamespace
 
-    maps: Any = SimpleNamespace(containers=1, owners=2, sockets=3)
+    maps: Any = SimpleNamespace(containers=1, owners=2, sockets=3, listeners=4, lookups=5)
     whole = hashlib.sha256()
     for hook in programs.HOOKS:
         whole.update(programs.assemble(hook, maps, 2, addresses.PREFIX6, (19, 32)))
-    assert (attachment.GENERATION, whole.hexdigest()[:16]) == (1, "b3f1c8d0f16bd24d")
+    assert (attachment.GENERATION, whole.hexdigest()[:16]) == (2, "f0072c6f1d0c5dee")

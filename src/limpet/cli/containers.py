@@ -166,7 +166,7 @@ def top(call: Call) -> int:
 
 
 def port(call: Call) -> int:
-    """On the host's network nothing is published: a port answers where its program binds it."""
+    """What is published; of a container that publishes nothing, where its programs listen."""
     from limpet.containers import listening
 
     container = state.find(call.store, call.arguments[0])
@@ -174,12 +174,16 @@ def port(call: Call) -> int:
     if wanted and "/" not in wanted:
         wanted += "/tcp"
     found = []
-    if container.options.network == "host" and state.status(call.store, container).running:
-        found = listening.sockets(call.store, container)
+    status = state.status(call.store, container)
+    if status.running and status.ports:
+        found = [(f"{inner}/{protocol}", address, number) for address, number, inner, protocol in status.ports]
+    elif container.options.network == "host" and status.running:
+        sockets = listening.sockets(call.store, container)
+        found = [(f"{number}/{protocol}", address, number) for protocol, number, address in sockets]
     lines = [
-        f"{'' if wanted else f'{number}/{protocol} -> '}{listening.shown(address, number)}"
-        for protocol, number, address in found
-        if wanted in ("", f"{number}/{protocol}")
+        f"{'' if wanted else f'{port} -> '}{listening.shown(address, number)}"
+        for port, address, number in found
+        if wanted in ("", port)
     ]
     if wanted and not lines:
         raise LimpetError(

@@ -65,6 +65,8 @@ def wanted(call: Call) -> Options:
         ip6=call["ip6"],
         mac_address=call["mac-address"],
         network_alias=call["network-alias"],
+        publish=call["publish"],
+        publish_all=bool(call["publish-all"]),
         runtime=call["runtime"] or "limpet",
         devices=[text for text in call["device"] if text.startswith("/")],
         cdi=_named(call),
@@ -252,6 +254,14 @@ OPTIONS = (
     ),
     Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of an image to pull"),
     Option("privileged", default=_UNSAID, help="All capabilities, all devices, nothing masked"),
+    Option(
+        "publish",
+        "p",
+        kind="list",
+        metavar="PORTS",
+        help="Publish a port: [ADDRESS:][PORT:]PORT; without an address on loopback only",
+    ),
+    Option("publish-all", "P", help="Publish all ports that the image exposes, each at a free one"),
     Option(
         "pull",
         kind="string",

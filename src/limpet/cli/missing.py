@@ -16,11 +16,6 @@ _LATER = "limpet has no such option yet"
 _LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
 
 _CREATE: Sequence[tuple[str, str]] = (
-    (
-        "publish p publish-all P",
-        "nothing has to be published: the container has the host's network, its ports answer where it binds them"
-        " (`limpet port`); publishing is to come",
-    ),
     ("link", "there are no links between containers: two that are on one network know each other by name"),
     ("link-local-ip", f"{_LATER}: --ip and --ip6 are there"),
     (

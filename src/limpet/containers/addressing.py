@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from limpet import jsontext
 from limpet.containers import sharing
-from limpet.errors import Conflict, Invalid, Refused, reason
+from limpet.errors import Conflict, Invalid, LimpetError, Refused, reason
 from limpet.kernel import cgroup, idmap
 from limpet.network import addresses
 
@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from limpet.containers.options import Options
     from limpet.containers.state import Container
+    from limpet.network.publication import Published
     from limpet.store.store import Store
 
 VARIABLE = "LIMPET_ADDRESS"
@@ -77,7 +78,7 @@ def give(store: Store, container: Container, group: str | None) -> str:
     other = sharing.joins(options).get("network", "")
     if (not options.own_address and not other) or idmap.nested():
         return ""
-    from limpet.network import attachment, local
+    from limpet.network import attachment
 
     try:
         if group is None:
@@ -86,9 +87,7 @@ def give(store: Store, container: Container, group: str | None) -> str:
             attachment.share(group, _group_of(store, other))
             return ""
         own4, own6 = [*options.own_address, ""][:2]
-        if own6 and addresses.is_loopback(own4):
-            own6 = local.add(own6)
-        attachment.give(group, store.run, own4, own6)
+        attachment.give(group, store.run, own4, own6, published=bool(options.publish or options.publish_all))
     except Conflict as e:
         e.message = f"container {container.name}: {e.message}"
         raise
@@ -107,6 +106,33 @@ def _group_of(store: Store, container_id: str) -> str:
             return (cgroup.root() or "") + str(jsontext.loads(file.read())["linux"]["cgroupsPath"])
     except FileNotFoundError:
         return ""  # it was removed just now
+
+
+def publish(store: Store, container: Container, group: str | None) -> Published | None:
+    """What `-p` and `-P` ask for, once the container has its address; None if they ask for nothing.
+
+    Raises Conflict for a port in use, LimpetError where the kernel can't do it.
+    """
+    options = container.options
+    if not options.publish and not options.publish_all:
+        return None
+    from limpet.containers import listing, publishing
+    from limpet.network import publication
+
+    exposed = []
+    if options.publish_all:
+        exposed = listing.all_exposed(listing.image_config(store, container), options)
+    own4, own6 = [*options.own_address, ""][:2]
+    try:
+        if group is None:
+            raise OSError(95, "there is no control group of version 2")
+        return publication.publish(group, own4, own6, publishing.wanted(options, exposed))
+    except Conflict as e:
+        e.message = f"container {container.name}: {e.message}"
+        raise
+    except OSError as e:
+        what = f"container {container.name}: its ports can't be published: {reason(e)}"
+        raise LimpetError(what, "`limpet info` says what this host lacks; --address 0.0.0.0 needs no publishing") from e
 
 
 def take(container: Container, group: str | None) -> None:
@@ -128,6 +154,6 @@ def collect() -> None:
     """Takes away what dead containers of any store left: entries of the programs' maps, addresses of lo."""
     if idmap.nested():
         return  # none of ours has one
-    from limpet.network import attachment, local
+    from limpet.network import attachment
 
-    local.collect({addresses.ipv6_of(own4) for own4 in attachment.collect()})
+    attachment.collect()

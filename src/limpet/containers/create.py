@@ -106,6 +106,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
     hostfiles.resolver(b"", options)
     sharing.check(options)
     addressing.check(options)
+    if options.publish or options.publish_all:
+        from limpet.containers import publishing
+
+        publishing.check(options)
     policy, _ = restart_policy(options.restart)
     if options.auto_remove and policy != "no":
         raise Invalid("conflicting options: cannot specify both --restart and --rm")

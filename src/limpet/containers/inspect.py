@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from limpet.containers import healthcheck, hostfiles, limits, listing, logs, mountplan, spec, state
+from limpet.containers import healthcheck, hostfiles, limits, listing, logs, mountplan, publishing, spec, state
 from limpet.containers.options import restart_policy
 from limpet.errors import Invalid
 from limpet.layers.driver import driver
@@ -85,7 +85,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "ContainerIDFile": "",
         "LogConfig": {"Type": options.log_driver, "Config": options.log_opts},
         "NetworkMode": options.network,
-        "PortBindings": {},
+        "PortBindings": publishing.bindings(publishing.wanted(options, [])) if options.publish else {},
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": count},
         "AutoRemove": options.auto_remove,
         "VolumeDriver": "",
@@ -106,7 +106,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "OomScoreAdj": options.oom_score_adj,
         "PidMode": options.pid,
         "Privileged": options.privileged,
-        "PublishAllPorts": False,
+        "PublishAllPorts": options.publish_all,
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": options.security_opt or None,
         "UTSMode": options.uts,
@@ -199,7 +199,7 @@ def _network(store: Store, container: Container, status: Status) -> dict[str, An
         "Bridge": "",
         "SandboxID": "",
         "SandboxKey": f"/proc/{status.pid}/ns/net" if status.running and container.options.network != "host" else "",
-        "Ports": {},
+        "Ports": publishing.bindings(publishing.from_status(status.ports)) if status.running else {},
     }
     if container.options.networks:
         from limpet.containers import networked

@@ -150,7 +150,11 @@ def exposed(row: Row) -> list[str]:
 
 
 def _ports(row: Row) -> list[str]:
-    """What is exposed, at the container's own address if it has one: where it answers."""
+    """What is published; else what is exposed, at the container's own address if it has one: where it answers."""
+    if row.status.ports:
+        from limpet.containers import publishing
+
+        return publishing.shown(publishing.from_status(row.status.ports))
     own = row.container.options.own_address[:1]
     return [f"{address}:{port}" for address in own for port in exposed(row)] or own or exposed(row)
 
@@ -200,7 +204,7 @@ def _filter(store: Store, text: str) -> Callable[[Row], bool]:
     if key in ("expose", "publish"):
         wanted_ports = set(ports.parse(value))
         if key == "publish":
-            return lambda row: False  # on the host's network nothing is
+            return lambda row: any(f"{port}/{kind}" in wanted_ports for _, port, _, kind in row.status.ports)
         return lambda row: not wanted_ports.isdisjoint(exposed(row))
     if key == "health":
         if value not in _HEALTH:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from limpet.containers.logdrivers.opening import Log
     from limpet.containers.networking import Connecting
     from limpet.containers.state import Container
+    from limpet.network.publication import Published
     from limpet.store.store import Store
 
     Config = dict[str, Any]
@@ -91,6 +92,7 @@ class Monitor:
         }
         self._cgroup: str | None = None
         self._remark = ""
+        self._published: Published | None = None
         self._started: runtime.Started | None = None
         self._ended = False
         self._began = 0.0
@@ -125,6 +127,13 @@ class Monitor:
 
             self._activation = Activation(self._container.options, self._run, saved["activation"])
         self._guardian = saved.get("guardian", -1)
+        if saved.get("published"):
+            from limpet.network.publication import Published
+
+            descriptors, ports = saved["published"]
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)  # a link lives as long as any copy of it
+            self._published = Published(descriptors, [tuple(port) for port in ports])
         if saved.get("health"):
             from limpet.containers.health import Health
 
@@ -268,6 +277,9 @@ class Monitor:
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.group, self._store.root)
         self._remark = addressing.give(self._store, self._container, self._cgroup)
+        if self._published is None:
+            self._published = addressing.publish(self._store, self._container, self._cgroup)
+            self._status["ports"] = self._published.ports if self._published else []
         group = None
         entrances: list[int] = []
         theirs: list[int] = []
@@ -324,6 +336,7 @@ class Monitor:
         """The program could not be started: the container stays `created`, or `exited` after a restart."""
         self._streams.close()
         self._release_volumes()
+        self._withdraw()
         self._be_alone()
         if self._cgroup is not None:
             addressing.take(self._container, self._cgroup)
@@ -342,6 +355,13 @@ class Monitor:
         self._disconnect()
         self._clients.close()
         return 0
+
+    def _withdraw(self) -> None:
+        if self._published is not None:
+            from limpet.network import publication
+
+            publication.withdraw(self._published)
+            self._published = None
 
     def _end_now(self) -> None:
         assert self._started is not None
@@ -402,6 +422,10 @@ class Monitor:
             state["activation"] = self._activation.saved()
             watched.update(self._activation.interests(started is not None))
             kept += [fd for fd in self._activation.kept if fd not in watched]
+        kept = [self._lock, *self._streams.descriptors]
+        if self._published is not None:
+            state["published"] = [self._published.descriptors, self._published.ports]
+            kept += self._published.descriptors
         hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
 
     def _serve(self, timeout: float | None) -> bool:
@@ -604,6 +628,7 @@ class Monitor:
         """Lets the clients read the rest, and sees to it that a `--rm` container is removed."""
         if self._activation is not None:
             self._activation.close()
+        self._withdraw()
         self._log.close()
         if self._log.dropped != self._status.get("log_dropped", 0) and not self._container.options.auto_remove:
             self._tell_dropped()

@@ -58,6 +58,8 @@ _DEFAULTS: dict[str, Any] = {
     "ip6": "",
     "mac_address": "",
     "network_alias": [],
+    "publish": [],
+    "publish_all": False,
     "runtime": "limpet",
     "devices": [],
     "device_cgroup_rules": [],
@@ -134,6 +136,8 @@ class Options:
     ip6: str
     mac_address: str
     network_alias: list[str]
+    publish: list[str]  # as the user wrote them; `publishing.parse` reads them
+    publish_all: bool
     runtime: str  # limpet, runc
     devices: list[str]  # host[:container[:rwm]]
     device_cgroup_rules: list[str]  # `c 1:3 mr`

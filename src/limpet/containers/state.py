@@ -97,6 +97,7 @@ class Status:
         "oom_killed",
         "pid",
         "pid_start",
+        "ports",
         "protocol",
         "restarts",
         "started_at",
@@ -118,6 +119,7 @@ class Status:
         self.oom_killed: bool = bool(values.get("oom_killed"))
         self.log_dropped: int = values.get("log_dropped") or 0  # lines, since it was made
         self.waiting: str = values.get("waiting") or ""  # what its monitor listens on, with --on-demand
+        self.ports: list[Any] = values.get("ports") or []  # published in its last run, see `publishing.from_status`
         self.lost: bool = bool(values.get("lost"))
 
     @property

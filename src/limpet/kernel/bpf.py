@@ -17,9 +17,9 @@ R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME = range(11)
 F_ALLOW_MULTI = 2
 """Groups below may attach programs of their own, and all must agree."""
 
-_BPF = by_machine(321, 280)
+BPF = by_machine(321, 280)
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _PROG_GET_FD_BY_ID, _INFO_BY_FD, _PROG_QUERY = 5, 8, 9, 13, 15, 16
-_LINK_CREATE, _LINK_GET_FD_BY_ID, _ENABLE_STATS = 28, 30, 32
+_LINK_CREATE, _LINK_GET_FD_BY_ID, _ENABLE_STATS, _PROG_BIND_MAP = 28, 30, 32, 35
 LICENSE = b"Apache-2.0"
 """Only helpers that the kernel marks as GPL's ask for another."""
 _MOST_MAPS, _PROGRAM_INFO = 16, 208  # bytes of struct bpf_prog_info that are of interest
@@ -115,6 +115,9 @@ class Assembler:
         """All 64 bits."""
         self._jump(0x15, register, 0, label)
 
+    def if_not_null(self, register: int, label: str) -> None:
+        self._jump(0x55, register, 0, label)
+
     def if_same(self, register: int, other: int, label: str) -> None:
         self._jump(0x1D, register | other << 4, 0, label)
 
@@ -187,7 +190,7 @@ def attached(target: int, kind: int) -> tuple[int, ...]:
     """The ids of the programs on this cgroup itself."""
     ids = Buffer(4 * _MOST_PROGRAMS)
     query = Buffer(struct.pack("<4IQII", target, kind, 0, 0, ids.address, _MOST_PROGRAMS, 0))
-    syscall(_BPF, _PROG_QUERY, query, 32)
+    syscall(BPF, _PROG_QUERY, query, 32)
     (count,) = struct.unpack_from("<I", bytes(query), 24)
     return struct.unpack_from(f"<{count}I", bytes(ids))
 
@@ -231,13 +234,19 @@ def link_by_id(number: int) -> int:
     return command(_LINK_GET_FD_BY_ID, struct.pack("<3I", number, 0, 0))
 
 
-def link_id(link: int) -> int:
-    """Raises OSError for a descriptor of something else."""
+def link_info(link: int) -> tuple[int, int]:
+    """A link's id and its program's (struct bpf_link_info)."""
     info = Buffer(16)
     command(_INFO_BY_FD, struct.pack("<IIQ", link, 16, info.address))
-    return int.from_bytes(bytes(info)[4:8], "little")
+    number, program = struct.unpack_from("<II", bytes(info), 4)
+    return number, program
+
+
+def bind_map(program: int, descriptor: int) -> None:
+    """BPF_PROG_BIND_MAP: the program holds a map that it doesn't name, so that it is found by `program_info`."""
+    command(_PROG_BIND_MAP, struct.pack("<III", program, descriptor, 0))
 
 
 def command(number: int, attributes: bytes) -> int:
     """bpf(2)."""
-    return syscall(_BPF, number, Buffer(attributes), len(attributes))
+    return syscall(BPF, number, Buffer(attributes), len(attributes))

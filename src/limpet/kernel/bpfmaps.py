@@ -5,17 +5,19 @@ A map lives as long as a program that uses it, or a descriptor; nothing is pinne
 
 from __future__ import annotations
 
+import errno
 import struct
 
-from limpet.kernel.bpf import command
-from limpet.kernel.sys import Buffer
+from limpet.kernel.bpf import BPF, command
+from limpet.kernel.sys import Buffer, syscall
 
 HASH, ARRAY, LRU_HASH, SOCKHASH, SK_STORAGE = 1, 2, 9, 18, 24
 ANY, ONLY_NEW = 0, 1
 NO_PREALLOC, CLONE = 1, 512
 """Flags of `create`: memory as entries come; and one that SK_STORAGE knows, which must have NO_PREALLOC too."""
 
-_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _GET_FD_BY_ID, _INFO_BY_FD, _BTF_LOAD = 0, 1, 2, 3, 4, 14, 15, 18
+_CREATE, _LOOKUP, _UPDATE, _DELETE, _GET_FD_BY_ID, _INFO_BY_FD, _BTF_LOAD = 0, 1, 2, 3, 14, 15, 18
+_LOOKUP_BATCH = 24
 _INFO = 88  # bytes of struct bpf_map_info that are of interest
 
 
@@ -60,23 +62,6 @@ def drop(descriptor: int, key: bytes) -> bool:
     return True
 
 
-def keys(descriptor: int, size: int) -> list[bytes]:
-    """All keys, each of `size` bytes; what others add or drop meanwhile may be in it or not."""
-    found: list[bytes] = []
-    following = Buffer(size)
-    before = 0
-    while True:
-        try:
-            command(_NEXT_KEY, struct.pack("<I4xQQQ", descriptor, before, following.address, 0))
-        except FileNotFoundError:
-            return found
-        found.append(bytes(following))
-        if len(found) > 1 << 20:  # keys that others drop make the kernel begin again
-            return found
-        last = Buffer(found[-1])
-        before = last.address
-
-
 def by_id(number: int) -> int:
     """A descriptor of a map that is somewhere in the kernel."""
     return command(_GET_FD_BY_ID, struct.pack("<3I", number, 0, 0))
@@ -101,3 +86,32 @@ def _integers(*sizes: int) -> int:
     data = Buffer(header + types + names)
     size = 24 + len(types) + len(names)
     return command(_BTF_LOAD, struct.pack("<QQIII", data.address, 0, size, 0, 0) + bytes(4))
+
+
+def items(descriptor: int, key: int, value: int, most: int = 65536) -> list[tuple[bytes, bytes]]:
+    """All of a HASH, with few calls (BPF_MAP_LOOKUP_BATCH); `key`, `value`: sizes, `most`: entries of the map."""
+    found: list[tuple[bytes, bytes]] = []
+    count = 256
+    place, before = Buffer(4), 0
+    while True:
+        keys_, values = Buffer(key * count), Buffer(value * count)
+        request = Buffer(
+            struct.pack("<QQQQIIQQ", before, place.address, keys_.address, values.address, count, descriptor, 0, 0)
+        )
+        ended = False
+        try:
+            syscall(BPF, _LOOKUP_BATCH, request, 56)
+        except FileNotFoundError:
+            ended = True
+        except OSError as e:
+            if e.errno != errno.ENOSPC or count >= most:  # a bucket that is larger than our memory
+                raise
+            count *= 4
+            continue
+        (got,) = struct.unpack_from("<I", bytes(request), 32)
+        all_keys, all_values = bytes(keys_), bytes(values)
+        found += [(all_keys[key * n : key * n + key], all_values[value * n : value * n + value]) for n in range(got)]
+        if ended:
+            return found
+        place, previous = Buffer(4), place
+        before = previous.address

@@ -7,13 +7,16 @@ import fcntl
 import os
 import struct
 
+from limpet.kernel.sys import Buffer
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 else:
     import _socket as socket
 
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_SIOCGIFCONF, _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8912, 0x8913, 0x8914, 1
+_REQUEST_SIZE = 40  # struct ifreq, where pointers have 8 bytes
 
 
 def bring_up(name: str) -> None:
@@ -48,6 +51,23 @@ def remove_address(name: str, address: str) -> bool:
             return False
         raise
     return True
+
+
+def addresses4() -> list[str]:
+    """The IPv4 addresses of this network namespace's interfaces that are up (netdevice(7), SIOCGIFCONF)."""
+    channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        size = _REQUEST_SIZE * 64
+        while True:
+            found = Buffer(size)
+            (used, _) = struct.unpack("iP", fcntl.ioctl(channel, _SIOCGIFCONF, struct.pack("iP", size, found.address)))
+            if used < size:
+                break
+            size *= 4
+    finally:
+        channel.close()
+    data = bytes(found)
+    return [socket.inet_ntoa(data[at + 20 : at + 24]) for at in range(0, used, _REQUEST_SIZE)]
 
 
 def addresses6() -> list[tuple[str, bytes]]:

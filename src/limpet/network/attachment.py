@@ -15,66 +15,77 @@ import struct
 
 from limpet.errors import Conflict
 from limpet.kernel import bpf, bpfmaps, cgroup
-from limpet.network import addresses
+from limpet.network import addresses, local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 else:
     import _socket as socket
 
-GENERATION = 1
+GENERATION = 2
 """Of programs and maps: another number for each change of what they are, so that containers of both go on."""
 _ENTRIES = 1 << 12  # containers that run at once
 _FINDER, _FINDER_HOOK = "bind4", 8  # the program by which the others are known to be there: the last that is attached
 _INITIAL_NAMESPACE = 0xEFFFFFFB  # inode of the first cgroup namespace (linux/proc_ns.h)
 _NETNS_COOKIE = 71  # SO_NETNS_COOKIE
-_ENTRY = struct.Struct("<4sI16sQ")  # see `programs.ENTRY`
-_HAS6, _LOOPBACK = 1, 2
+_ENTRY = struct.Struct("<4sI16sQ")  # see `assembly.ENTRY`
+_HAS6, _LOOPBACK, _PUBLISHED = 1, 2, 4
+_NAMESPACES = 256  # of the network, in which ports are published at once
 
 
 class Maps:
     """Descriptors of the maps; `close` closes them.
 
-    containers: id of a group → `programs.ENTRY`; owners: address of 16 bytes → id; sockets: `programs.SOCKET` each.
+    containers: id of a group → `assembly.ENTRY`; owners: address of 16 bytes → id; sockets: `assembly.KEPT` each;
+    listeners: `assembly.PLACE` → socket; lookups: cookie of a network namespace → id of a link (see `publication`).
     """
 
-    __slots__ = ("containers", "owners", "sockets")
+    __slots__ = ("containers", "listeners", "lookups", "owners", "sockets")
 
-    def __init__(self, containers: int, owners: int, sockets: int) -> None:
+    def __init__(self, containers: int, owners: int, sockets: int, listeners: int, lookups: int) -> None:
         self.containers = containers
         self.owners = owners
         self.sockets = sockets
+        self.listeners = listeners
+        self.lookups = lookups
 
     def close(self) -> None:
-        for descriptor in (self.containers, self.owners, self.sockets):
+        for descriptor in (self.containers, self.owners, self.sockets, self.listeners, self.lookups):
             os.close(descriptor)
 
 
-def give(group: str, run: str, own4: str, own6: str) -> None:
+def give(group: str, run: str, own4: str, own6: str, *, published: bool = False) -> None:
     """Makes an address that of the container whose group's path that is.
 
-    `own6` "": there is none. `run`: a directory for what is remembered until the next boot. Raises Conflict if the
-    address is that of another container that runs, OSError where the kernel can't do it.
+    `own6` "": there is none. `run`: a directory for what is remembered until the next boot. `published`: its listeners
+    are kept for `publication`. Raises Conflict if the address is that of another container that runs, OSError where the
+    kernel can't do it.
     """
     group = cgroup.outer(group)
     parent = os.path.dirname(group)
     directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    maps = None
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         maps = find(directory) or _load(directory, run, cgroup.level(group))
-    finally:
-        os.close(directory)
-    try:
         number = os.stat(group).st_ino
+        _own(maps, parent, own4, number)
+        if own6 and addresses.is_loopback(own4):
+            # Elsewhere `collect` would not see whose it is.
+            own6 = local.add(own6) if parent in cgroup.parents() else ""
+        if own6:
+            bpfmaps.put(maps.owners, _keys("", addresses.packed6(own6))[0], struct.pack("<Q", number))
         flags = (_HAS6 if own6 else 0) | (_LOOPBACK if addresses.is_loopback(own4) else 0)
-        packed = addresses.packed6(own6) if own6 else None
-        for key in _keys(own4, packed):
-            _own(maps, parent, key, number, own4)
-        value = _ENTRY.pack(socket.inet_aton(own4), flags, packed or bytes(16), _netns_cookie())
+        flags |= _PUBLISHED if published else 0
+        packed6 = (addresses.packed6(own6) if own6 else None) or bytes(16)
+        value = _ENTRY.pack(socket.inet_aton(own4), flags, packed6, netns_cookie())
         bpfmaps.put(maps.containers, struct.pack("<Q", number), value)
     finally:
-        maps.close()
+        if maps is not None:
+            maps.close()
+        os.close(directory)
 
 
 def share(group: str, other: str) -> None:
@@ -107,33 +118,47 @@ def take(group: str) -> None:
         key = struct.pack("<Q", number)
         value = bpfmaps.get(maps.containers, key, _ENTRY.size)
         if value is not None:
-            _drop(maps, key, value)
+            _drop(maps.owners, maps.containers, key, value)
     finally:
         maps.close()
 
 
-def collect() -> list[str]:
-    """Takes away the entries of groups that are no more; the IPv4 addresses that are somebody's now."""
-    return [own4 for parent in cgroup.parents() for own4 in _collect(parent)]
+def collect() -> tuple[list[str], list[str]]:
+    """Takes away what dead containers of any store and any release left: entries of maps, IPv6 addresses of `lo`.
+
+    (IPv4 addresses that are somebody's now, IPv6 addresses that were taken away).
+    """
+    there = local.ours()  # first: whose address is on `lo` has its entry, or is about to go
+    living: list[str] = []
+    for parent in cgroup.parents():
+        try:
+            directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            living += _living(directory, groups(parent))
+        except OSError:
+            return living, []  # a kernel without these hooks
+        finally:
+            os.close(directory)
+    kept = {addresses.ipv6_of(own4) for own4 in living}
+    return living, local.remove_all([own6 for own6 in there if own6 not in kept])
 
 
-def _collect(parent: str) -> list[str]:
-    maps = attached(parent)
-    if maps is None:
-        return []
+def _living(directory: int, there: dict[int, str]) -> list[str]:
+    """The IPv4 addresses of `there`; the entries of all others are dropped."""
     living = []
-    try:
-        there = _groups(parent)
-        for key in bpfmaps.keys(maps.containers, 8):
-            value = bpfmaps.get(maps.containers, key, _ENTRY.size)
-            if value is None:
-                continue
-            if int.from_bytes(key, "little") in there:
-                living.append(socket.inet_ntoa(value[:4]))
-            else:
-                _drop(maps, key, value)
-    finally:
-        maps.close()
+    for maps in _all(directory):
+        try:
+            for key, value in bpfmaps.items(maps["containers"], 8, _ENTRY.size):
+                if int.from_bytes(key, "little") in there:
+                    living.append(socket.inet_ntoa(value[:4]))
+                else:
+                    _drop(maps["owners"], maps["containers"], key, value)
+        finally:
+            for descriptor in maps.values():
+                os.close(descriptor)
     return living
 
 
@@ -153,6 +178,13 @@ def attached(parent: str) -> Maps | None:
 
 def find(directory: int) -> Maps | None:
     """The same by a descriptor of the group. Raises OSError where the kernel doesn't know the hooks."""
+    for found in _all(directory, _name(_FINDER)):
+        return Maps(**found)
+    return None
+
+
+def _all(directory: int, only: str = "") -> Iterator[dict[str, int]]:
+    """Descriptors of the maps of each release's programs on the group, by name; of the program `only`, if given."""
     for number in bpf.attached(directory, _FINDER_HOOK):
         try:
             program = bpf.by_id(number)
@@ -160,19 +192,18 @@ def find(directory: int) -> Maps | None:
             continue
         try:
             name, ids = bpf.program_info(program)
-            if name == _name(_FINDER):
-                return _maps(ids)
+            if name == only or (not only and name[:1] == "l" and name.endswith(f"_{_FINDER}")):
+                yield _maps(ids)
         finally:
             os.close(program)
-    return None
 
 
-def _maps(ids: list[int]) -> Maps:
+def _maps(ids: list[int]) -> dict[str, int]:
     found: dict[str, int] = {}
     for number in ids:
         descriptor = bpfmaps.by_id(number)
         found[bpfmaps.name(descriptor)] = descriptor
-    return Maps(*(found[name] for name in Maps.__slots__))
+    return found
 
 
 def _name(hook: str) -> str:
@@ -180,39 +211,42 @@ def _name(hook: str) -> str:
     return f"l{GENERATION}_{hook}"
 
 
-def _own(maps: Maps, parent: str, key: bytes, number: int, own4: str) -> None:
+def _own(maps: Maps, parent: str, own4: str, number: int) -> None:
+    (key,) = _keys(own4, None)
     value = struct.pack("<Q", number)
     try:
         bpfmaps.put(maps.owners, key, value, bpfmaps.ONLY_NEW)
     except FileExistsError:
         other = int.from_bytes(bpfmaps.get(maps.owners, key, 8) or b"", "little")
-        if other != number and other in (groups := _groups(parent)):
-            name = cgroup.name_of(groups[other])[:12]
+        if other != number and other in (others := groups(parent)):
+            name = cgroup.name_of(others[other])[:12]
             raise Conflict(
                 f"the address {own4} is that of container {name}, which runs", "give another with --address"
             ) from None
         bpfmaps.put(maps.owners, key, value)
 
 
-def _drop(maps: Maps, key: bytes, value: bytes) -> None:
+def _drop(owners: int, containers: int, key: bytes, value: bytes) -> None:
     packed4, flags, packed6, _ = _ENTRY.unpack(value)
     for owned in _keys(socket.inet_ntoa(packed4), packed6 if flags & _HAS6 else None):
-        if bpfmaps.get(maps.owners, owned, 8) == key:
-            bpfmaps.drop(maps.owners, owned)
-    bpfmaps.drop(maps.containers, key)
+        if bpfmaps.get(owners, owned, 8) == key:
+            bpfmaps.drop(owners, owned)
+    bpfmaps.drop(containers, key)
 
 
 def _keys(own4: str, packed6: bytes | None) -> list[bytes]:
-    return [bytes(10) + b"\xff\xff" + socket.inet_aton(own4), *([packed6] if packed6 else [])]
+    """Of `owners`: both families have 16 bytes."""
+    four = [bytes(10) + b"\xff\xff" + socket.inet_aton(own4)] if own4 else []
+    return [*four, *([packed6] if packed6 else [])]
 
 
-def _groups(parent: str) -> dict[int, str]:
+def groups(parent: str) -> dict[int, str]:
     """The groups below it that there are: id → name."""
     with os.scandir(parent) as entries:
         return {entry.inode(): entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
 
 
-def _netns_cookie() -> int:
+def netns_cookie() -> int:
     channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
         return int.from_bytes(channel.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8), "little")
@@ -223,7 +257,7 @@ def _netns_cookie() -> int:
 def _load(directory: int, run: str, level: int) -> Maps:
     from limpet.network import programs
 
-    for hook, (kind, _) in programs.HOOKS.items():
+    for hook, (kind, _, _) in programs.HOOKS.items():
         _detach(directory, kind, _name(hook))  # of a start that was killed
     maps, loaded = load(_v6only(run), level)
     try:
@@ -243,21 +277,25 @@ def load(v6only: tuple[int, int] | None, level: int) -> tuple[Maps, dict[str, in
 
     `level`: how far the containers' groups are below the root of the hierarchy.
     """
-    from limpet.network import programs
+    from limpet.network import assembly, programs
 
     if os.stat("/proc/self/ns/cgroup").st_ino != _INITIAL_NAMESPACE:
         raise OSError(95, "limpet runs in a control group namespace, and doesn't know where in the hierarchy that is")
     maps = Maps(
-        bpfmaps.create(bpfmaps.HASH, 8, programs.ENTRY, _ENTRIES, "containers", bpfmaps.NO_PREALLOC),
+        bpfmaps.create(bpfmaps.HASH, 8, assembly.ENTRY, _ENTRIES, "containers", bpfmaps.NO_PREALLOC),
         bpfmaps.create(bpfmaps.HASH, 16, 8, 2 * _ENTRIES, "owners", bpfmaps.NO_PREALLOC),
-        bpfmaps.create(bpfmaps.SK_STORAGE, 4, programs.SOCKET, 0, "sockets", bpfmaps.NO_PREALLOC),
+        bpfmaps.create(bpfmaps.SK_STORAGE, 4, assembly.KEPT, 0, "sockets", bpfmaps.NO_PREALLOC),
+        bpfmaps.create(bpfmaps.SOCKHASH, assembly.PLACE, 8, _ENTRIES, "listeners"),
+        bpfmaps.create(bpfmaps.HASH, 8, 4, _NAMESPACES, "lookups"),
     )
     loaded: dict[str, int] = {}
     try:
-        for hook, (kind, _) in programs.HOOKS.items():
+        for hook, (place, kind, _) in programs.HOOKS.items():
             code = programs.assemble(hook, maps, level, addresses.PREFIX6, v6only)
-            license = programs.BOTH if hook == "bind6" else bpf.LICENSE
-            loaded[hook] = bpf.load(programs.SOCK_ADDR, code, _name(hook), kind, license)
+            license = assembly.BOTH if hook == "bind6" else bpf.LICENSE
+            loaded[hook] = bpf.load(kind, code, _name(hook), place, license)
+        for descriptor in (maps.listeners, maps.lookups):
+            bpf.bind_map(loaded[_FINDER], descriptor)
     except BaseException:
         for descriptor in loaded.values():
             os.close(descriptor)

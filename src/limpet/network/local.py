@@ -12,7 +12,6 @@ from limpet.network import addresses
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection
 else:
     import _socket as socket
 
@@ -51,12 +50,15 @@ def remove(own6: str) -> None:
     interfaces.remove_address(LOOPBACK, own6)
 
 
-def collect(living: Collection[str]) -> list[str]:
-    """Takes the containers' addresses from `lo` that are not of `living`; those that went."""
-    removed = []
-    for name, packed in interfaces.addresses6():
-        if name == LOOPBACK and packed.startswith(addresses.PREFIX6):
-            text = socket.inet_ntop(socket.AF_INET6, packed)
-            if text not in living and interfaces.remove_address(LOOPBACK, text):
-                removed.append(text)
-    return removed
+def ours() -> list[str]:
+    """The containers' addresses that `lo` has."""
+    return [
+        socket.inet_ntop(socket.AF_INET6, packed)
+        for name, packed in interfaces.addresses6()
+        if name == LOOPBACK and packed.startswith(addresses.PREFIX6)
+    ]
+
+
+def remove_all(own6: list[str]) -> list[str]:
+    """Those that were there."""
+    return [address for address in own6 if interfaces.remove_address(LOOPBACK, address)]
