@@ -95,3 +95,73 @@ def test_a_database_that_is_none(limpet: Any, busybox: str) -> None:
     assert result.returncode == 1
     assert "state.db" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_df_has_a_part_for_each_byte(limpet: Any, busybox: str, tmp_path: Path) -> None:
+    """Real content of each kind: two images that share a layer, a running container with a log, a snapshot, volumes, a
+    build with a cache mount, a download that was cut off, and rubbish. Their sum is du's, to the byte."""
+    limpet(
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-v",
+        "data:/d",
+        busybox,
+        "sh",
+        "-c",
+        "head -c 300000 /dev/urandom >/f; cp /f /d; yes | head -c 20000; sleep 60",
+    )
+    limpet("run", "--name", "done", busybox, "sh", "-c", "head -c 50000 /dev/urandom >/g")
+    limpet("commit", "done", "second:1")
+    limpet("snapshot", "done")
+    limpet("volume", "snapshot", "data")
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {busybox} AS one\nRUN head -c 70000 /dev/urandom >/made\n"
+        "RUN --mount=type=cache,target=/c head -c 60000 /dev/urandom >/c/f\n"
+        f"FROM {busybox}\nCOPY --from=one /made /other\n"
+    )
+    limpet("build", "-t", "built:1", tmp_path)
+    root: Path = limpet.root
+    (root / "partial").mkdir(exist_ok=True)
+    (root / "partial" / f"sha256-{'0' * 64}").write_bytes(bytes(40_000))
+    (root / "blobs/sha256/junk").write_bytes(bytes(10_000))
+    while limpet("logs", "web").stdout.count("\n") < 10_000:
+        pass
+
+    def look() -> tuple[int, int, dict[str, int]]:
+        found = json.loads(limpet("system", "df", "-v", "--format", "json").stdout)["Parts"]
+        du = subprocess.run(["du", "-sxB1", root], capture_output=True, text=True, check=True).stdout
+        sizes = {part["What"]: part["Bytes"] for part in found}
+        return int(du.split()[0]), sizes.pop("total"), sizes
+
+    limpet("pause", "web")
+    du, total, sizes = look()
+    assert du == total == sum(sizes.values())
+    for what, least in (
+        ("images, layers and manifests of one each", 50_000),
+        ("images, what several share", 2_000_000),
+        ("build cache, layers of steps", 70_000),
+        ("containers, what they wrote", 350_000),
+        ("containers, logs", 200_000),
+        ("containers, snapshots", 50_000),
+        ("volumes", 300_000),
+        ("volumes, snapshots", 300_000),
+        ("build cache, mounts and what was fetched", 60_000),
+        ("downloads that were cut off", 40_000),
+        ("database", 1_000_000),
+        ("leftovers that no row names", 10_000),
+    ):
+        assert least <= sizes[what] < least + 3_000_000, f"{what}: {sizes[what]}"
+    shown = limpet("system", "df", "-v").stdout
+    for word in ("Build cache usage:", "SNAPSHOTS", "FREED BY", "total", "volume snapshot --rm"):
+        assert word in shown
+    limpet("unpause", "web")
+    limpet("rm", "-f", "web", "done")
+    limpet("volume", "rm", "data")
+    limpet("cache", "prune", "-af")
+    limpet("system", "prune", "-af")
+    du, total, sizes = look()
+    assert du == total == sum(sizes.values())
+    kept = {"database", "directories, locks, records", "log of events", "downloads that were cut off", "logs of builds"}
+    assert {what for what, size in sizes.items() if size > 8192} <= kept  # an empty room is a block or two

@@ -22,7 +22,6 @@ _CREATE: Sequence[tuple[str, str]] = (
         "kernel-memory oom-kill-disable cpu-count cpu-percent cpu-rt-period cpu-rt-runtime io-maxbandwidth io-maxiops",
         _LIMITS,
     ),
-    ("storage-opt", f"{_LATER}"),
     ("use-api-socket", f"{_LATER}: the Engine API is to come"),
     ("annotation", f"{_LATER}: --label is there"),
     ("isolation", "it is for Windows"),

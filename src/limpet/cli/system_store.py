@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from limpet.build.caching.usage import Entry
     from limpet.cli.table import Call
     from limpet.containers.state import Container
     from limpet.images.leftovers import Leftover
@@ -30,12 +31,14 @@ _GROUP = "a control group of a container that no row names"
 
 
 def df(call: Call) -> int:
+    caches = cache_usage.entries(call.store)  # before anything is measured: it may write to the database
     found = usage.usage(call.store)
     if call["verbose"]:
+        shown = _verbose(call.store, found, caches)
         if call["format"]:
-            print(jsontext.dumps(_verbose(call.store, found)))
+            print(jsontext.dumps(shown))
         else:
-            _print_verbose(_verbose(call.store, found))
+            _print_verbose(shown)
         return 0
     columns = [
         ("TYPE", "Type"),
@@ -44,11 +47,11 @@ def df(call: Call) -> int:
         ("SIZE", "Size"),
         ("RECLAIMABLE", "Reclaimable"),
     ]
-    output.say(output.formatted(call["format"], _summary(call.store, found), columns, "Type"))
+    output.say(output.formatted(call["format"], _summary(call.store, found, caches), columns, "Type"))
     return 0
 
 
-def _summary(store: Store, found: Usage) -> list[dict[str, str]]:
+def _summary(store: Store, found: Usage, caches: list[Entry]) -> list[dict[str, str]]:
     """Docker's four rows, and two more so that they add up to what the disk holds."""
     alive = {c.id for c in state.all_containers(store) if not _removable(store, c)}
     idle = sum(one.size for one in found.containers if one.id not in alive)
@@ -69,7 +72,6 @@ def _summary(store: Store, found: Usage) -> list[dict[str, str]]:
     active = sum(1 for one in found.images if one.containers)
     linked = sum(1 for one in found.volumes if one.links)
     garbage = len(leftovers.find(store))
-    caches = cache_usage.entries(store)
     mounts = sum(cache.bytes for cache in caches if not cache.diff_id)
     steps = cache_usage.total(caches) - mounts
     return [
@@ -82,7 +84,7 @@ def _summary(store: Store, found: Usage) -> list[dict[str, str]]:
     ]
 
 
-def _verbose(store: Store, found: Usage) -> dict[str, list[dict[str, Any]]]:
+def _verbose(store: Store, found: Usage, caches: list[Entry]) -> dict[str, list[dict[str, Any]]]:
     by_id = {container.id: container for container in state.all_containers(store)}
     nameless: list[reference.Reference | None] = [None]
     images = [
@@ -112,18 +114,49 @@ def _verbose(store: Store, found: Usage) -> dict[str, list[dict[str, Any]]]:
                 "LocalVolumes": str(mounts),
                 "Size": output.size_decimal(used.size),
                 "LogSize": output.size_decimal(used.log),
+                "SnapshotSize": output.size_decimal(used.snapshots),
                 "CreatedSince": output.age(container.created),
                 "Status": state.status(store, container).state,
                 "Names": container.name,
             }
         )
     local = [
-        {"Name": one.name, "Links": str(one.links), "Size": output.size_decimal(one.size)} for one in found.volumes
+        {
+            "Name": one.name,
+            "Links": str(one.links),
+            "Size": output.size_decimal(one.size),
+            "SnapshotSize": output.size_decimal(one.snapshots),
+        }
+        for one in found.volumes
     ]
+    cache = [
+        {
+            "ID": entry.id[:12],
+            "CacheType": entry.kind,
+            "Size": output.size_decimal(entry.bytes),
+            "CreatedSince": output.age(entry.created),
+            "LastUsedSince": output.age(entry.used),
+            "Shared": "true" if entry.shared else "false",
+            "Description": entry.name,
+        }
+        for entry in caches
+    ]
+    parts = [
+        {"What": part.what, "Size": output.size_decimal(part.size), "Bytes": part.size, "FreedBy": part.freed}
+        for part in found.parts
+    ]
+    parts.append({"What": "total", "Size": output.size_decimal(found.total), "Bytes": found.total, "FreedBy": ""})
     rubbish = [
         {"Path": one.path, "What": one.what, "Size": output.size_decimal(one.bytes)} for one in leftovers.find(store)
     ]
-    return {"Images": images, "Containers": containers, "Volumes": local, "BuildCache": [], "Leftovers": rubbish}
+    return {
+        "Images": images,
+        "Containers": containers,
+        "Volumes": local,
+        "BuildCache": cache,
+        "Leftovers": rubbish,
+        "Parts": parts,
+    }
 
 
 def _print_verbose(found: dict[str, list[dict[str, Any]]]) -> None:
@@ -137,14 +170,31 @@ def _print_verbose(found: dict[str, list[dict[str, Any]]]) -> None:
         (
             "Containers",
             "Containers space usage:",
-            "CONTAINER~ID IMAGE LOCAL~VOLUMES SIZE LOGS CREATED STATUS NAMES",
-            "ID Image LocalVolumes Size LogSize CreatedSince Status Names",
+            "CONTAINER~ID IMAGE LOCAL~VOLUMES SIZE LOGS SNAPSHOTS CREATED STATUS NAMES",
+            "ID Image LocalVolumes Size LogSize SnapshotSize CreatedSince Status Names",
         ),
-        ("Volumes", "Local Volumes space usage:", "VOLUME~NAME LINKS SIZE", "Name Links Size"),
+        (
+            "Volumes",
+            "Local Volumes space usage:",
+            "VOLUME~NAME LINKS SIZE SNAPSHOTS",
+            "Name Links Size SnapshotSize",
+        ),
+        (
+            "BuildCache",
+            "Build cache usage:",
+            "CACHE~ID CACHE~TYPE SIZE CREATED LAST~USED SHARED",
+            "ID CacheType Size CreatedSince LastUsedSince Shared",
+        ),
         ("Leftovers", "Leftovers, which no row names:", "PATH WHAT SIZE", "Path What Size"),
+        (
+            "Parts",
+            "All of it, each byte once (what `du -sx` says of the store):",
+            "WHAT SIZE FREED~BY",
+            "What Size FreedBy",
+        ),
     )
     for key, title, headers, fields in sections:
-        if key == "Leftovers" and not found[key]:
+        if key in ("BuildCache", "Leftovers") and not found[key]:
             continue
         rows = [[str(row[field]) for field in fields.split()] for row in found[key]]
         print(f"{title}\n\n{output.table([h.replace('~', ' ') for h in headers.split()], rows, 0)}\n")

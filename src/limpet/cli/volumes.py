@@ -186,11 +186,14 @@ COMMANDS = {
         options=(
             Option("driver", "d", kind="string", default="", metavar="NAME", help="local (the default), or a plugin"),
             Option("label", kind="list", metavar="KEY=VALUE", help="Set a label"),
-            Option("opt", "o", kind="list", metavar="KEY=VALUE", help="For the driver; of local: type, device, o"),
+            Option(
+                "opt", "o", kind="list", metavar="KEY=VALUE", help="For the driver; of local: size, type, device, o"
+            ),
             Option("name", kind="string", default="", metavar="NAME", help="Name of the volume", hidden=True),
         ),
         examples=(
             "limpet volume create data",
+            "limpet volume create -o size=10g data",
             "limpet volume create -o type=tmpfs -o device=tmpfs -o o=size=100m scratch",
             "limpet volume create -o type=nfs -o device=:/export -o o=addr=files.example,ro shared",
         ),

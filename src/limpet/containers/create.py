@@ -69,6 +69,11 @@ def create(
     with store.lease():
         try:
             _make_directory(store, directory, image.config, mounts, durable)
+            if options.storage_opts:
+                from limpet.containers import quota
+
+                size = quota.size_of(options.storage_opts, "--storage-opt")
+                quota.hold(store, [f"{directory}/upper", f"{directory}/work"], size)
             if fill is not None:
                 fill(directory, mounts)
             return _insert(store, container_id, wanted, image, mounts, options, durable, layers)
@@ -102,6 +107,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         from limpet.containers import limits
 
         limits.check(options.limits)
+    if options.storage_opts:
+        from limpet.containers import quota
+
+        quota.size_of(options.storage_opts, "--storage-opt")
     ports.parse_all(options.expose)
     hostfiles.resolver(b"", options)
     sharing.check(options)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from limpet.containers.activation import Activation
     from limpet.containers.clients import Client
+    from limpet.containers.diskwatch import DiskWatch
     from limpet.containers.health import Health
     from limpet.containers.logdrivers.opening import Log
     from limpet.containers.networking import Connecting
@@ -100,6 +101,8 @@ class Monitor:
         self._idle = FIRST_IDLE
         self._noisy = True  # something but a health check has happened since the last sleep
         self._health: Health | None = None
+        self._disk: DiskWatch | None = None
+        self._full = ""  # why it is being stopped: it wrote more than it may
         self._starting_again = False
         self._shutting_down = False
         self._activation: Activation | None = None
@@ -139,6 +142,11 @@ class Monitor:
 
             self._health = Health.restored(self._store, self._container, saved["health"])
             self._noisy = False
+        if saved.get("disk"):
+            from limpet.containers.diskwatch import DiskWatch
+
+            self._disk = DiskWatch(self._store, self._container, *saved["disk"])
+            self._noisy = False
 
     def _new_log(self) -> Log:
         options = self._container.options
@@ -176,6 +184,8 @@ class Monitor:
                     return self._failed(LimpetError(f"container {self._container.name}: {reason(e)}"), outcome)
                 events.tell(self._store, self._container, "start")
                 self._watch_health()
+                if self._container.options.storage_opts:
+                    self._watch_disk()
                 if outcome >= 0:
                     os.write(outcome, STARTED + self._remark.encode(errors="replace"))
                     os.close(outcome)
@@ -422,10 +432,12 @@ class Monitor:
             state["activation"] = self._activation.saved()
             watched.update(self._activation.interests(started is not None))
             kept += [fd for fd in self._activation.kept if fd not in watched]
-        kept = [self._lock, *self._streams.descriptors]
         if self._published is not None:
             state["published"] = [self._published.descriptors, self._published.ports]
             kept += self._published.descriptors
+        if self._disk is not None:
+            state["disk"] = self._disk.saved()
+            watched[self._disk.timer] = select.POLLIN
         hibernation.sleep(f"limpet monitor {self._container.name}", watched, kept, state)
 
     def _serve(self, timeout: float | None) -> bool:
@@ -440,6 +452,8 @@ class Monitor:
             wanted.update(self._health.interests())
         if self._activation is not None:
             wanted.update(self._activation.interests(started is not None and not self._ended))
+        if self._disk is not None and not self._ended:
+            wanted.update(self._disk.interests())
         for fd, read, write in self._clients.interests():
             wanted[fd] = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         for fd, mask in wanted.items():
@@ -450,6 +464,9 @@ class Monitor:
                 self._ended = True
             elif fd == self._told:
                 self._shut_down()
+            elif self._disk is not None and (problem := self._disk.handle(fd)) is not None:
+                self._full = problem or self._full
+                continue
             elif self._health is not None and (action := self._health.handle(fd)) is not None:
                 if action:
                     self._unhealthy(action)
@@ -480,8 +497,19 @@ class Monitor:
 
             self._health = Health(self._store, self._container, jsontext.loads(text), self._began)
 
+    def _watch_disk(self) -> None:
+        from limpet.containers import quota
+
+        if quota.held(f"{self._directory}/upper") is None:
+            from limpet.containers.diskwatch import DiskWatch
+
+            size = quota.size_of(self._container.options.storage_opts, "--storage-opt")
+            self._disk = DiskWatch(self._store, self._container, size)
+
     def _checks_seldom(self) -> bool:
         """Between two checks there is time for a sleep that saves more than the waking costs."""
+        if self._disk is not None and not self._disk.idle:
+            return False
         return self._health is None or (self._health.idle and self._health.seldom)
 
     def _unhealthy(self, action: str) -> None:
@@ -532,6 +560,9 @@ class Monitor:
         if self._health is not None:
             self._health.close()
             self._health = None
+        if self._disk is not None:
+            self._disk.close()
+            self._disk = None
         oom = controllers.oom_kills(self._container.group) > 0
         if oom:
             events.tell(self._store, self._container, "oom", **controllers.oom_victim(self._container.group))
@@ -554,8 +585,10 @@ class Monitor:
             exit_code=code,
             finished_at=logfile.timestamp(time.time_ns()),
             oom_killed=oom,
+            error=self._full,
             **({"log_dropped": self._log.dropped} if self._log.dropped else {}),
         )
+        self._full = ""
         if not self._container.options.auto_remove:
             try:
                 self._record(durable=True)

@@ -357,7 +357,9 @@ def _volume(
     mount = Mount("volume", place, source, name, ["rbind", *options], anonymous, copy and not subpath, subpath)
     mount.idmap, mount.labels = idmap, labels or {}
     if known is not None:
-        if (driver and driver != known.driver) or (driver_options and driver_options != known.options):
+        if (driver and driver != known.driver) or (
+            driver_options and not driver_options.items() <= known.options.items()
+        ):
             raise Invalid(f"volume {name} is there already, with another driver or other options", "leave them out")
         if known.is_mounted:
             mount.driver, mount.driver_options = known.driver, known.options

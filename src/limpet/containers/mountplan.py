@@ -114,9 +114,10 @@ def make_volumes(store: Store, mounts: Sequence[Mount]) -> None:
             from limpet.containers import volumes
 
             options = mount.driver_options
-            volumes.create(
+            made = volumes.create(
                 store, mount.name, mount.labels, anonymous=mount.anonymous, driver=mount.driver, options=options
             )
+            mount.driver, mount.driver_options = (made.driver if made.is_mounted else ""), made.options
 
 
 def hold(store: Store, container_id: str, mounts: Sequence[Mount], created: float) -> list[str]:

@@ -82,6 +82,7 @@ _DEFAULTS: dict[str, Any] = {
     "isolate": "",
     "volumes_from": [],
     "volume_driver": "",
+    "storage_opts": {},
     "platform": "",
     "oom_score_adj": 0,
     "limits": {},
@@ -159,6 +160,7 @@ class Options:
     pid: str  # "", private, host, container:<id>
     isolate: str  # "", or one of `isolation.LEVELS`, which the other options hold too
     volumes_from: list[str]  # container[:ro|rw]
+    storage_opts: dict[str, str]  # size, of the writable layer
     volume_driver: str  # of volumes that -v makes
     platform: str
     oom_score_adj: int

@@ -41,6 +41,10 @@ def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: b
             gone += anonymous
     faults.reach("container-row-gone")
     for container in removed:
+        if container.options.storage_opts:
+            from limpet.containers import quota
+
+            quota.release(f"{store.container_path(container.id)}/upper")
         events.tell(store, container, "destroy")
     for container_id, _ in which:
         remove_files(store, container_id)

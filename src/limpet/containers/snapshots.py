@@ -45,8 +45,7 @@ def copy(store: Store, container: Container, name: str) -> Container:
         trees.append((f"{directory}/upper", f"{place}/upper"))
         with Frozen(store, container, wanted=True):
             for source, target in trees:
-                os.rmdir(target)
-                snapshotting.copy(source, target)
+                snapshotting.copy(source, target, made=True)
         snapshotting.sync(place)
 
     return create.create(store, image, options, layers=container.layers, fill=fill)

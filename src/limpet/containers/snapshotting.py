@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from limpet.containers import names, treecopy
+from limpet.containers import names, quota, treecopy
 from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import fs
 from limpet.nearest import near
@@ -95,7 +95,9 @@ def put_back(store: Store, home: Home, snapshot: Snapshot, ready: AbstractContex
     """The tree is what it was. The caller sees to it that nobody uses it while `ready` is entered: it changes then."""
     new = store.temporary("restore")
     try:
-        copy(f"{snapshot.path}/{home.tree}", new)
+        os.mkdir(new, 0o700)
+        quota.adopt(new, f"{home.directory}/{home.tree}")
+        copy(f"{snapshot.path}/{home.tree}", new, made=True)
         sync(new)
         with ready:
             fs.renameat2(new, f"{home.directory}/{home.tree}", fs.RENAME_EXCHANGE)
@@ -110,10 +112,10 @@ def remove(store: Store, snapshot: Snapshot) -> None:
     remove_tree(aside)
 
 
-def copy(source: str, target: str) -> None:
+def copy(source: str, target: str, *, made: bool = False) -> None:
     """Raises LimpetError."""
     try:
-        treecopy.copy_path(source, target)
+        treecopy.copy_path(source, target, made=made)
     except OSError as e:
         raise LimpetError(f"copying {e.filename or source}: {e.strerror}", exit_code=1) from e
 

@@ -21,9 +21,10 @@ def copy(source: int, place: int) -> None:
     _copy_directory(source, place, {})
 
 
-def copy_path(source: str, target: str) -> None:
-    """`target` is made."""
-    os.mkdir(target, 0o700)
+def copy_path(source: str, target: str, *, made: bool = False) -> None:
+    """`target` is made, unless it is there and empty already."""
+    if not made:
+        os.mkdir(target, 0o700)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     inner, outer = os.open(source, flags), os.open(target, flags)
     try:

@@ -77,7 +77,7 @@ def create(
     name = check_name(name) if name else names.container_id()
     known = lookup(store, name)
     if known is not None:
-        if (driver and driver != known.driver) or (options and options != known.options):
+        if (driver and driver != known.driver) or (options and not options.items() <= known.options.items()):
             what = f"driver {known.driver}" + "".join(f", {key}={value}" for key, value in known.options.items())
             raise Conflict(f"there is a volume {name} already, of {what}", "choose another name", exit_code=1)
         return known
@@ -86,7 +86,7 @@ def create(
         if volume.driver != "local" or volume.options:
             from limpet.containers import volumedrivers
 
-            volumedrivers.driver(store, volume.driver).create(name, volume.options)
+            volume.options = volumedrivers.driver(store, volume.driver).create(name, volume.options)
         make_directory(store, name)
         with store.db.transaction():
             made = insert(store, volume)
@@ -160,7 +160,7 @@ def users(store: Store, name: str) -> list[str]:
 def remove(store: Store, name: str) -> None:
     """Raises NotFound, and Conflict if a container (running or not) mounts it."""
     volume = find(store, name)
-    if volume.is_mounted:
+    if volume.is_mounted or volume.options:
         _check_unused(store, name)
         _unmade(store, volume)
     with store.db.transaction():
@@ -189,7 +189,7 @@ def _unmade(store: Store, volume: Volume) -> None:
 
 def remove_unnamed(store: Store, volume: Volume) -> None:
     """Of a container that is gone, and so is its row. A driver that fails has the last word in the log of events."""
-    if volume.is_mounted:
+    if volume.is_mounted or volume.options:
         try:
             _unmade(store, volume)
         except LimpetError as e:

@@ -56,6 +56,10 @@ def restore(store: Store, volume: Volume, snapshot: Snapshot) -> None:
 
 def _plain(volume: Volume) -> None:
     if volume.is_mounted:
+        if "size" in volume.options:
+            raise Refused(
+                f"volume {volume.name} is a file system in a file, for its size", "volume export", exit_code=1
+            )
         where = volume.options.get("device") or f"the driver {volume.driver}"
         raise Refused(f"volume {volume.name} is {where}", "take its snapshots there", exit_code=1)
 

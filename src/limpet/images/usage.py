@@ -10,13 +10,13 @@ import os
 from dataclasses import dataclass
 
 from limpet import jsontext
-from limpet.images import catalog, leftovers
+from limpet.images import catalog, collect, leftovers
 from limpet.images.collect import blocks
 from limpet.oci import digest as digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from limpet.images.catalog import Image
     from limpet.store.store import Store
@@ -37,19 +37,33 @@ class ImageUsage:
 @dataclass(frozen=True)
 class ContainerUsage:
     id: str
-    size: int  # upper, log, status
+    size: int  # all of it
     log: int  # of which the log
+    written: int  # of which its writable layer
+    snapshots: int
 
 
 @dataclass(frozen=True)
 class VolumeUsage:
     name: str
-    size: int
+    size: int  # all of it
     links: int  # containers that mount it
+    snapshots: int  # of its size
+
+
+@dataclass(frozen=True)
+class Part:
+    """`freed`: what gives it back, a command or a rule; "" for what is needed."""
+
+    what: str
+    size: int
+    freed: str
 
 
 @dataclass(frozen=True)
 class Usage:
+    """`parts` are all of it once more, each byte in just one of them."""
+
     images: tuple[ImageUsage, ...]
     containers: tuple[ContainerUsage, ...]
     volumes: tuple[VolumeUsage, ...]
@@ -58,6 +72,7 @@ class Usage:
     reclaimable: int  # of layers and blobs: what no container needs
     state: int  # the database, locks, and the directories themselves
     leftover: int  # no row names it: being added right now, or garbage for `prune`
+    parts: tuple[Part, ...]
 
     @property
     def total(self) -> int:
@@ -72,12 +87,23 @@ def usage(store: Store) -> Usage:
     layers = {d: leftovers.tree_bytes(store.layer_path(d), seen) for (d,) in db.rows("SELECT diff_id FROM layer")}
     blobs = {digest: blocks(store.blob_path(digest)) for (digest,) in db.rows("SELECT digest FROM blob")}
     containers = tuple(
-        ContainerUsage(id, leftovers.tree_bytes(store.container_path(id), seen), _log_bytes(store, id))
+        ContainerUsage(
+            id,
+            leftovers.tree_bytes(store.container_path(id), seen),
+            _log_bytes(store, id),
+            leftovers.tree_bytes(f"{store.container_path(id)}/upper"),
+            leftovers.tree_bytes(f"{store.container_path(id)}/snapshots"),
+        )
         for (id,) in db.rows("SELECT id FROM container ORDER BY created DESC")
     )
     links = dict(db.rows("SELECT volume, count(*) FROM container_volume GROUP BY volume"))
     volumes = tuple(
-        VolumeUsage(name, leftovers.tree_bytes(store.volume_path(name), seen), links.get(name, 0))
+        VolumeUsage(
+            name,
+            leftovers.tree_bytes(store.volume_path(name), seen),
+            links.get(name, 0),
+            leftovers.tree_bytes(f"{store.volume_path(name)}/snapshots"),
+        )
         for (name,) in db.rows("SELECT name FROM volume ORDER BY name")
     )
     rubbish = leftovers.find(store)
@@ -92,6 +118,12 @@ def usage(store: Store) -> Usage:
     needed = {f"layers/{diff_id}" for diff_id in _of_containers(store)}
     needed |= {key for image_id in in_use & parts.keys() for key in parts[image_id]}
     sizes = {**{f"layers/{diff_id}": size for diff_id, size in layers.items()}, **blobs}
+    rooms = _state_bytes(store, seen, {one.path for one in inside})
+    cached = {f"layers/{diff_id}" for diff_id in collect.cached_layers(store)}
+    owners: dict[str, int] = {}
+    for keys in parts.values():
+        for key in keys:
+            owners[key] = owners.get(key, 0) + 1
     return Usage(
         images=tuple(_image(store, image, parts, sizes) for image in images),
         containers=containers,
@@ -99,8 +131,63 @@ def usage(store: Store) -> Usage:
         layers=sum(layers.values()),
         blobs=sum(blobs.values()),
         reclaimable=sum(size for key, size in sizes.items() if key not in needed),
-        state=_state_bytes(store, seen, {one.path for one in inside}),
+        state=sum(rooms.values()),
         leftover=leftover,
+        parts=(
+            *_parts_of_images(sizes, owners, needed, cached),
+            *_parts_of_trees(containers, volumes),
+            *_parts_of_state(rooms),
+            Part("leftovers that no row names", leftover, "system prune"),
+        ),
+    )
+
+
+def _parts_of_images(
+    sizes: dict[str, int], owners: dict[str, int], needed: set[str], cached: set[str]
+) -> tuple[Part, ...]:
+    def total(count: Callable[[str], bool]) -> int:
+        return sum(size for key, size in sizes.items() if count(key))
+
+    return (
+        Part("images, layers and manifests of one each", total(lambda key: owners.get(key) == 1), "rmi"),
+        Part("images, what several share", total(lambda key: owners.get(key, 0) > 1), "rmi of all that have it"),
+        Part("layers that only containers need", total(lambda key: key not in owners and key in needed), "rm"),
+        Part(
+            "build cache, layers of steps",
+            total(lambda key: key not in owners and key not in needed and key in cached),
+            "cache prune",
+        ),
+        Part(
+            "layers and blobs that nothing needs",
+            total(lambda key: key not in owners and key not in needed and key not in cached),
+            "system prune",
+        ),
+    )
+
+
+def _parts_of_trees(containers: tuple[ContainerUsage, ...], volumes: tuple[VolumeUsage, ...]) -> tuple[Part, ...]:
+    written, logs, kept = (sum(getattr(one, name) for one in containers) for name in ("written", "log", "snapshots"))
+    whole, snapshots = sum(one.size for one in volumes), sum(one.snapshots for one in volumes)
+    return (
+        Part("containers, what they wrote", written, "rm"),
+        Part("containers, logs", logs, "rm, or --log-opt"),
+        Part("containers, snapshots", kept, "snapshot --rm"),
+        Part("containers, plans and status", sum(one.size for one in containers) - written - logs - kept, "rm"),
+        Part("volumes", whole - snapshots, "volume rm"),
+        Part("volumes, snapshots", snapshots, "volume snapshot --rm"),
+    )
+
+
+def _parts_of_state(rooms: dict[str, int]) -> tuple[Part, ...]:
+    left = dict(rooms)
+    return (
+        Part("build cache, mounts and what was fetched", left.pop("caches", 0), "cache prune"),
+        Part("downloads that were cut off", left.pop("partial", 0), "the pull of them, or any a day later"),
+        Part("logs of builds", left.pop("builds", 0), "newer ones: 10 are kept"),
+        Part("log of events", left.pop("events", 0), "its bound"),
+        Part("work of commands that run now", left.pop("tmp", 0), "their end"),
+        Part("database", sum(left.pop(name) for name in list(left) if name.startswith("state.db")), ""),
+        Part("directories, locks, records", sum(left.values()), ""),
     )
 
 
@@ -176,20 +263,21 @@ def _within_counted(store: Store, path: str, layers: dict[str, int], containers:
     return os.path.dirname(path) in homes
 
 
-def _state_bytes(store: Store, seen: set[int], rubbish: set[str]) -> int:
-    """The root directory, the rooms in it (not what they hold), and every other file."""
+def _state_bytes(store: Store, seen: set[int], rubbish: set[str]) -> dict[str, int]:
+    """The root directory, the rooms in it (not what they hold), and every other file, by their names."""
+    found: dict[str, int] = {}
     if store.absent:
-        return 0
+        return found
     rooms = ("blobs", "layers", "containers", "volumes", "tmp")
-    total = blocks(store.root) + sum(blocks(f"{store.root}/{room}") for room in rooms)
-    total += sum(blocks(f"{store.root}/blobs/{name}") for name in os.listdir(f"{store.root}/blobs"))
+    found[""] = blocks(store.root) + sum(blocks(f"{store.root}/{room}") for room in rooms)
+    found["blobs"] = sum(blocks(f"{store.root}/blobs/{name}") for name in os.listdir(f"{store.root}/blobs"))
     for name in os.listdir(store.root):
         path = f"{store.root}/{name}"
         if name not in rooms and path not in rubbish:
-            total += leftovers.tree_bytes(path, seen)
-            total -= sum(leftovers.tree_bytes(one) for one in rubbish if one.startswith(f"{path}/"))
+            found[name] = leftovers.tree_bytes(path, seen)
+            found[name] -= sum(leftovers.tree_bytes(one) for one in rubbish if one.startswith(f"{path}/"))
     # Temporary files of living processes are neither rubbish nor anybody's.
     for name in os.listdir(f"{store.root}/tmp"):
         if f"{store.root}/tmp/{name}" not in rubbish:
-            total += leftovers.tree_bytes(f"{store.root}/tmp/{name}", seen)
-    return total
+            found["tmp"] = found.get("tmp", 0) + leftovers.tree_bytes(f"{store.root}/tmp/{name}", seen)
+    return found

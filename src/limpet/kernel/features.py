@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 
-from limpet.kernel import bpf, cgroup, fs, idmap, mounts, process
+from limpet.kernel import bpf, cgroup, fs, idmap, mounts, process, quota
 from limpet.kernel.sys import by_machine, syscall
 
 TYPE_CHECKING = False
@@ -132,7 +132,23 @@ def _of_mounts(store_root: str) -> list[Feature]:
             "layers are mounted, not unpacked",
             "layers are unpacked (storage driver dir): slower pulls, twice the disk",
         ),
+        Feature(
+            "prjquota",
+            _works(lambda: _projects(store_root)),
+            "5.14",
+            "--storage-opt size= and volumes with a size are held by the file system",
+            "a container's layer is measured now and then, a volume with a size is a file with a file system",
+        ),
     ]
+
+
+def _projects(store_root: str) -> None:
+    fd = quota.open_directory(store_root)
+    try:
+        if not quota.enforced(fd):
+            raise OSError
+    finally:
+        os.close(fd)
 
 
 def _of_processes() -> list[Feature]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 
@@ -14,6 +15,7 @@ RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 
 _OPENAT2 = 437
 FALLOC_FL_KEEP_SIZE = 1
+_FITRIM = 0xC0185879
 
 _SYNCFS, _RENAMEAT2, _FALLOCATE = by_machine(306, 267), by_machine(316, 276), by_machine(285, 47)
 
@@ -38,6 +40,11 @@ def openat2(path: str | bytes, flags: int, mode: int = 0, *, dirfd: int = AT_FDC
 def syncfs(fd: int) -> None:
     """Everything of the file system that `fd` is on is on disk when this returns."""
     syscall(_SYNCFS, fd)
+
+
+def trim(fd: int) -> None:
+    """The free space of the file system that `fd` is on is given back to what is below it (FITRIM). Raises OSError."""
+    fcntl.ioctl(fd, _FITRIM, struct.pack("<3Q", 0, (1 << 64) - 1, 0))
 
 
 def reserve(fd: int, size: int) -> None:

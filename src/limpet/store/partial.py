@@ -4,7 +4,7 @@
 
 Two commands that want one blob fetch it once: the second waits for the lock, and then finds the blob, or goes on. What
 is there is read and hashed again by whoever goes on, who needs the bytes anyway; nobody trusts it before the digest of
-the whole was right. What nobody asks for again is garbage after a day.
+the whole was right. What nobody asks for again is garbage after a day, and goes with the next download of anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 STALE = 24 * 3600
-"""Seconds since the last byte came, after which a collection takes it."""
+"""Seconds since the last byte came, after which a collection takes it, or whoever downloads something."""
 
 _PIECE = 1 << 20
 _POLL = 0.05
@@ -100,6 +100,7 @@ def open_partial(store: Store, digest: str, waiting: Callable[[], None]) -> Part
     The caller holds `store.lease()`.
     """
     path = path_of(store, digest)
+    _drop_stale(os.path.dirname(path), but=path)
     while True:
         fd = _open(path)
         try:
@@ -123,6 +124,26 @@ def stale(path: str) -> bool:
         return time.time() - os.lstat(path).st_mtime > STALE
     except FileNotFoundError:
         return False
+
+
+def _drop_stale(directory: str, but: str) -> None:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = f"{directory}/{name}"
+        if path == but or not stale(path):
+            continue
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # somebody was faster
+        try:
+            if _locked(fd) and _is(path, fd) and stale(path):
+                os.unlink(path)
+        finally:
+            os.close(fd)
 
 
 def _open(path: str) -> int:

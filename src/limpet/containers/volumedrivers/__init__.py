@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
         name: str
 
-        def create(self, volume: str, options: dict[str, str]) -> None: ...
+        def create(self, volume: str, options: dict[str, str]) -> dict[str, str]:
+            """The options to be kept."""
 
         def mount(self, volume: str, options: dict[str, str], user: str) -> str:
             """The directory with its files, which stays until `unmount`."""

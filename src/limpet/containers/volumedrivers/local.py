@@ -10,15 +10,17 @@ import errno
 import os
 import stat
 
-from limpet.containers import rootfs
+from limpet.containers import quota, rootfs
 from limpet.errors import Conflict, Invalid, LimpetError
-from limpet.kernel import loop, mounts
+from limpet.kernel import fs, loop, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from limpet.store.store import Store
 
-_KNOWN = ("type", "device", "o")
+_KNOWN = ("type", "device", "o", "size")
+_IMAGE = "image"
+"""A file beside the volume's directory: the file system of one with a size, where there are no project quotas."""
 
 
 class Local:
@@ -27,15 +29,30 @@ class Local:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, volume: str, options: dict[str, str]) -> None:
+    def create(self, volume: str, options: dict[str, str]) -> dict[str, str]:
         check(options)
+        if "size" not in options:
+            return options
+        size = quota.size_of(options, "-o")
+        place = self._place(volume)
+        os.makedirs(place, exist_ok=True)
+        if quota.hold(self._store, [place], size):
+            return options
+        image = f"{self._store.volume_path(volume)}/{_IMAGE}"
+        _make_image(image, size)
+        return {**options, "type": "ext4", "device": _IMAGE}
 
     def mount(self, volume: str, options: dict[str, str], user: str) -> str:
         place = self._place(volume)
         os.makedirs(place, exist_ok=True)
         if needs_mount(options) and place not in mounts.below(place):
+            own = options.get("device") == _IMAGE
+            if own:
+                options = {**options, "device": f"{self._store.volume_path(volume)}/{_IMAGE}"}
             try:
                 _mount(place, options)
+                if own:
+                    _tidy(place)
             except OSError as e:
                 what = f"volume {volume}: mounting {options.get('device', '')} ({options.get('type') or 'bind'})"
                 raise LimpetError(f"{what}: {_reason(e, options)}", f"`limpet volume inspect {volume}`") from e
@@ -45,7 +62,10 @@ class Local:
         place = self._place(volume)
         if not last or not needs_mount(options):
             return
-        for point in reversed(mounts.below(place)):
+        points = mounts.below(place)
+        if points and options.get("device") == _IMAGE:
+            _give_back(place)
+        for point in reversed(points):
             try:
                 mounts.umount(point, mounts.UMOUNT_NOFOLLOW)
             except OSError:
@@ -54,6 +74,7 @@ class Local:
     def remove(self, volume: str, options: dict[str, str]) -> None:
         """What was mounted is left alone; the directory is the caller's to take."""
         self.unmount(volume, options, "", last=True)
+        quota.release(self._place(volume))
         if mounts.below(self._place(volume)):
             raise Conflict(f"remove {volume}: something is mounted in it", f"umount {self._place(volume)}", exit_code=1)
 
@@ -76,6 +97,11 @@ def check(options: dict[str, str]) -> None:
         if key not in _KNOWN:
             raise Invalid(f"invalid option '{key}' of a volume", f"the driver local knows {', '.join(_KNOWN)}")
     kind, device = options.get("type", ""), options.get("device", "")
+    if "size" in options:
+        quota.size_of({"size": options["size"]}, "-o")
+        if len(options) > 1:
+            raise Invalid("a volume has a size or is mounted from a device, not both", "for a tmpfs, -o o=size=100m")
+        return
     if not needs_mount(options):
         if options.get("o"):
             raise Invalid("a volume with -o o=… needs device and type", "-o type=tmpfs -o device=tmpfs -o o=size=100m")
@@ -86,6 +112,26 @@ def check(options: dict[str, str]) -> None:
         raise Invalid(f"a volume of device {device} needs a type", "-o type=ext4, or -o type=none -o o=bind")
     if _is_bind(options) and not device.startswith("/"):
         raise Invalid(f"a volume of device {device}: a directory is named by its whole path")
+
+
+def _make_image(path: str, size: int) -> None:
+    """A sparse file with an empty ext4: it takes what is written."""
+    import subprocess
+
+    with open(path, "wb") as file:
+        file.truncate(size)
+    try:
+        command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", path]
+        made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        problem = made.stderr.strip().split("\n")[-1] if made.returncode else ""
+    except FileNotFoundError:
+        problem = "there is no mkfs.ext4"
+    if problem:
+        os.unlink(path)
+        raise LimpetError(
+            f"a volume with a size: {problem}",
+            "it needs e2fsprogs, or the store on an ext4 or xfs that is mounted with prjquota",
+        )
 
 
 def _is_bind(options: dict[str, str]) -> bool:
@@ -120,6 +166,26 @@ def _mount(place: str, options: dict[str, str]) -> None:
     finally:
         if held >= 0:
             os.close(held)  # the mount keeps the loop device, and frees it at its end
+
+
+def _tidy(place: str) -> None:
+    """Programs expect a new volume to be empty; fsck makes it again when it has to."""
+    try:
+        os.rmdir(f"{place}/lost+found")
+    except OSError:
+        pass
+
+
+def _give_back(place: str) -> None:
+    """What was deleted is no longer in the file. (The mount option `discard` does it for a part, while others wait.)"""
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fs.syncfs(fd)
+        fs.trim(fd)
+    except OSError:
+        pass  # the disk below it can't
+    finally:
+        os.close(fd)
 
 
 def _mode(device: str) -> int:

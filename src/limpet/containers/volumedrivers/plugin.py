@@ -32,8 +32,9 @@ class Plugin:
         self._socket = _find(name)
         self._active = False
 
-    def create(self, volume: str, options: dict[str, str]) -> None:
+    def create(self, volume: str, options: dict[str, str]) -> dict[str, str]:
         self._call("Create", {"Name": volume, "Opts": options})
+        return options
 
     def mount(self, volume: str, options: dict[str, str], user: str) -> str:
         path = self._call("Mount", {"Name": volume, "ID": user}).get("Mountpoint")
