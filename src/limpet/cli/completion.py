@@ -248,6 +248,10 @@ def _networks(call: Call) -> list[tuple[str, str]]:
     return [tuple(row) for row in rows]
 
 
+def _pods(call: Call) -> list[tuple[str, str]]:
+    return [(name, "") for (name,) in call.store.db.rows("SELECT name FROM pod ORDER BY name")]
+
+
 def _registries(call: Call) -> list[tuple[str, str]]:
     """Those with a login, and those with settings of their own."""
     from limpet.registry import login, settings
@@ -265,6 +269,7 @@ _NAMES: dict[str, Callable[[Call], list[tuple[str, str]]]] = {
     "stopped": _in_state("created", "exited"),
     "image": _images,
     "network": _networks,
+    "pod": _pods,
     "registry": _registries,
     "volume": _volumes,
 }

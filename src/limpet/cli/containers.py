@@ -132,6 +132,8 @@ def rm(call: Call) -> int:
             print(f"limpet: {e}", file=sys.stderr)
             failed = failed or int(not (call["force"] and isinstance(e, NotFound)))
     if call["force"]:
+        if any(container.options.infra for _, container in found):
+            found = _with_pods(call, found)
         stopping.strike(call.store, [container for _, container in found])
     once = {container.id: container for _, container in found}
     results = stopping.remove_all(call.store, list(once.values()), force=call["force"], volumes=call["volumes"])
@@ -144,6 +146,20 @@ def rm(call: Call) -> int:
             print(f"limpet: {problem}", file=sys.stderr)
             failed = 1
     return failed
+
+
+def _with_pods(call: Call, found: list[tuple[str, Container]]) -> list[tuple[str, Container]]:
+    """`rm -f` of an infra container removes its pod with all that is in it; the rest of `found`."""
+    from limpet.containers import pods
+
+    gone: set[str] = set()
+    for name, container in found:
+        if container.options.infra and container.options.pod not in gone:
+            for problem in pods.remove(call.store, pods.find(call.store, container.options.pod), force=True):
+                raise problem
+            gone.add(container.options.pod)
+            print(name, flush=True)
+    return [(name, container) for name, container in found if container.options.pod not in gone]
 
 
 def rename(call: Call) -> int:

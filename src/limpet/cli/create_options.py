@@ -70,6 +70,7 @@ def wanted(call: Call) -> Options:
         runtime=call["runtime"] or "limpet",
         devices=[text for text in call["device"] if text.startswith("/")],
         cdi=_named(call),
+        pod=call["pod"],
         device_cgroup_rules=call["device-cgroup-rule"],
         shm_size=options.parse_size(call["shm-size"], "shm-size") if call["shm-size"] else options.SHM_SIZE,
         ulimits=call["ulimit"],
@@ -99,7 +100,7 @@ def wanted(call: Call) -> Options:
         from limpet.containers import isolation
 
         isolation.apply(made, {name for name in isolation.SINGLE if call[name.replace("_", "-")] not in (_UNSAID, [])})
-    made.network = made.network or "host"
+    made.network = made.network or ("" if made.pod or call["pod-id-file"] else "host")
     return made
 
 
@@ -254,6 +255,8 @@ OPTIONS = (
         offers=("private", "host"),
     ),
     Option("platform", kind="string", default="", metavar="OS/ARCH", help="Platform of an image to pull"),
+    Option("pod", kind="string", default="", metavar="[new:]NAME", help="Make it in this pod, or in a new one"),
+    Option("pod-id-file", kind="string", default="", metavar="FILE", help="Make it in the pod whose id this file has"),
     Option("privileged", default=_UNSAID, help="All capabilities, all devices, nothing masked"),
     Option(
         "publish",

@@ -22,7 +22,7 @@ def logs(call: Call) -> int:
     entries = reading.read(
         call.store,
         container,
-        tail=_tail(call["tail"]),
+        tail=tail(call["tail"]),
         since=moment(call["since"]),
         until=moment(call["until"]),
         follow=call["follow"],
@@ -96,7 +96,7 @@ def duration(text: str) -> float | None:
     return total if text else None
 
 
-def _tail(text: str) -> int | None:
+def tail(text: str) -> int | None:
     if text in ("", "all"):
         return None
     if not text.lstrip("-").isdigit():

@@ -21,6 +21,7 @@ _COLUMNS = (
     ("NAMES", "Names"),
 )
 _SIZE = ("SIZE", "Size")
+_POD = (("POD ID", "Pod"), ("PODNAME", "PodName"))
 
 
 def ps(call: Call) -> int:
@@ -31,14 +32,20 @@ def ps(call: Call) -> int:
             print(row.container.id if call["no-trunc"] else row.container.id[:12])
         return 0
     template = call["format"]
+    with_pod = call["pod"] or ".Pod" in template or template == "json"
+    pods = dict(call.store.db.rows("SELECT id, name FROM pod")) if with_pod else {}
     with_size = call["size"] or ".Size" in template
-    columns = (*_COLUMNS, _SIZE) if with_size else _COLUMNS
+    columns = (*_COLUMNS, *(_POD if call["pod"] else ()), *([_SIZE] if with_size else []))
     only = {field for _, field in columns} if template in ("", "table") else None
     found = []
     for row in rows:
         fields = listing.fields(row, full=call["no-trunc"], only=only)
         if with_size:
             fields["Size"] = _size(call, row.container)
+        if with_pod:
+            pod = row.container.options.pod
+            fields["Pod"] = pod if call["no-trunc"] else pod[:12]
+            fields["PodName"] = pods.get(pod, "")
         found.append(output.Labelled(fields, {} if only else listing.labels(row)))
     output.say(output.formatted(template, found, columns, keep="Names"))
     return 0
@@ -71,6 +78,7 @@ COMMANDS = {
             ),
             Option("latest", "l", help="The one that was made last"),
             Option("no-trunc", help="Do not cut anything"),
+            Option("pod", "p", help="Show in which pod they are"),
             Option("quiet", "q", help="Only ids"),
             Option("size", "s", help="Show what they hold on disk"),
         ),

@@ -224,7 +224,12 @@ def _create(call: Call, options: Options) -> Container:
     image = _image(call, options)
     _warn_of_platform(image, options)
     _warn_of_ports(image, options)
-    container = creating.create(call.store, image, options)
+    if options.pod or call["pod-id-file"]:
+        from limpet.cli import pods
+
+        container = pods.create_in(call, image, options)
+    else:
+        container = creating.create(call.store, image, options)
     if cidfile:
         with open(cidfile, "x", encoding="ascii") as file:
             file.write(container.id)

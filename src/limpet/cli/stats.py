@@ -11,11 +11,14 @@ from limpet.cli import output
 from limpet.cli.table import Command, Option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from limpet.cli.table import Call
     from limpet.containers.state import Container
     from limpet.containers.stats import Sample
 
-_COLUMNS = (
+COLUMNS = (
     ("CONTAINER ID", "ID"),
     ("NAME", "Name"),
     ("CPU %", "CPUPerc"),
@@ -34,13 +37,25 @@ _HOME, _REST_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 def stats(call: Call) -> int:
     from limpet.containers import state
-    from limpet.containers import stats as measuring
 
     everything = call["all"] or bool(call.arguments)
     chosen = [state.find(call.store, name) for name in call.arguments]
+    return watch(call, lambda: _containers(call, chosen), COLUMNS, lambda sample: {}, everything=everything)
+
+
+def watch(
+    call: Call,
+    containers: Callable[[], list[Container]],
+    shown: Sequence[tuple[str, str]],
+    more: Callable[[Sample], dict[str, Any]],
+    *,
+    everything: bool,
+) -> int:
+    """Shows the figures of what `containers` gives, again and again; `more`: fields beside the usual ones."""
+    from limpet.containers import stats as measuring
 
     def look() -> list[Sample]:
-        return measuring.samples(call.store, _containers(call, chosen), all=everything)
+        return measuring.samples(call.store, containers(), all=everything)
 
     before = look()
     time.sleep(_FIRST)
@@ -51,8 +66,9 @@ def stats(call: Call) -> int:
     while True:
         now = look()
         earlier = {sample.container.id: sample for sample in before}
-        rows = [measuring.fields(sample, earlier.get(sample.container.id), full=call["no-trunc"]) for sample in now]
-        columns = (*_COLUMNS, *_PRESSURE) if call["pressure"] else _COLUMNS
+        full = call["no-trunc"]
+        rows = [{**measuring.fields(each, earlier.get(each.container.id), full=full), **more(each)} for each in now]
+        columns = (*shown, *_PRESSURE) if call["pressure"] else shown
         text = output.formatted(call["format"], rows, columns, keep="Name")
         if screen:
             text = _HOME + text.replace("\n", f"{_REST_OF_LINE}\n") + f"{_REST_OF_LINE}\n{_BELOW}"

@@ -93,7 +93,8 @@ class Command:
 _LOOKERS = frozenset(
     "attach,commit,container inspect,container prune,cp,diff,down,exec,history,image inspect,image prune,images,"
     "info,inspect,kill,logs,network disconnect,network inspect,network ls,network prune,network rm,"
-    "pause,port,ps,push,rename,restart,rm,rmi,save,start,stop,system check,system df,"
+    "pause,pod exists,pod inspect,pod kill,pod logs,pod ls,pod pause,pod prune,pod restart,pod rm,pod start,pod stats,"
+    "pod stop,pod top,pod unpause,port,ps,push,rename,restart,rm,rmi,save,start,stop,system check,system df,"
     "system prune,system recover,tag,top,unpause,update,volume inspect,volume ls,volume prune,volume rm,wait".split(",")
 )
 """Commands that begin no store: where there is none they find it empty, so that a slip in --root makes nothing."""

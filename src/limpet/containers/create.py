@@ -49,6 +49,11 @@ def create(
     gets the container's directory and mounts before anybody sees them.
     On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
     """
+    if options.pod and not options.infra:
+        from limpet.containers import pods
+
+        pods.join(store, options)
+    options.network = options.network or "host"
     sharing.resolve(store, options)
     check(options, image.config)
     wanted = names.check(options.name) if options.name else ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from limpet.store.store import Store
 
-FILTERS = ("container", "daemon", "event", "image", "label", "network", "scope", "type", "volume")
+FILTERS = ("container", "daemon", "event", "image", "label", "network", "pod", "scope", "type", "volume")
 _FUZZY = ("exec_create", "exec_start", "health_status")  # their actions go on after a colon (moby#25798)
 _LONGEST = 3600.0  # seconds of one wait
 _LOOK = 0.5  # seconds between two looks, where this user may have no more watches

@@ -30,7 +30,7 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
     directory = store.container_path(container.id)
     return {
         "Id": container.id,
-        "Created": _time(container.created),
+        "Created": time_of(container.created),
         "Path": command[0] if command else "",
         "Args": command[1:],
         "State": _state(status, directory),
@@ -54,6 +54,7 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
         },
         "Mounts": [_mount(mount) for mount in mountplan.load(store, container.id)],
         "Config": _config(container, image),
+        **({"Pod": options.pod, "IsInfra": options.infra} if options.pod else {}),
         "NetworkSettings": _network(store, container, status),
     }
 
@@ -223,6 +224,6 @@ def merged_environment(image: list[str], user: list[str]) -> list[str]:
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
-def _time(moment: float) -> str:
+def time_of(moment: float) -> str:
     whole = int(moment)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 10**9):09d}Z"

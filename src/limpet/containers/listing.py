@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 FILTERS = (
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish", "since",
-    "status", "volume",
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "pod", "publish",
+    "since", "status", "volume",
 )  # fmt: skip
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
@@ -216,6 +216,12 @@ def _filter(store: Store, text: str) -> Callable[[Row], bool]:
         return lambda row: value.lower() in ("false", "0")  # there is no cluster whose task it could be
     if key == "network":
         return lambda row: row.container.options.network == value
+    if key == "pod":
+        found = store.db.row("SELECT id FROM pod WHERE name = ?", value)
+        return lambda row: (
+            bool(row.container.options.pod)
+            and row.container.options.pod.startswith(found[0] if found else value or "-")
+        )
     if key == "label":
         return lambda row: has_label(row, value)
     if key == "volume":

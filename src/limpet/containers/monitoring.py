@@ -667,6 +667,10 @@ class Monitor:
             self._tell_dropped()
         self._release_volumes()  # of one that was stopped while it waited for its next start
         self._be_alone()
+        if self._container.options.pod_ends:
+            from limpet.containers import podlife
+
+            podlife.tell_end(self._store, self._container)
         removing = self._container.options.auto_remove
         end = time.monotonic() + PATIENCE
         while (left := end - time.monotonic()) > 0:

@@ -64,6 +64,9 @@ _DEFAULTS: dict[str, Any] = {
     "devices": [],
     "device_cgroup_rules": [],
     "cdi": [],
+    "pod": "",
+    "pod_ends": False,
+    "infra": False,
     "shm_size": SHM_SIZE,
     "ulimits": [],
     "sysctls": {},
@@ -143,6 +146,9 @@ class Options:
     devices: list[str]  # host[:container[:rwm]]
     device_cgroup_rules: list[str]  # `c 1:3 mr`
     cdi: list[str]  # vendor.com/class=name
+    pod: str  # its id; a name until `pods.join`
+    pod_ends: bool  # the pod's infra container ends with its last other one
+    infra: bool  # it is that infra container
     shm_size: int  # bytes
     ulimits: list[str]  # name=soft[:hard]
     sysctls: dict[str, str]

@@ -192,7 +192,7 @@ def make(
         **({"hostname": name} if "uts" in own else {}),
         "mounts": [
             *_system_mounts(options, joined, {mount.target for mount in mounts}),
-            *_files(directory, mounts, read_only=options.read_only),
+            *_files(store, options, directory, mounts),
             *(mount_of(mount) for mount in mounts),
         ],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
@@ -330,19 +330,22 @@ def _message_queues(options: Options) -> list[Config]:
     return [{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": flags}]
 
 
-def _files(directory: str, mounts: list[Mount], *, read_only: bool) -> list[Config]:
-    """/etc/{hostname,hosts,resolv.conf}, unless the user mounts something there (moby `networkMounts`)."""
+def _files(store: Store, options: Options, directory: str, mounts: list[Mount]) -> list[Config]:
+    """/etc/{hostname,hosts,resolv.conf}, unless the user mounts something there (moby `networkMounts`).
+
+    Whoever is in another container's network has its hosts and resolv.conf too, if nothing was said of them.
+    """
     taken = {mount.target for mount in mounts}
-    return [
-        {
-            "destination": f"/etc/{name}",
-            "type": "bind",
-            "source": f"{directory}/{name}",
-            "options": ["rbind", "ro" if read_only else "rw", "rprivate"],
-        }
-        for name in hostfiles.NAMES
-        if f"/etc/{name}" not in taken
-    ]
+    found = []
+    other = sharing.joins(options).get("network", "")
+    own = {"hosts": options.add_host, "resolv.conf": options.dns or options.dns_search or options.dns_option}
+    for name in hostfiles.NAMES:
+        if f"/etc/{name}" in taken:
+            continue
+        place = store.container_path(other) if other and name in own and not own[name] else directory
+        words = ["rbind", "ro" if options.read_only else "rw", "rprivate"]
+        found.append({"destination": f"/etc/{name}", "type": "bind", "source": f"{place}/{name}", "options": words})
+    return found
 
 
 def mount_of(mount: Mount) -> Config:

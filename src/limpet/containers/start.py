@@ -68,6 +68,10 @@ def launch(
 
     Signals that would end this process wait meanwhile; with a client until `attach`, which passes them on.
     """
+    if container.options.pod:
+        from limpet.containers import pods
+
+        pods.before_start(store, container)
     lock = _lock(store, container)
     before = signals.block(signals.SIG_BLOCK, signals.DEADLY)
     connection = None

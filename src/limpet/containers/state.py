@@ -157,6 +157,12 @@ def all_containers(store: Store) -> list[Container]:
     return [_container(row) for row in store.db.rows(f"SELECT {_COLUMNS} FROM container ORDER BY created DESC, id")]
 
 
+def of_pod(store: Store, pod_id: str) -> list[Container]:
+    """The containers of a pod."""
+    rows = store.db.rows(f"SELECT {_COLUMNS} FROM container WHERE instr(options, ?)", f'"pod":"{pod_id}"')
+    return [container for container in map(_container, rows) if container.options.pod == pod_id]
+
+
 def status(store: Store, container: Container) -> Status:
     """The state as it is now."""
     directory = store.container_path(container.id)

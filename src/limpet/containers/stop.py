@@ -132,9 +132,17 @@ def remove(store: Store, container: Container, *, force: bool = False, volumes: 
 
 
 def remove_all(
-    store: Store, containers: Sequence[Container], *, force: bool = False, volumes: bool = False
+    store: Store,
+    containers: Sequence[Container],
+    *,
+    force: bool = False,
+    volumes: bool = False,
+    infra: bool = False,
 ) -> Iterator[tuple[Container, LimpetError | None]]:
-    """Takes several away, with one sync for `BATCH` of them; tells of each how it went, when it is gone."""
+    """Takes several away, with one sync for `BATCH` of them; tells of each how it went, when it is gone.
+
+    `infra`: the pods of infra containers go too, or else these stay.
+    """
     for start in range(0, len(containers), BATCH):
         batch = containers[start : start + BATCH]
         problems: dict[str, LimpetError] = {}
@@ -142,6 +150,8 @@ def remove_all(
         try:
             for container in batch:
                 try:
+                    if container.options.infra and not infra:
+                        raise _infra(store, container)
                     locks.append(_hold(store, container, force=force))
                     cgroup.clear(container.group)
                 except LimpetError as e:
@@ -154,6 +164,16 @@ def remove_all(
                     os.close(lock)
         for container in batch:
             yield container, problems.get(container.id)
+
+
+def _infra(store: Store, container: Container) -> LimpetError:
+    row = store.db.row("SELECT name FROM pod WHERE id = ?", container.options.pod)
+    name = row[0] if row else container.options.pod[:12]
+    return Conflict(
+        f"container {container.name} is the infra container of pod {name}: it goes with the pod",
+        f"limpet pod rm {name}",
+        exit_code=1,
+    )
 
 
 def _hold(store: Store, container: Container, *, force: bool) -> int:

@@ -37,7 +37,7 @@ else:
     if _stand_in:
         del sys.modules["functools"]
 
-VERSION = 3
+VERSION = 4
 PAGE = 4096  # bytes
 RESERVE = 1_000_000  # bytes, of the database and of its log each: an autocheckpoint comes after 200 pages of 4 KiB
 
@@ -166,6 +166,16 @@ CREATE TABLE endpoint (
 CREATE INDEX endpoint_container ON endpoint (container_id)
 """
 
+SINCE_4 = """
+-- Containers that share namespaces. Which containers are in it, they say themselves.
+CREATE TABLE pod (
+    id TEXT PRIMARY KEY,                -- 64 hex digits
+    name TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL,              -- Unix seconds
+    options TEXT NOT NULL               -- JSON: what the user asked for; containers/pods.py has its keys
+) WITHOUT ROWID
+"""
+
 
 class Database:
     """One connection. Threads must not share it; a forked child must not use it."""
@@ -204,7 +214,7 @@ class Database:
             run("PRAGMA journal_mode=WAL")
         with self.transaction():
             (version,) = run("PRAGMA user_version").fetchone()  # another process may have been first
-            missing = (SCHEMA, SINCE_2, SINCE_3)[version:]
+            missing = (SCHEMA, SINCE_2, SINCE_3, SINCE_4)[version:]
             for statement in (statement for text in missing for statement in text.split(";\n")):
                 run(statement)
             run(f"PRAGMA user_version={VERSION}")
