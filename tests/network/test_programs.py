@@ -16,7 +16,7 @@ import pytest
 from tests.network import inside
 from tests.network.inside import Group, ask, ask_by_datagram, names
 
-from limpet.network import addresses, attachment, local, programs
+from limpet.network import addresses, attachment, loading, local, programs
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -312,4 +312,4 @@ def test_the_generation_changes_with_the_programs() -> None:
     whole = hashlib.sha256()
     for hook in programs.HOOKS:
         whole.update(programs.assemble(hook, maps, 2, addresses.PREFIX6, (19, 32)))
-    assert (attachment.GENERATION, whole.hexdigest()[:16]) == (2, "f0072c6f1d0c5dee")
+    assert (loading.GENERATION, whole.hexdigest()[:16]) == (2, "f0072c6f1d0c5dee")

@@ -76,7 +76,10 @@ def give(store: Store, container: Container, group: str | None) -> str:
     """
     options = container.options
     other = sharing.joins(options).get("network", "")
+    from limpet.network import loading
+
     if (not options.own_address and not other) or idmap.nested():
+        loading.drop()
         return ""
     from limpet.network import attachment
 
@@ -96,6 +99,8 @@ def give(store: Store, container: Container, group: str | None) -> str:
             f"container {container.name} has the host's addresses: {reason(e)}; "
             f"its own, {', '.join(options.own_address)}, is only in {VARIABLE}"
         )
+    finally:
+        loading.drop()
     return ""
 
 

@@ -120,8 +120,10 @@ def _wait(channel: socket.socket) -> NoReturn:
         isolate([channel.fileno()])
         from limpet.containers import monitor
         from limpet.containers.state import Container
+        from limpet.network import loading
         from limpet.store.store import Store
 
+        loading.prepare()
         data, rights, _, _ = channel.recvmsg(BLOCK, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
         if data:
             whole = bytearray(data)

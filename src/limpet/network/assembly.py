@@ -11,7 +11,7 @@ from limpet.kernel.bpf import FRAME, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Ass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from limpet.network.attachment import Maps
+    from limpet.network.loading import Maps
 
 OWN4, FLAGS, OWN6, NETNS, ENTRY = 0, 4, 8, 24, 32
 """Where things are in a container's entry, and its size: IPv4, flags, IPv6, cookie of the network namespace."""

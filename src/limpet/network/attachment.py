@@ -15,7 +15,8 @@ import struct
 
 from limpet.errors import Conflict
 from limpet.kernel import bpf, bpfmaps, cgroup
-from limpet.network import addresses, local
+from limpet.network import addresses, loading, local
+from limpet.network.loading import FINDER, FINDER_HOOK, Maps, name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,36 +25,9 @@ if TYPE_CHECKING:
 else:
     import _socket as socket
 
-GENERATION = 2
-"""Of programs and maps: another number for each change of what they are, so that containers of both go on."""
-_ENTRIES = 1 << 12  # containers that run at once
-_FINDER, _FINDER_HOOK = "bind4", 8  # the program by which the others are known to be there: the last that is attached
-_INITIAL_NAMESPACE = 0xEFFFFFFB  # inode of the first cgroup namespace (linux/proc_ns.h)
 _NETNS_COOKIE = 71  # SO_NETNS_COOKIE
 _ENTRY = struct.Struct("<4sI16sQ")  # see `assembly.ENTRY`
 _HAS6, _LOOPBACK, _PUBLISHED = 1, 2, 4
-_NAMESPACES = 256  # of the network, in which ports are published at once
-
-
-class Maps:
-    """Descriptors of the maps; `close` closes them.
-
-    containers: id of a group → `assembly.ENTRY`; owners: address of 16 bytes → id; sockets: `assembly.KEPT` each;
-    listeners: `assembly.PLACE` → socket; lookups: cookie of a network namespace → id of a link (see `publication`).
-    """
-
-    __slots__ = ("containers", "listeners", "lookups", "owners", "sockets")
-
-    def __init__(self, containers: int, owners: int, sockets: int, listeners: int, lookups: int) -> None:
-        self.containers = containers
-        self.owners = owners
-        self.sockets = sockets
-        self.listeners = listeners
-        self.lookups = lookups
-
-    def close(self) -> None:
-        for descriptor in (self.containers, self.owners, self.sockets, self.listeners, self.lookups):
-            os.close(descriptor)
 
 
 def give(group: str, run: str, own4: str, own6: str, *, published: bool = False) -> None:
@@ -69,7 +43,7 @@ def give(group: str, run: str, own4: str, own6: str, *, published: bool = False)
     maps = None
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        maps = find(directory) or _load(directory, run, cgroup.level(group))
+        maps = find(directory) or loading.attach(directory, run, cgroup.level(group))
         number = os.stat(group).st_ino
         _own(maps, parent, own4, number)
         if own6 and addresses.is_loopback(own4):
@@ -178,21 +152,21 @@ def attached(parent: str) -> Maps | None:
 
 def find(directory: int) -> Maps | None:
     """The same by a descriptor of the group. Raises OSError where the kernel doesn't know the hooks."""
-    for found in _all(directory, _name(_FINDER)):
+    for found in _all(directory, name(FINDER)):
         return Maps(**found)
     return None
 
 
 def _all(directory: int, only: str = "") -> Iterator[dict[str, int]]:
     """Descriptors of the maps of each release's programs on the group, by name; of the program `only`, if given."""
-    for number in bpf.attached(directory, _FINDER_HOOK):
+    for number in bpf.attached(directory, FINDER_HOOK):
         try:
             program = bpf.by_id(number)
         except FileNotFoundError:
             continue
         try:
-            name, ids = bpf.program_info(program)
-            if name == only or (not only and name[:1] == "l" and name.endswith(f"_{_FINDER}")):
+            called, ids = bpf.program_info(program)
+            if called == only or (not only and called[:1] == "l" and called.endswith(f"_{FINDER}")):
                 yield _maps(ids)
         finally:
             os.close(program)
@@ -204,11 +178,6 @@ def _maps(ids: list[int]) -> dict[str, int]:
         descriptor = bpfmaps.by_id(number)
         found[bpfmaps.name(descriptor)] = descriptor
     return found
-
-
-def _name(hook: str) -> str:
-    """At most 15 bytes."""
-    return f"l{GENERATION}_{hook}"
 
 
 def _own(maps: Maps, parent: str, own4: str, number: int) -> None:
@@ -252,87 +221,3 @@ def netns_cookie() -> int:
         return int.from_bytes(channel.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8), "little")
     finally:
         channel.close()
-
-
-def _load(directory: int, run: str, level: int) -> Maps:
-    from limpet.network import programs
-
-    for hook, (kind, _, _) in programs.HOOKS.items():
-        _detach(directory, kind, _name(hook))  # of a start that was killed
-    maps, loaded = load(_v6only(run), level)
-    try:
-        for hook in sorted(loaded, key=lambda hook: hook == _FINDER):
-            bpf.attach(loaded[hook], directory, programs.HOOKS[hook][0], bpf.F_ALLOW_MULTI)
-    except BaseException:
-        maps.close()
-        raise
-    finally:
-        for program in loaded.values():
-            os.close(program)
-    return maps
-
-
-def load(v6only: tuple[int, int] | None, level: int) -> tuple[Maps, dict[str, int]]:
-    """New maps and the programs with them, not attached: descriptors by the hooks' names. Raises OSError.
-
-    `level`: how far the containers' groups are below the root of the hierarchy.
-    """
-    from limpet.network import assembly, programs
-
-    if os.stat("/proc/self/ns/cgroup").st_ino != _INITIAL_NAMESPACE:
-        raise OSError(95, "limpet runs in a control group namespace, and doesn't know where in the hierarchy that is")
-    maps = Maps(
-        bpfmaps.create(bpfmaps.HASH, 8, assembly.ENTRY, _ENTRIES, "containers", bpfmaps.NO_PREALLOC),
-        bpfmaps.create(bpfmaps.HASH, 16, 8, 2 * _ENTRIES, "owners", bpfmaps.NO_PREALLOC),
-        bpfmaps.create(bpfmaps.SK_STORAGE, 4, assembly.KEPT, 0, "sockets", bpfmaps.NO_PREALLOC),
-        bpfmaps.create(bpfmaps.SOCKHASH, assembly.PLACE, 8, _ENTRIES, "listeners"),
-        bpfmaps.create(bpfmaps.HASH, 8, 4, _NAMESPACES, "lookups"),
-    )
-    loaded: dict[str, int] = {}
-    try:
-        for hook, (place, kind, _) in programs.HOOKS.items():
-            code = programs.assemble(hook, maps, level, addresses.PREFIX6, v6only)
-            license = assembly.BOTH if hook == "bind6" else bpf.LICENSE
-            loaded[hook] = bpf.load(kind, code, _name(hook), place, license)
-        for descriptor in (maps.listeners, maps.lookups):
-            bpf.bind_map(loaded[_FINDER], descriptor)
-    except BaseException:
-        for descriptor in loaded.values():
-            os.close(descriptor)
-        maps.close()
-        raise
-    return maps, loaded
-
-
-def _detach(directory: int, kind: int, name: str) -> None:
-    for number in bpf.attached(directory, kind):
-        program = bpf.by_id(number)
-        try:
-            if bpf.program_info(program)[0] == name:
-                bpf.detach(program, directory, kind)
-        finally:
-            os.close(program)
-
-
-def _v6only(run: str) -> tuple[int, int] | None:
-    """Where a socket says that it is of IPv6 alone: 4 ms of reading, once a boot. None if the kernel doesn't tell."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = file.read().strip()
-    path = f"{run}/skc_ipv6only"
-    try:
-        with open(path, encoding="ascii") as file:
-            then, place, mask = file.read().split()
-        if then == boot:
-            return int(place), int(mask)
-    except (OSError, ValueError):
-        pass
-    from limpet.kernel import btf
-
-    try:
-        found = btf.bit_of("sock_common", "skc_ipv6only")
-    except (OSError, LookupError):
-        return None
-    from limpet.store import files
-
-    files.write_file(path, f"{boot} {found[0]} {found[1]}".encode(), 0o644, durable=False)
-    return found

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from limpet.kernel import cgroup, interfaces
 from limpet.kernel.features import Feature
-from limpet.network import addresses, attachment
+from limpet.network import addresses, loading
 
 
 def features() -> list[Feature]:
@@ -14,7 +12,7 @@ def features() -> list[Feature]:
     return [
         Feature(
             "BPF addresses",
-            there and _loads(),
+            there and loading.loads(),
             "5.18",
             "an address of its own for each container on the host's network",
             "containers have the host's addresses; programs must choose theirs, from LIMPET_ADDRESS",
@@ -27,15 +25,3 @@ def features() -> list[Feature]:
             "containers have an IPv4 address alone",
         ),
     ]
-
-
-def _loads() -> bool:
-    """Whether the kernel takes the programs."""
-    try:
-        maps, loaded = attachment.load(None, 2)
-    except OSError:
-        return False
-    maps.close()
-    for program in loaded.values():
-        os.close(program)
-    return True

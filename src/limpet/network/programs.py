@@ -47,7 +47,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limpet.network.attachment import Maps
+    from limpet.network.loading import Maps
 
 
 def bind4(asm: Program) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from limpet.network.attachment import Maps
+    from limpet.network.loading import Maps
 
     Port = tuple[str, int, int, str]
     Table = Sequence[tuple[bytes, bytes]]
