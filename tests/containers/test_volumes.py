@@ -143,3 +143,28 @@ def test_fill_follows_nothing_out_of_the_root(tmp_path: Path) -> None:
     volumefill.fill(root, "/data", str(tmp_path / "to"))
     os.close(root)
     assert os.listdir(tmp_path / "to") == ["inner"]
+
+
+def test_an_orphan_says_whose_it_was(limpet: Limpet, busybox: str) -> None:
+    limpet("run", "--name", "web", "-v", "/var/cache", busybox, "true")
+    used = limpet("volume", "ls", "-q").stdout.strip()
+    refused = limpet("volume", "rm", used, check=False)
+    assert "`limpet rm web` first" in refused.stderr
+    limpet("rm", "web")
+    limpet("volume", "create", "named")
+    for command in (("volume", "prune"), ("system", "prune", "--volumes")):
+        shown = limpet(*command, input="n\n").stdout
+        assert f"web:/var/cache ({busybox})" in shown
+        assert "named" not in shown
+    assert limpet("volume", "ls", "-q", "-f", "label=com.docker.volume.anonymous").stdout.strip() == used
+    assert limpet("volume", "ls", "-q", "-f", "label!=com.docker.volume.anonymous").stdout == "named\n"
+    assert limpet("volume", "ls", "-q", "-f", "driver=other").stdout == ""
+    assert used in limpet("volume", "prune", "-f").stdout
+    assert limpet("volume", "ls", "-q").stdout == "named\n"
+
+
+def test_a_directory_that_is_made_is_its_parents_owners(limpet: Limpet, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    os.chown(tmp_path / "home", 1234, 2345)
+    sh(limpet, busybox, "true", "--mkdir", "-v", f"{tmp_path}/home/new/deep:/d")
+    assert [(p.stat().st_uid, p.stat().st_gid) for p in tmp_path.glob("home/**/*")] == [(1234, 2345)] * 2

@@ -196,7 +196,8 @@ def _print_verbose(found: dict[str, list[dict[str, Any]]]) -> None:
     for key, title, headers, fields in sections:
         if key in ("BuildCache", "Leftovers") and not found[key]:
             continue
-        rows = [[str(row[field]) for field in fields.split()] for row in found[key]]
+        shown = [row for row in found[key] if key != "Parts" or row["Bytes"]]
+        rows = [[str(row[field]) for field in fields.split()] for row in shown]
         print(f"{title}\n\n{output.table([h.replace('~', ' ') for h in headers.split()], rows, 0)}\n")
 
 
@@ -272,7 +273,9 @@ def _announcement(store: Store, gone: list[Container], plan: Plan, loose: list[s
     for name in loose:
         size = leftovers.tree_bytes(store.volume_path(name))
         total += size
-        lines.append(f"  volume {name}, {output.size_decimal(size)}")
+        volume = volumes.lookup(store, name)
+        owner = volume.labels.get(volumes.MADE_FOR, "") if volume is not None else ""
+        lines.append(f"  volume {name}{f' of {owner}' if owner else ''}, {output.size_decimal(size)}")
     for leftover in rubbish:
         total += leftover.bytes
         lines.append(f"  {leftover.path} ({leftover.what}), {output.size_decimal(leftover.bytes)}")

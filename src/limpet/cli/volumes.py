@@ -140,7 +140,7 @@ def prune(call: Call) -> int:
     sizes = {volume.name: tree_bytes(call.store.volume_path(volume.name)) for volume in unused}
     if unused and not call["force"]:
         total = output.size_decimal(sum(sizes.values()))
-        names = "\n".join(f"  {v.name}  ({output.size_decimal(sizes[v.name])})" for v in unused)
+        names = "\n".join(f"  {_shown(volume, sizes[volume.name])}" for volume in unused)
         word = "volume" if len(unused) == 1 else "volumes"
         output.confirm(f"This removes {len(unused)} unused {word}, {total}:\n{names}")
     gone = []
@@ -157,6 +157,13 @@ def prune(call: Call) -> int:
     return 0
 
 
+def _shown(volume: Volume, size: int) -> str:
+    """What it is, whose it was, and since when: for who has to decide."""
+    made = f"made {output.age(volume.created)}"
+    owner = volume.labels.get(volumes.MADE_FOR, "")
+    return f"{volume.name}  ({output.size_decimal(size)}, {made}{f' for {owner}' if owner else ''})"
+
+
 def _matches(store: Store, volume: Volume, filters: list[str]) -> bool:
     for text in filters:
         key, equals, value = text.partition("=")
@@ -165,17 +172,26 @@ def _matches(store: Store, volume: Volume, filters: list[str]) -> bool:
         elif key == "label" and equals:
             name, wants, wanted = value.partition("=")
             good = name in volume.labels and (not wants or volume.labels[name] == wanted)
+        elif key == "label!" and equals:
+            name, wants, wanted = value.partition("=")
+            good = not (name in volume.labels and (not wants or volume.labels[name] == wanted))
+        elif key == "driver" and equals:
+            good = value == volume.driver
         elif key == "dangling" and value in ("true", "1", "false", "0"):
             good = bool(volumes.users(store, volume.name)) != (value in ("true", "1"))
         else:
-            raise Invalid(f"invalid filter '{text}'", "KEY=VALUE with one of dangling, label, name", exit_code=1)
+            raise Invalid(
+                f"invalid filter '{text}'", "KEY=VALUE with one of dangling, driver, label, label!, name", exit_code=1
+            )
         if not good:
             return False
     return True
 
 
 _FORMAT = Option("format", "f", kind="string", default="", metavar="FORMAT", help="json, or a Go template")
-_FILTER = Option("filter", kind="list", metavar="KEY=VALUE", help="Only those that match: name, label, dangling")
+_FILTER = Option(
+    "filter", kind="list", metavar="KEY=VALUE", help="Only those that match: name, label, label!, driver, dangling"
+)
 
 COMMANDS = {
     "volume create": Command(
@@ -206,7 +222,11 @@ COMMANDS = {
         summary="List volumes",
         options=(
             Option(
-                "filter", "f", kind="list", metavar="KEY=VALUE", help="Only those that match: name, label, dangling"
+                "filter",
+                "f",
+                kind="list",
+                metavar="KEY=VALUE",
+                help="Only those that match: name, label, label!, driver, dangling",
             ),
             Option("format", kind="string", default="", metavar="FORMAT", help="table, json, or a Go template"),
             Option("quiet", "q", help="Only names"),

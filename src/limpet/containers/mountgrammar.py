@@ -316,10 +316,27 @@ def _bind(source: str, place: str, options: list[str], mkdir: bool, *, recursive
         if not mkdir:
             raise NotFound(f"bind source {source} does not exist", _near(source) + "--mkdir makes the directory")
         try:
-            os.makedirs(source, exist_ok=True)
+            _make_directories(source)
         except OSError as e:
             raise Invalid(f"bind source {source} can't be made: {e.strerror}") from e
     return Mount("bind", place, source, options=["rbind" if recursive else "bind", *options], idmap=idmap)
+
+
+def _make_directories(path: str) -> None:
+    """Each belongs to whom the one belongs that it is in: a directory in somebody's home is not root's (moby#21738)."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_directories(parent)
+    owner = os.stat(parent)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0 and not owner.st_mode & 0o1000:  # /tmp is nobody's
+        try:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        except OSError:
+            pass  # root of a user namespace that does not know that owner
 
 
 def _near(source: str) -> str:

@@ -129,7 +129,11 @@ def hold(store: Store, container_id: str, mounts: Sequence[Mount], created: floa
 
     db, made = store.db, []
     for mount in {mount.name: mount for mount in mounts if mount.name}.values():
-        if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, mount.labels)):
+        labels = mount.labels
+        if mount.anonymous:
+            name, image = db.row("SELECT name, image_name FROM container WHERE id = ?", container_id) or ("", "")
+            labels = {volumes.ANONYMOUS: "", volumes.MADE_FOR: f"{name}:{mount.target} ({image})", **labels}
+        if volumes.insert(store, volumes.Volume(mount.name, created, mount.anonymous, labels)):
             made.append(mount.name)
         db.run("INSERT OR IGNORE INTO container_volume (container_id, volume) VALUES (?, ?)", container_id, mount.name)
     for mount in {mount.image: mount for mount in mounts if mount.image}.values():

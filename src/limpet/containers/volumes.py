@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 
 
+ANONYMOUS = "com.docker.volume.anonymous"  # Docker's label
+MADE_FOR = "org.limpet.made-for"
+"""Of an anonymous volume: the container, the place and the image, for who finds it later."""
+
+
 class Volume:
     """`driver` and `options` as `volumedrivers` has them."""
 
@@ -173,9 +178,9 @@ def remove(store: Store, name: str) -> None:
 def _check_unused(store: Store, name: str) -> None:
     used = users(store, name)
     if used:
-        raise Conflict(
-            f"remove {name}: volume is in use - [{', '.join(used)}]", "remove the containers first", exit_code=1
-        )
+        names = [each for id in used for (each,) in store.db.rows("SELECT name FROM container WHERE id = ?", id)]
+        hint = f"`limpet rm {' '.join(names)}` first" if names else "try again"
+        raise Conflict(f"remove {name}: volume is in use - [{', '.join(used)}]", hint, exit_code=1)
 
 
 def _unmade(store: Store, volume: Volume) -> None:
