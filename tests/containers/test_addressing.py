@@ -187,3 +187,30 @@ def test_the_runtime_runc(limpet: Limpet, busybox: str) -> None:
 def test_info_says_what_there_is(limpet: Limpet) -> None:
     found = {f["Name"]: f["State"] for f in json.loads(limpet("info", "--format", "json").stdout)["Features"]}
     assert found["BPF addresses"] == found["IPv6 on lo"] == "used"
+
+
+def test_containers_know_each_other_by_name(limpet: Limpet, busybox: str, tmp_path: Path) -> None:
+    there = {name: serve(limpet, busybox, name, *more) for name, more in (("one", ()), ("two", ("-h", "deux")))}
+    file = tmp_path / "hosts"
+    file.write_text("127.0.0.1 localhost\n")
+    assert "has the containers' names" in limpet("network", "hosts", "--install", "--file", file).stdout
+
+    def seen(where: str) -> dict[str, str]:
+        text = limpet("exec", where, "cat", "/etc/hosts").stdout
+        return {name: line.split()[0] for line in text.splitlines() if line for name in line.split()[1:]}
+
+    end = time.monotonic() + 10
+    while "two" not in seen("one"):  # a container runs before all others have heard of it
+        assert time.monotonic() < end
+    assert seen("one")["two"] == seen("one")["deux"] == seen("two")["deux"] == there["two"]
+    assert seen("two")["one"] == there["one"]
+    assert seen("one")["host.limpet.internal"] == "127.0.0.1"
+    assert limpet("exec", "one", "nc", "two", "80").stdout == "two\n"
+    assert limpet("run", "--rm", busybox, "nc", "one", "80").stdout == "one\n"
+    assert f"{there['two']}\ttwo.limpet\n" in file.read_text()
+    limpet("rm", "-f", "two")
+    assert "two" not in seen("one")
+    assert "two.limpet" not in file.read_text()
+    assert limpet("network", "hosts").stdout == f"{there['one']}\tone.limpet\n"
+    limpet("network", "hosts", "--remove")
+    assert file.read_text() == "127.0.0.1 localhost\n"

@@ -198,7 +198,7 @@ def test_read_only_and_tmpfs_and_shm(limpet: Limpet, busybox: str) -> None:
 
 def test_limits_and_sysctls_and_hosts(limpet: Limpet, busybox: str) -> None:
     out = sh(
-        limpet, busybox, "ulimit -n; cat /proc/sys/kernel/shmmni; tail -1 /etc/hosts; hostname; cat /etc/hostname",
+        limpet, busybox, "ulimit -n; cat /proc/sys/kernel/shmmni; grep db /etc/hosts; hostname; cat /etc/hostname",
         "--ulimit", "nofile=100:200", "--sysctl", "kernel.shmmni=77", "--add-host", "db:10.1.2.3", "-h", "web",
     )  # fmt: skip
     assert out.splitlines() == ["100", "77", "10.1.2.3\tdb", "web", "web"]

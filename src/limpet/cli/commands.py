@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "network connect": ("limpet.cli.networks", "Put a container on one more network"),
     "network create": ("limpet.cli.networks", "Create a network"),
     "network disconnect": ("limpet.cli.networks", "Take a container from a network"),
+    "network hosts": ("limpet.cli.networks", "Names of containers for the host: NAME.limpet"),
     "network inspect": ("limpet.cli.networks", "Show all that is known about networks"),
     "network ls": ("limpet.cli.networks", "List networks"),
     "network prune": ("limpet.cli.networks", "Remove networks that no container is on"),

@@ -1,12 +1,13 @@
-"""network create, ls, inspect, rm, prune, connect, disconnect; and what `--network` says."""
+"""network create, ls, inspect, rm, prune, connect, disconnect, hosts; and what `--network` says."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from limpet.cli.table import Command, Option
-from limpet.errors import Invalid, LimpetError, NotFound
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
     from limpet.cli.table import Call
@@ -191,6 +192,31 @@ def rm(call: Call) -> int:
     return failed
 
 
+def hosts(call: Call) -> int:
+    """NAME.limpet for the host's programs; without an option what there is now."""
+    from limpet.network import names
+
+    store = call.store
+    if call["install"] and call["remove"]:
+        raise Invalid("conflicting options: --install and --remove", "give one of the two")
+    if call["remove"]:
+        path = names.remove(store.root)
+        print(f"{path}: no longer has the containers' names" if path else "no file has the containers' names")
+        return 0
+    if not call["install"]:
+        print("\n".join(line for line in names.of_the_host(names.lines(store.run)) if line))
+        return 0
+    before = names.installed(store.root)
+    if before and before != os.path.abspath(call["file"]):
+        raise Conflict(f"{before} has the containers' names already", "`limpet network hosts --remove` takes them away")
+    try:
+        names.install(store.run, store.root, call["file"])
+    except OSError as e:
+        raise LimpetError(f"{call['file']}: {e.strerror}", "--file names another file", exit_code=1) from e
+    print(f"{call['file']}: has the containers' names, as NAME.limpet, and is kept up to date")
+    return 0
+
+
 def prune(call: Call) -> int:
     from limpet.cli import output
     from limpet.containers import recovery
@@ -302,6 +328,19 @@ COMMANDS = {
         ),
         min_args=1,
         max_args=1,
+    ),
+    "network hosts": Command(
+        name="network hosts",
+        handler=hosts,
+        usage="[OPTIONS]",
+        summary="Names of containers for the host: NAME.limpet",
+        options=(
+            Option("file", kind="string", default="/etc/hosts", metavar="FILE", help="The file that has them"),
+            Option("install", help="Put them in the file, in a marked block, and keep them up to date there"),
+            Option("remove", help="Take the block away again"),
+        ),
+        examples=("limpet network hosts --install",),
+        max_args=0,
     ),
     "network ls": Command(
         name="network ls",

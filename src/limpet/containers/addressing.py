@@ -140,6 +140,31 @@ def publish(store: Store, container: Container, group: str | None) -> Published 
         raise LimpetError(what, "`limpet info` says what this host lacks; --address 0.0.0.0 needs no publishing") from e
 
 
+def announce(store: Store, container: Container) -> None:
+    """Tells the others its names, once it runs."""
+    options = container.options
+    if options.own_address:
+        from limpet.network import names
+
+        more = [name for name in (options.hostname, *options.network_alias) if name]
+        own = dict.fromkeys([container.name, container.id[:12], *more])
+        try:
+            names.join(store.run, store.root, options.own_address[0], list(own))
+        except OSError:
+            pass  # a full disk: it runs all the same
+
+
+def retire(store: Store, container: Container) -> None:
+    """The others forget its names."""
+    if container.options.own_address:
+        from limpet.network import names
+
+        try:
+            names.leave(store.run, store.root, container.options.own_address[0])
+        except OSError:
+            pass
+
+
 def take(container: Container, group: str | None) -> None:
     """At the container's end, while its group is still there."""
     own = container.options.own_address

@@ -65,7 +65,7 @@ def prepare(store: Store, container: Container, root: int, size: tuple[int, int]
         for mount in mounts:
             if mount.kind == "volume" and mount.copy:
                 volumefill.fill(root, mount.target, mount.source)
-    hostfiles.write(directory, container.options, container.id)
+    hostfiles.write(directory, container.options, container.id, store.run)
     hostfiles.link_mtab(root)
     config = spec.make(store, container, image, user, mounts, size)
     text = jsontext.dumps(config)

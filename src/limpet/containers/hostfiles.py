@@ -38,14 +38,17 @@ def hostname(options: Options, container_id: str) -> str:
     return os.uname().nodename if "host" in (options.network, options.uts) else container_id[:12]
 
 
-def write(directory: str, options: Options, container_id: str) -> None:
-    """Writes the three files; a file that is there keeps its inode, so that a running container sees the change."""
+def write(directory: str, options: Options, container_id: str, run: str = "") -> None:
+    """Writes the three files; a file that is there keeps its inode, so that a running container sees the change.
+
+    `run`: the store's, for the names of other containers, where those are wanted.
+    """
     name = hostname(options, container_id)
     files.put(f"{directory}/hostname", f"{name}\n".encode(), 0o644)
     if options.network == "host" and not options.add_host:
         hosts = _read("/etc/hosts") or _LOCAL.encode()
         if options.hostname:  # the host's file knows its own name only, and sudo, for one, wants to find what it has
-            hosts = hosts.rstrip(b"\n") + f"\n127.0.1.1\t{name}\n".encode()
+            hosts = hosts.rstrip(b"\n") + f"\n{(options.own_address or ['127.0.1.1'])[0]}\t{name}\n".encode()
     else:
         extra = "".join(f"{address}\t{name}\n" for name, address in map(host_entry, options.add_host))
         own = ""
@@ -53,6 +56,11 @@ def write(directory: str, options: Options, container_id: str) -> None:
             full = f"{name}.{options.domainname} {name}" if options.domainname else name
             own = f"127.0.0.1\t{full}\n"
         hosts = f"{_LOCAL}{extra}{own}".encode()
+    if run and options.own_address:
+        from limpet.network import names
+        from limpet.network.private import hosts as blocks
+
+        hosts = blocks.placed(hosts, names.lines(run))
     files.put(f"{directory}/hosts", hosts, 0o644)
     files.put(f"{directory}/resolv.conf", resolver(_read("/etc/resolv.conf"), options), 0o644)
 

@@ -190,6 +190,7 @@ class Monitor:
                     os.write(outcome, STARTED + self._remark.encode(errors="replace"))
                     os.close(outcome)
                     outcome = -1
+                addressing.announce(self._store, self._container)
                 self._be_watched()
             code = self._live()
             again = self._again(code)
@@ -598,6 +599,7 @@ class Monitor:
         events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._clients.finish(code)
         if not again:
+            addressing.retire(self._store, self._container)
             self._disconnect()
 
     def _disconnect(self) -> None:
