@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics serve": ("limpet.cli.metrics", "Serve figures of all containers for Prometheus"),
     "network connect": ("limpet.cli.networks", "Put a container on one more network"),
     "network create": ("limpet.cli.networks", "Create a network"),
+    "network denials": ("limpet.cli.denials", "Show what --egress and --ingress have refused"),
     "network disconnect": ("limpet.cli.networks", "Take a container from a network"),
     "network hosts": ("limpet.cli.networks", "Names of containers for the host: NAME.limpet"),
     "network inspect": ("limpet.cli.networks", "Show all that is known about networks"),

@@ -56,6 +56,10 @@ def wanted(call: Call) -> Options:
         auto_remove=call["rm"],
         restart=call["restart"] or "no",
         address=call["address"],
+        egress=call["egress"],
+        ingress=call["ingress"],
+        egress_rate=_rate(call, "egress-rate"),
+        ingress_rate=_rate(call, "ingress-rate"),
         sockets=call["socket"],
         on_demand=bool(call["on-demand"]),
         idle_stop=_idle(call["idle-stop"]),
@@ -112,6 +116,14 @@ def _named(call: Call) -> list[str]:
 
         names += cdi.gpus(call["gpus"])
     return names
+
+
+def _rate(call: Call, option: str) -> int:
+    if not call[option]:
+        return 0
+    from limpet.containers import policing
+
+    return policing.rate(option, call[option])
 
 
 def _idle(text: str) -> float:
@@ -210,6 +222,22 @@ OPTIONS = (
         help="none, light, default or strict: many options by one word; those given beside it win",
         choices=("none", "light", "default", "strict"),
     ),
+    Option(
+        "egress",
+        kind="string",
+        metavar="none|host|dns|NAME|CIDR[:PORT],...",
+        help="Whom it may connect and send to, and nobody else",
+    ),
+    Option(
+        "egress-rate", kind="string", default="", metavar="RATE", help="What it may send a second: 10mbit, or bytes: 2m"
+    ),
+    Option(
+        "ingress",
+        kind="string",
+        metavar="none|host|NAME|CIDR[:PORT],...",
+        help="Who may connect and send to it, and to which of its ports",
+    ),
+    Option("ingress-rate", kind="string", default="", metavar="RATE", help="What it may receive, a second"),
     Option(
         "idle-stop",
         kind="string",

@@ -13,7 +13,7 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import addressing, events, hostfiles, names, ports, sharing, spec
+from limpet.containers import addressing, events, hostfiles, names, ports, sharing, spec, state
 from limpet.containers.options import restart_policy
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
@@ -100,6 +100,10 @@ def check(options: Options, image: dict[str, Any]) -> None:
         from limpet.containers.logdrivers import choice
 
         choice.check(options)
+    if options.policed:
+        from limpet.containers import policing
+
+        policing.check(options)
     if options.sockets or options.on_demand or options.idle_stop:
         from limpet.containers import activation
 
@@ -237,6 +241,10 @@ def _insert(
     for volume in made:
         eventlog.write(store, "volume", "create", volume, {"driver": "local"})
     events.tell(store, container, "create")
+    if state.ruled(store):
+        from limpet.containers import policing
+
+        policing.refresh(store)
     return container
 
 

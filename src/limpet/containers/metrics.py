@@ -132,11 +132,11 @@ def _usages(samples: list[Sample]) -> Iterator[Any]:
 
 
 def _network(samples: list[Sample]) -> Iterator[Any]:
-    """Of those with a network of their own."""
+    """Of a network of its own, or of its sockets on the host's."""
     for place, name in enumerate(("receive", "transmit")):
         family = CounterMetricFamily(f"container_network_{name}_bytes_total", "Bytes on its network", labels=_LABELS)
         for sample in samples:
-            if sample.usage is not None and sample.container.options.network != "host":
+            if sample.usage is not None:
                 family.add_metric(_labels(sample), sample.network[place])
         yield family
 

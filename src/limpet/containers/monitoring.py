@@ -291,6 +291,10 @@ class Monitor:
         if self._published is None:
             self._published = addressing.publish(self._store, self._container, self._cgroup)
             self._status["ports"] = self._published.ports if self._published else []
+        if self._container.options.policed or self._container.options.detach:
+            from limpet.containers import policing
+
+            policing.give(self._store, self._container, self._cgroup)
         group = None
         entrances: list[int] = []
         theirs: list[int] = []
@@ -351,6 +355,10 @@ class Monitor:
         self._be_alone()
         if self._cgroup is not None:
             addressing.take(self._container, self._cgroup)
+            if self._container.options.policed or self._container.options.detach:
+                from limpet.containers import policing
+
+                policing.take(self._cgroup)
         self._remove_groups()
         code = error.code if isinstance(error, StartFailed) else 128
         state = "exited" if self._status["restarts"] else "created"
@@ -576,6 +584,10 @@ class Monitor:
             ):  # the end of a PID 1 would have taken them along
                 cgroup.kill(self._cgroup)
             addressing.take(self._container, self._cgroup)
+            if self._container.options.policed or self._container.options.detach:
+                from limpet.containers import policing
+
+                policing.take(self._cgroup)
         self._remove_groups()
         if not again:  # before anybody hears of the end, and removes it
             self._release_volumes()

@@ -50,6 +50,10 @@ _DEFAULTS: dict[str, Any] = {
     "network": "host",
     "address": [],
     "own_address": [],
+    "egress": None,
+    "ingress": None,
+    "egress_rate": 0,
+    "ingress_rate": 0,
     "sockets": [],
     "on_demand": False,
     "idle_stop": 0.0,
@@ -131,6 +135,10 @@ class Options:
     restart: str  # no, always, unless-stopped, on-failure[:N]
     address: list[str]  # as the user wrote them; [] for one that limpet chooses
     own_address: list[str]  # what came of it: IPv4, perhaps IPv6; [] for the plain host
+    egress: str | None  # see `network.rules`; None for no rules
+    ingress: str | None
+    egress_rate: int  # bytes a second; 0 for no limit
+    ingress_rate: int
     sockets: list[str]  # see `activation.parse`
     on_demand: bool
     idle_stop: float  # seconds; 0 for never
@@ -183,6 +191,11 @@ class Options:
             setattr(self, name, kind())
         for name, value in values.items():
             setattr(self, name, value)
+
+    @property
+    def policed(self) -> bool:
+        """Whether there are rules or rates for its traffic (`policing`)."""
+        return bool(self.egress is not None or self.ingress is not None or self.egress_rate or self.ingress_rate)
 
     def to_json(self) -> str:
         """Only what differs from the default, so that rows stay short."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import addressing, start, state, stop
+from limpet.containers import addressing, policing, start, state, stop
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import cgroup, controllers
@@ -53,6 +53,7 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
         say(f"{what} removed")
     groups = len(collect_groups(store))
     addressing.collect()
+    policing.collect()
     if groups:
         say(f"{groups} empty control group{'' if groups == 1 else 's'} removed")
     return failed

@@ -48,6 +48,10 @@ def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: b
         events.tell(store, container, "destroy")
     for container_id, _ in which:
         remove_files(store, container_id)
+    if state.ruled(store):
+        from limpet.containers import policing
+
+        policing.refresh(store)
     for volume in gone:
         volumes.remove_unnamed(store, volume)
 

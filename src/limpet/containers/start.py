@@ -77,6 +77,10 @@ def launch(
     connection = None
     try:
         _clear(store, container)
+        if container.options.egress is not None or container.options.ingress is not None:
+            from limpet.containers import policing
+
+            policing.prepare(store, container)
         connection = _hand_over(store, container, lock, size, client, waiting, unwritten, warn)
         return connection
     finally:

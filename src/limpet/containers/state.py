@@ -212,6 +212,12 @@ def running_pid(store: Store, container_id: str) -> int:
     return found.pid if found.state == "running" and monitored(store, container_id) else 0
 
 
+def ruled(store: Store) -> list[str]:
+    """The ids of containers with `--egress` or `--ingress`."""
+    where = "instr(options, '\"egress\":') OR instr(options, '\"ingress\":')"
+    return [container_id for (container_id,) in store.db.rows(f"SELECT id FROM container WHERE {where}")]
+
+
 def try_lock(store: Store, container: Container) -> int:
     """The container's lock, held until the caller closes the descriptor: nobody starts it meanwhile. -1 if it is taken.
 

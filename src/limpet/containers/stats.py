@@ -38,10 +38,19 @@ def samples(store: Store, containers: Sequence[Container], *, all: bool = False)
             now = usage.of_processes(top.in_namespace_of(status.pid))
         if now is None and not all:
             continue
-        own = now is not None and container.options.network != "host"  # the host's figures are no container's
-        network = usage.network(status.pid) if own else (0, 0)
+        network = _network(container, status) if now is not None else (0, 0)
         found.append(Sample(container, status, now, network, time.monotonic()))
     return found
+
+
+def _network(container: Container, status: Status) -> tuple[int, int]:
+    """Bytes in and out: of its own network's interfaces, or of its sockets on the host's."""
+    if container.options.network != "host":
+        return usage.network(status.pid)
+    from limpet.containers import policing
+
+    traffic = policing.traffic(container)
+    return traffic.bytes if traffic is not None else (0, 0)
 
 
 def fields(sample: Sample, before: Sample | None, *, full: bool = False) -> dict[str, Any]:

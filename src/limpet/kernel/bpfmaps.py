@@ -16,7 +16,7 @@ ANY, ONLY_NEW = 0, 1
 NO_PREALLOC, CLONE = 1, 512
 """Flags of `create`: memory as entries come; and one that SK_STORAGE knows, which must have NO_PREALLOC too."""
 
-_CREATE, _LOOKUP, _UPDATE, _DELETE, _GET_FD_BY_ID, _INFO_BY_FD, _BTF_LOAD = 0, 1, 2, 3, 14, 15, 18
+_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _GET_FD_BY_ID, _INFO_BY_FD, _BTF_LOAD = 0, 1, 2, 3, 4, 14, 15, 18
 _LOOKUP_BATCH = 24
 _INFO = 88  # bytes of struct bpf_map_info that are of interest
 
@@ -60,6 +60,23 @@ def drop(descriptor: int, key: bytes) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def keys(descriptor: int, size: int) -> list[bytes]:
+    """All keys, of any kind of map; what others add or drop meanwhile may be in it or not."""
+    found: list[bytes] = []
+    following = Buffer(size)
+    before: Buffer | None = None
+    while len(found) < 1 << 20:  # keys that others drop make the kernel begin again
+        try:
+            command(
+                _NEXT_KEY, struct.pack("<I4xQQQ", descriptor, before.address if before else 0, following.address, 0)
+            )
+        except FileNotFoundError:
+            break
+        found.append(bytes(following))
+        before = Buffer(found[-1])
+    return found
 
 
 def by_id(number: int) -> int:

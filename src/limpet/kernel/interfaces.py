@@ -80,6 +80,20 @@ def addresses6() -> list[tuple[str, bytes]]:
     return [(fields[5], bytes.fromhex(fields[0])) for fields in lines]
 
 
+def addresses() -> list[str]:
+    """Every address of this network namespace: IPv4's of /proc/net/fib_trie, and IPv6's, in text."""
+    found = []
+    last = ""
+    with open("/proc/net/fib_trie", encoding="ascii") as file:
+        for line in file:
+            words = line.split()
+            if words[0] == "|--":
+                last = words[1]
+            elif words == ["/32", "host", "LOCAL"] and last not in found:
+                found.append(last)
+    return found + [socket.inet_ntop(socket.AF_INET6, packed) for _, packed in addresses6()]
+
+
 _NEW_ADDRESS, _DEL_ADDRESS = 20, 21  # RTM_NEWADDR, RTM_DELADDR (rtnetlink(7))
 _REQUEST, _ACK, _EXCLUSIVE, _CREATE = 1, 4, 0x200, 0x400
 _NO_DUPLICATE_DETECTION, _NO_ROUTE = 0x02, 0x200  # IFA_F_NODAD, IFA_F_NOPREFIXROUTE
