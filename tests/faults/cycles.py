@@ -204,9 +204,10 @@ class Harness:
             store.close()
         for folder in ("containers", "volumes", "tmp"):
             left += [f"file {self._root}/{folder}/{name}" for name in os.listdir(self._root / folder)]
+        run = self._environment["LIMPET_RUN"]
         left += [
-            f"file {self._environment['LIMPET_RUN']}/{name}" for name in os.listdir(self._environment["LIMPET_RUN"])
-        ]
+            f"file {run}/{name}" for name in os.listdir(run) if len(name) == 64
+        ]  # a container's; others are caches
         for hierarchy in Path("/sys/fs/cgroup").glob(f"**/{cgroup.PARENT}"):
             left += [f"group {hierarchy}/{name}" for name in os.listdir(hierarchy) if name in self.ids]
         end = time.monotonic() + PATIENCE

@@ -124,7 +124,11 @@ class _Ready:
             return _run(self._args, self._environment, how)
         os.set_inheritable(self._channel.fileno(), True)
         try:
-            # By a path: a filter of the user's may know no other call than execve.
+            if how is os.execve:
+                try:
+                    os.execve(self._trampoline, self._args[:1], {})
+                except OSError:
+                    pass  # a filter of the user's may know no other call than execve, which takes a path
             return how(f"/proc/self/fd/{self._trampoline}", self._args[:1], {})
         except OSError as e:
             raise Failure(128, f"executing from memory: {reason(e)}") from e

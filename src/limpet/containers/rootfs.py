@@ -8,6 +8,7 @@ closes them all. Nothing may be imported after `enter`: the import path would le
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -130,15 +131,24 @@ def enter(root: int, target: str, propagation: str) -> None:
 def furnish(config: Config, trees: dict[int, int]) -> None:
     """Mounts, devices, links, and then what hides and protects; all paths are the container's."""
     linux = config["linux"]
+    proc = dev = ""
+    number = -1
     for position, mount in enumerate(config["mounts"]):
         _refuse_link(mount)
+        if proc:
+            _refuse_proc(mount, number)
         tree = trees.get(position)
         if tree is not None:
             _attach(tree, mount["destination"])
             os.close(tree)
         elif mount["type"] != "cgroup":  # no cgroup2 on this host
             _mount(mount)
-    if any(mount["destination"] == "/dev" and mount["type"] == "tmpfs" for mount in config["mounts"]):
+        if mount["type"] == "proc" and not proc:
+            proc = mount["destination"]
+            number = os.stat(proc).st_dev
+        if mount["destination"] == "/dev":
+            dev = mount["type"]
+    if dev == "tmpfs":  # else it is somebody's, who says what is in it: the host, perhaps
         _make_devices(linux)
     for name, value in linux.get("sysctl", {}).items():
         _write_sysctl(name, value)
@@ -155,22 +165,48 @@ def protect(config: Config) -> None:
         mounts.set_attributes(tree, mounts.MOUNT_ATTR_RDONLY, recursive=True)
         mounts.attach(tree, path)
         os.close(tree)
+    null = -1
     for path in linux.get("maskedPaths", ()):
         try:
-            if stat.S_ISDIR(os.stat(path).st_mode):
-                mounts.mount("tmpfs", path, "tmpfs", mounts.MS_RDONLY)
-            else:
-                mounts.mount("/dev/null", path, None, mounts.MS_BIND)
+            directory = stat.S_ISDIR(os.stat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        if directory:
+            mounts.mount("tmpfs", path, "tmpfs", mounts.MS_RDONLY)
+            continue
+        if null < 0:
+            null = _open_device("/dev/null", range(1, 2))
+        tree = mounts.open_tree("", dirfd=null)
+        mounts.attach(tree, path)
+        os.close(tree)
+    if null >= 0:
+        os.close(null)
     if config["root"].get("readonly"):
         mounts.mount(None, "/", None, mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY)
 
 
-def bind_file(source: str, target: str) -> None:
-    """Binds one file of the container over another, which is made if need be."""
-    _make_target(target, directory=False)
-    mounts.mount(source, target, None, mounts.MS_BIND)
+def bind_console(terminal: str) -> None:
+    """The container's terminal is its /dev/console, too. Neither is a link to something else (CVE-2025-52565)."""
+    fd = _open_device(terminal, range(136, 144))  # Documentation/admin-guide/devices.txt, "Unix98 PTY slaves"
+    tree = mounts.open_tree("", dirfd=fd)
+    os.close(fd)
+    if os.path.islink("/dev/console"):
+        raise OSError(errno.ELOOP, "/dev/console is a symbolic link: refusing to mount the terminal through it")
+    _attach(tree, "/dev/console")
+    os.close(tree)
+
+
+def _open_device(path: str, majors: range) -> int:
+    """A character device for a bind mount, which is certainly that: /dev may be a volume (CVE-2025-31133)."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, f"{path} is missing: what is mounted at /dev lacks it") from None
+    found = os.fstat(fd)
+    if not stat.S_ISCHR(found.st_mode) or os.major(found.st_rdev) not in majors:
+        os.close(fd)
+        raise OSError(errno.ENODEV, f"{path} is not the device of that name: refusing to mount it elsewhere")
+    return fd
 
 
 def parse_options(words: list[str] | tuple[str, ...]) -> tuple[int, list[tuple[int, bool]], str]:
@@ -211,6 +247,25 @@ def _refuse_link(mount: Config) -> None:
     kind, target = mount["type"], mount["destination"]
     if kind in ("proc", "sysfs") and os.path.islink(target):
         raise OSError(40, f"{target} is a symbolic link in the image: refusing to mount {kind} through it")
+
+
+_OF_LXCFS = frozenset(
+    f"/proc/{name}" for name in "cpuinfo diskstats loadavg meminfo slabinfo stat swaps uptime net/dev".split(" ")
+)
+"""The files of /proc that may be mounted over, as runc has them (`libcontainer/rootfs_linux.go`, checkProcMount)."""
+
+
+def _refuse_proc(mount: Config, number: int) -> None:
+    """Nobody covers what the kernel says, by a link of the image either (CVE-2019-16884, CVE-2023-28642).
+
+    `number`: of /proc's file system. Who mounts a /proc there may do so.
+    """
+    target = there = os.path.realpath(mount["destination"])
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    inside = os.stat(there).st_dev == number
+    if inside and target not in _OF_LXCFS and (target, mount.get("source")) != ("/proc", "/proc"):
+        raise OSError(errno.EPERM, f"mounting on {target}: nothing can be mounted inside /proc")
 
 
 def _attach(tree: int, target: str) -> None:

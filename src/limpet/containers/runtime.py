@@ -206,7 +206,7 @@ def _child(
         slave = ""
         if config["process"]["terminal"]:
             slave = handshake.open_terminal(config["process"], channel)
-            rootfs.bind_file(slave, "/dev/console")
+            rootfs.bind_console(slave)
         _make_directory(config["process"]["cwd"])
         if "hooks" in config:
             handshake.pause(channel)

@@ -83,12 +83,14 @@ def _diff_id(value: Any) -> str:
 
 def _inner(config: dict[str, Any]) -> dict[str, Any]:
     for key in _TEXTS:
-        _kind(config, key, str, "")
+        if "\0" in _kind(config, key, str, ""):
+            raise Invalid(f"image config: {key} has a NUL byte in it")
     for key in _LISTS:
         if not all(isinstance(text, str) and "\0" not in text for text in _kind(config, key, list, [])):
             raise Invalid(f"image config: {key} is not a list of texts")
     for key in _OBJECTS:
-        _kind(config, key, dict, {})
+        if any("\0" in name for name in _kind(config, key, dict, {})):
+            raise Invalid(f"image config: {key} has a NUL byte in it")
     if not all(isinstance(text, str) for text in (config.get("Labels") or {}).values()):
         raise Invalid("image config: Labels is not an object of texts")
     return config
