@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from limpet.containers import treecopy
+from limpet.store.files import remove_tree
 
 pytestmark = pytest.mark.slow
 
@@ -161,3 +162,36 @@ def test_a_snapshot_that_was_killed_leaves_the_volume(limpet: Any, busybox: str)
     assert "a temporary file" in limpet("system", "check").stdout
     limpet("system", "prune", "-f", "garbage")
     assert limpet("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_a_tree_deeper_than_paths_and_descriptors(tmp_path: Path) -> None:
+    """Where a copy by recursion would end in a traceback; links far down stay links as far as paths reach."""
+    depth, name = 700, "d" * 20
+    (tmp_path / "source").mkdir()
+    fd = os.open(tmp_path / "source", os.O_RDONLY)
+    for level in range(depth):
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd))
+        if level in (100, depth - 1):
+            os.link("file", "link", src_dir_fd=fd, dst_dir_fd=fd)
+        os.mkdir(name, 0o750, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    opened = len(os.listdir("/proc/self/fd"))
+    treecopy.copy_path(str(tmp_path / "source"), str(tmp_path / "target"))
+    assert len(os.listdir("/proc/self/fd")) == opened
+    fd = os.open(tmp_path / "target", os.O_RDONLY)
+    for level in range(depth):
+        names = sorted(os.listdir(fd))
+        assert names == ([name, "file", "link"] if level in (100, depth - 1) else [name, "file"])
+        if level == 100:
+            assert os.stat("file", dir_fd=fd).st_nlink == 2
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+        assert os.fstat(fd).st_mode & 0o777 == 0o750
+    assert os.listdir(fd) == []
+    os.close(fd)
+    for tree in ("source", "target"):
+        remove_tree(str(tmp_path / tree))

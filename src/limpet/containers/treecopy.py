@@ -5,12 +5,14 @@ Both are given by descriptors, and nothing is followed out of them. File systems
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 
 BLOCK = 1 << 20
 _FICLONE = 0x40049409  # linux/fs.h
+_PATH_MAX = 4096
 
 
 def copy(source: int, place: int) -> None:
@@ -25,8 +27,7 @@ def copy_path(source: str, target: str, *, made: bool = False) -> None:
     """`target` is made, unless it is there and empty already."""
     if not made:
         os.mkdir(target, 0o700)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    inner, outer = os.open(source, flags), os.open(target, flags)
+    inner, outer = os.open(source, _FLAGS), os.open(target, _FLAGS)
     try:
         copy(inner, outer)
     finally:
@@ -53,28 +54,89 @@ def _copy_content(inner: int, outer: int) -> None:
     os.ftruncate(outer, size)
 
 
+_OPEN = 64
+"""Levels whose directories stay open: a container can nest deeper than there are descriptors, and paths."""
+
+
+class _Level:
+    """A directory that is being copied: both descriptors, or -1 while it is far above, and what is left to do in it."""
+
+    __slots__ = ("identity", "left", "place", "source", "stat")
+
+    def __init__(self, source: int, place: int) -> None:
+        self.source = source
+        self.place = place
+        self.left = os.listdir(source)
+        self.stat = os.fstat(source)
+        self.identity = (_identity(self.stat), _identity(os.fstat(place)))
+
+    def close(self) -> None:
+        for fd in (self.source, self.place):
+            if fd >= 0:
+                os.close(fd)
+        self.source = self.place = -1
+
+    def open_again(self, below: _Level) -> None:
+        self.source = os.open("..", _FLAGS, dir_fd=below.source)
+        self.place = os.open("..", _FLAGS, dir_fd=below.place)
+        if self.identity != (_identity(os.fstat(self.source)), _identity(os.fstat(self.place))):
+            raise OSError(errno.ESTALE, "a directory was moved while it was copied")
+
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
 def _copy_directory(source: int, place: int, links: dict[tuple[int, int], str]) -> None:
-    """Both are descriptors of directories; `links` maps (device, inode) to a path of /proc/self/fd kept open by us."""
-    for name in os.listdir(source):
-        found = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):
-            os.mkdir(name, 0o700, dir_fd=place)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            inner, outer = os.open(name, flags, dir_fd=source), os.open(name, flags, dir_fd=place)
-            try:
-                _copy_directory(inner, outer, links)
-            finally:
-                os.close(inner)
-                os.close(outer)
-            continue
-        identity = (found.st_dev, found.st_ino)
-        if found.st_nlink > 1 and identity in links:
-            os.link(links[identity], name, dst_dir_fd=place, follow_symlinks=False)
-            continue
-        _copy_entry(source, place, name, found)
-        if found.st_nlink > 1:
-            links[identity] = f"{os.readlink(f'/proc/self/fd/{place}')}/{name}"
-    _copy_metadata(source, place, os.fstat(source))
+    """Both are descriptors of directories; `links` maps (device, inode) to a path of the copy."""
+    levels = [_Level(os.dup(source), os.dup(place))]
+    try:
+        while levels:
+            here = levels[-1]
+            if here.left:
+                below = _copy_one(here, here.left.pop(), links)
+                if below is not None:
+                    levels.append(below)
+                    if len(levels) > _OPEN:
+                        levels[-_OPEN - 1].close()
+                continue
+            _copy_metadata(here.source, here.place, here.stat)
+            if len(levels) > 1 and levels[-2].source < 0:
+                levels[-2].open_again(here)
+            levels.pop().close()
+    finally:
+        for level in levels:
+            level.close()
+
+
+def _copy_one(here: _Level, name: str, links: dict[tuple[int, int], str]) -> _Level | None:
+    """A directory is made, and to be gone on with."""
+    source, place = here.source, here.place
+    found = os.stat(name, dir_fd=source, follow_symlinks=False)
+    if stat.S_ISDIR(found.st_mode):
+        os.mkdir(name, 0o700, dir_fd=place)
+        inner = os.open(name, _FLAGS, dir_fd=source)
+        try:
+            return _Level(inner, os.open(name, _FLAGS, dir_fd=place))
+        except OSError:
+            os.close(inner)
+            raise
+    identity = _identity(found)
+    if found.st_nlink > 1 and identity in links:
+        os.link(links[identity], name, dst_dir_fd=place, follow_symlinks=False)
+        return None
+    _copy_entry(source, place, name, found)
+    if found.st_nlink > 1 and not stat.S_ISSOCK(found.st_mode):
+        try:
+            path = f"{os.readlink(f'/proc/self/fd/{place}')}/{name}"
+        except OSError:  # deeper than paths reach: each name gets a copy
+            return None
+        if len(os.fsencode(path)) < _PATH_MAX:
+            links[identity] = path
+    return None
 
 
 def _copy_entry(source: int, place: int, name: str, found: os.stat_result) -> None:
