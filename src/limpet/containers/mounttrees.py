@@ -139,6 +139,8 @@ def _map(tree: int, mount: Mount, user: tuple[int, int], mapped: Mapped | None) 
         uids, gids = said["uids"], said["gids"]
     else:
         uids = gids = [(0, 0, _IDS)]
+    if mapped is None and uids == gids == [(0, 0, _IDS)]:
+        return  # a user without root, whose files are root's in the container anyway
     if mapped is not None:
         uids, gids = _within(uids, mapped), _within(gids, mapped)
     fd = -1
@@ -146,6 +148,9 @@ def _map(tree: int, mount: Mount, user: tuple[int, int], mapped: Mapped | None) 
         fd = userns.namespace(_lines(uids), _lines(gids))
         mounts.set_attributes(tree, mounts.MOUNT_ATTR_IDMAP, recursive=True, userns=fd)
     except OSError as e:
+        if e.errno == errno.EPERM:
+            what = f"idmap of {mount.source} on {mount.target}: only root can map other ids than the user's own"
+            raise StartFailed(what, "leave it out: what is yours is the container's root's without it", 125) from e
         if e.errno != errno.EINVAL:
             raise
         raise StartFailed(

@@ -40,7 +40,7 @@ def size_of(options: dict[str, str], what: str) -> int:
 
 
 def hold(store: Store, directories: list[str], size: int) -> bool:
-    """Gives the empty directories a project with this limit. False where the file system can't. Raises LimpetError."""
+    """Gives the empty directories a project with this limit. False where that can't be. Raises LimpetError."""
     opened = [quota.open_directory(path) for path in directories]
     try:
         if not quota.enforced(opened[0]):
@@ -55,6 +55,8 @@ def hold(store: Store, directories: list[str], size: int) -> bool:
         for fd in opened:
             quota.assign(fd, id)
         return True
+    except PermissionError:  # a user without root
+        return False
     except OSError as e:
         raise LimpetError(f"a limit of {size} bytes for {directories[0]}: {reason(e)}") from e
     finally:

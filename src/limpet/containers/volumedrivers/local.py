@@ -11,8 +11,8 @@ import os
 import stat
 
 from limpet.containers import quota, rootfs
-from limpet.errors import Conflict, Invalid, LimpetError
-from limpet.kernel import fs, loop, mounts
+from limpet.errors import Conflict, Invalid, LimpetError, Refused
+from limpet.kernel import fs, idmap, loop, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class Local:
 
     def create(self, volume: str, options: dict[str, str]) -> dict[str, str]:
         check(options)
+        if needs_mount(options) and not _is_bind(options) and idmap.nested():
+            what = f"a volume of type {options['type']} is mounted for all who use it, which only root can do"
+            raise Refused(what, "--mount type=tmpfs is for one container", exit_code=1)
         if "size" not in options:
             return options
         size = quota.size_of(options, "-o")
@@ -38,6 +41,9 @@ class Local:
         os.makedirs(place, exist_ok=True)
         if quota.hold(self._store, [place], size):
             return options
+        if idmap.nested():
+            what = "a volume with a size is a file system of its own, which only root can mount"
+            raise Refused(what, "leave out -o size", exit_code=1)
         image = f"{self._store.volume_path(volume)}/{_IMAGE}"
         _make_image(image, size)
         return {**options, "type": "ext4", "device": _IMAGE}
