@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tests.network.conftest import Machine
 
+pytestmark = pytest.mark.slow
+
 SERVE = "while :; do echo hello | nc -l -p 80; done"
 
 
@@ -103,6 +105,71 @@ def test_the_ways_out_and_in(busy: Machine, outside: Machine) -> None:
     assert busy.links() == ["uplink"]
     assert busy.run("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
     assert busy.run("sysctl", "net.ipv6.conf.all.forwarding", "net.ipv6.conf.uplink.accept_ra") == before
+
+
+def test_published_ports(busy: Machine, outside: Machine) -> None:
+    """On loopback unless an address is given; the client's address is the true one; a rule of the host blocks."""
+    limpet = busy.limpet
+    limpet("network", "create", "--ipv6", "web")
+    limpet("network", "create", "four")
+    show = "grep :0050 /proc/net/tcp6 /proc/net/tcp | grep -v ' 0A '"  # who is connected
+    serve = f'echo "{show}" > /who; chmod +x /who; sed -i 1i#!/bin/sh /who; exec nc -ll -p 80 -e /who'
+    limpet(
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--network",
+        "web",
+        "-p",
+        "8080:80",
+        "-p",
+        "0.0.0.0:8081:80",
+        "bb",
+        "sh",
+        "-c",
+        serve,
+    )
+    shown = json.loads(limpet("inspect", "one").stdout)[0]["NetworkSettings"]["Ports"]["80/tcp"]
+    assert {(each["HostIp"], each["HostPort"]) for each in shown} == {
+        ("127.0.0.1", "8080"),
+        ("0.0.0.0", "8081"),
+        ("::", "8081"),
+    }
+    assert limpet("port", "one").stdout.splitlines()[0].startswith("80/tcp -> 127.0.0.1:8080")
+    until(lambda: busy.ask("127.0.0.1", 8080) != "", "the server listens")
+    assert busy.ask("192.0.2.1", 8080) == ""
+    assert outside.ask("192.0.2.1", 8080) == ""
+    assert "020200C0" in outside.ask("192.0.2.1", 8081)  # 192.0.2.2, who asks, as /proc/net/tcp writes it
+    assert "B80D0120000000000000000002000000" in outside.ask("2001:db8::1", 8081)
+    assert busy.ask("127.0.0.1", 8081) != ""
+    limpet("run", "-d", "--name", "two", "--network", "four", "bb", "sleep", "1000")
+    assert (
+        limpet("exec", "two", "nc", "-w", "1", "192.0.2.1", "8081").stdout != ""
+    )  # from another network, as from anywhere
+    # The ports are taken, whoever asks for them.
+    for port, words in (("8080", "127.0.0.1:8080/tcp is in use"), ("0.0.0.0:8081", "192.0.2.1:8081/tcp is in use")):
+        result = limpet("run", "--rm", "--network", "four", "-p", f"{port}:80", "bb", "true", check=False)
+        assert result.returncode == 125
+        assert "8080" in result.stderr or "8081" in result.stderr, words
+    # The host's firewall decides, by the port that was asked for.
+    busy.run("nft", "add table inet fw; add chain inet fw f { type filter hook forward priority 0; }")
+    busy.run("nft", "add rule inet fw f meta l4proto tcp ct original proto-dst 8081 drop")
+    assert outside.ask("192.0.2.1", 8081) == ""
+    busy.run("nft", "delete table inet fw")
+    assert outside.ask("192.0.2.1", 8081) != ""
+    limpet("restart", "-t", "0", "one")
+    until(lambda: outside.ask("192.0.2.1", 8081) != "", "the server listens again")
+    limpet("rm", "-f", "one")
+    until(lambda: outside.ask("192.0.2.1", 8081) == "", "nothing is published any more")
+    for arguments, words in (
+        (["-p", "[::1]:8080:80"], "keeps ::1 on the host"),
+        (["-p", "8080:80/sctp"], "invalid published port"),
+    ):
+        result = limpet("run", "--rm", "--network", "four", *arguments, "bb", "true", check=False)
+        assert (result.returncode, words in result.stderr) == (125, True), result.stderr
+    limpet("network", "create", "--internal", "back")
+    assert "internal" in limpet("run", "--rm", "--network", "back", "-p", "80", "bb", "true", check=False).stderr
 
 
 def test_connect_and_disconnect_while_it_runs(busy: Machine) -> None:

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from limpet.containers.options import Options
     from limpet.containers.state import Container
-    from limpet.network.publication import Published
+    from limpet.network.publication import Port, Published
     from limpet.store.store import Store
 
 VARIABLE = "LIMPET_ADDRESS"
@@ -113,25 +113,32 @@ def _group_of(store: Store, container_id: str) -> str:
         return ""  # it was removed just now
 
 
+def ports(store: Store, container: Container) -> list[Port]:
+    """What `-p` and `-P` ask for."""
+    from limpet.containers import listing, publishing
+
+    exposed = []
+    if container.options.publish_all:
+        exposed = listing.all_exposed(listing.image_config(store, container), container.options)
+    return publishing.wanted(container.options, exposed)
+
+
 def publish(store: Store, container: Container, group: str | None) -> Published | None:
     """What `-p` and `-P` ask for, once the container has its address; None if they ask for nothing.
 
     Raises Conflict for a port in use, LimpetError where the kernel can't do it.
     """
     options = container.options
-    if not options.publish and not options.publish_all:
+    if sharing.connected(options) or not (options.publish or options.publish_all):
         return None
-    from limpet.containers import listing, publishing
     from limpet.network import publication
 
-    exposed = []
-    if options.publish_all:
-        exposed = listing.all_exposed(listing.image_config(store, container), options)
+    wanted = ports(store, container)
     own4, own6 = [*options.own_address, ""][:2]
     try:
         if group is None:
             raise OSError(95, "there is no control group of version 2")
-        return publication.publish(group, own4, own6, publishing.wanted(options, exposed))
+        return publication.publish(group, own4, own6, wanted)
     except Conflict as e:
         e.message = f"container {container.name}: {e.message}"
         raise

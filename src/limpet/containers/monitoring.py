@@ -283,12 +283,17 @@ class Monitor:
         if mapped is not None:  # the preparation needs the files as they are on disk
             os.close(root)
             root = bundle.mount(self._store, self._container, mapped)
-        config = self._config if connecting is None else connecting.finish(self._config)
+        config = self._config
+        if connecting is not None:
+            if self._published is None:
+                self._published = connecting.reserve()
+            config = connecting.finish(self._config, self._published)
+            self._status["ports"] = self._published.ports if self._published else []
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.group, self._store.root)
         self._remark = addressing.give(self._store, self._container, self._cgroup)
-        if self._published is None:
+        if self._published is None and connecting is None:
             self._published = addressing.publish(self._store, self._container, self._cgroup)
             self._status["ports"] = self._published.ports if self._published else []
         if self._container.options.policed or self._container.options.detach:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from limpet.containers.options import Options
     from limpet.containers.state import Container
     from limpet.network.endpoints import Wish
+    from limpet.network.publication import Published
     from limpet.store.store import Store
 
     Config = dict[str, Any]
@@ -53,6 +54,14 @@ def resolve(store: Store, options: Options) -> None:
     except NotFound as e:  # no container was made: `run` fails, with its code
         raise NotFound(e.message, e.hint) from None
     drivers = {network.driver for _, network in found}
+    if (options.publish or options.publish_all) and not any(
+        network.driver == "bridge" and not network.internal for _, network in found
+    ):
+        raise Invalid(
+            f"-p: nothing of network {found[0][1].name} can be published, which is "
+            + ("internal" if found[0][1].internal else f"of the driver {found[0][1].driver}"),
+            "leave out -p, or add a network that leads out",
+        )
     plain = drivers - set(networks.WITH_ADDRESSES)
     if plain and len(drivers) > 1:
         raise Invalid(f"networks of the drivers {' and '.join(sorted(drivers))} can't be had together")
@@ -67,6 +76,10 @@ def check(options: Options) -> None:
         raise Invalid(
             f"--ip, --ip6, --mac-address and --network-alias are not for --network {options.network}",
             "a network that `limpet network create` made has them",
+        )
+    if any(text.startswith("[::1]") for text in options.publish) and sharing.connected(options):
+        raise Invalid(
+            "-p [::1]: the kernel keeps ::1 on the host, a container's network is another", "127.0.0.1, or an address"
         )
     if options.network.startswith(sharing.PATH) and not options.network.removeprefix(sharing.PATH).startswith("/"):
         raise Invalid(f"--network {options.network}: the path has to be absolute", "ns:/run/netns/NAME")
@@ -113,13 +126,33 @@ class Connecting:
     def __enter__(self) -> Connecting:
         return self
 
-    def finish(self, config: Config) -> Config:
-        """Waits until the network is there; the plan, with its namespace. Raises LimpetError."""
-        self._process.go()
+    def reserve(self) -> Published | None:
+        """Keeps the ports of the host that are to be published. Raises Conflict for one in use."""
+        options = self._container.options
+        if not options.publish and not options.publish_all:
+            return None
+        from limpet.containers import addressing
+        from limpet.network import publication
+
+        # The kernel can't send what came for ::1 anywhere else.
+        wanted = [port for port in addressing.ports(self._store, self._container) if port[0] != "::1"]
         try:
-            self._process.end()
+            return publication.reserve(wanted)
+        except Conflict as e:
+            e.message = f"container {self._container.name}: {e.message}"
+            raise
+
+    def finish(self, config: Config, published: Published | None = None) -> Config:
+        """Waits until the network is there; the plan, with its namespace. Raises LimpetError.
+
+        `published` loses those ports that the network can't serve: of IPv6, if it has none.
+        """
+        try:
+            answer = self._process.end([list(port) for port in published.ports] if published else [])
         except LimpetError as e:
             raise LimpetError(f"container {self._container.name}: {e.message}", e.hint) from None
+        if published is not None:
+            published.ports = [port for port in published.ports if list(port) in answer["ports"]]
         linux = config["linux"]
         kinds = [each for each in linux["namespaces"] if each["type"] != "network"]
         own = {"type": "network", "path": f"/proc/{os.getpid()}/fd/{self._namespace}"}
@@ -174,22 +207,21 @@ class _Process:
         os.close(read)
         os.close(write)
 
-    def go(self) -> None:
+    def end(self, order: object) -> Config:
+        """Sends the order and waits for the answer. Raises LimpetError with what it said."""
         try:
-            os.write(self._input, b"\n")
+            os.write(self._input, jsontext.dumps(order).encode() + b"\n")
         except BrokenPipeError:
-            pass  # `end` tells of it
-
-    def end(self) -> None:
-        """Raises LimpetError with what it said."""
+            pass  # no answer tells of it
         answer = b""
         while chunk := os.read(self._output, 65536):
             answer += chunk
-        said = (
-            jsontext.loads(answer) if answer.endswith(b"\n") else {"error": "the process that connects it was killed"}
-        )
+        said: Config = {"error": "the process that connects it was killed"}
+        if answer.endswith(b"\n"):
+            said = jsontext.loads(answer)
         if said.get("error"):
             raise LimpetError(said["error"], said.get("hint", ""))
+        return said
 
     def close(self) -> None:
         os.close(self._input)  # its end, if it waits still

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import ports
+from limpet.containers import ports, sharing
 from limpet.errors import Invalid, Refused
 from limpet.kernel import idmap
 from limpet.network import addresses
@@ -26,8 +26,11 @@ VARIABLE = "LIMPET_PUBLISH_DEFAULT"
 LOOPBACK = ("127.0.0.1", "::1")
 
 
-def parse(text: str) -> list[Port]:
-    """(address of the host, its port or 0, the container's port, protocol) of each; IPv4 first. Raises Invalid."""
+def parse(text: str, *, datagrams: bool = False) -> list[Port]:
+    """(address of the host, its port or 0, the container's port, protocol) of each; IPv4 first. Raises Invalid.
+
+    `datagrams`: UDP can be had, too.
+    """
     rest, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     address = ""
@@ -42,7 +45,7 @@ def parse(text: str) -> list[Port]:
             raise _invalid(text, f"'{address}' is not an IP address")
     if len(parts) > 2:
         raise _invalid(text)
-    if protocol == "udp":
+    if protocol == "udp" and not datagrams:
         raise Invalid(f"invalid published port '{text}': datagrams can't be published yet", "only tcp is")
     inside = [int(port.partition("/")[0]) for port in ports.parse(f"{parts[-1]}/{protocol}")]
     outside = [0] * len(inside)
@@ -52,7 +55,7 @@ def parse(text: str) -> list[Port]:
             inside *= len(outside)
     if len(inside) != len(outside):
         raise _invalid(text, "the two ranges have different lengths")
-    if 0 in inside or protocol != "tcp":
+    if 0 in inside or protocol not in ("tcp", "udp"):
         raise _invalid(text)
     return [
         (where, out, into, protocol) for out, into in zip(outside, inside, strict=True) for where in _where(address)
@@ -81,13 +84,14 @@ def check(options: Options) -> None:
     """Raises Invalid."""
     if not options.publish and not options.publish_all:
         return
+    apart = sharing.connected(options)
     for text in options.publish:
-        parse(text)
+        parse(text, datagrams=apart)
     word = options.publish[0] if options.publish else ""
     option = f"-p {word}" if word else "-P"
     if idmap.nested():
         raise Refused(f"{option}: publishing needs root", "leave it out: yours have the host's addresses")
-    if options.network != "host":
+    if options.network != "host" and not apart:
         raise Invalid(f"{option}: ports of --network {options.network} can't be published", "leave out one of the two")
     if addresses.parse(options.address) == addresses.HOST:
         raise Invalid(
@@ -97,11 +101,16 @@ def check(options: Options) -> None:
 
 def wanted(options: Options, exposed: list[str]) -> list[Port]:
     """All that is to be published. `exposed`: `80/tcp` …, for `-P`."""
-    found = [port for text in options.publish for port in parse(text)]
+    apart = sharing.connected(options)
+    found = [port for text in options.publish for port in parse(text, datagrams=apart)]
     if options.publish_all:
         there = {inner for _, _, inner, _ in found}
-        texts = [text for text in exposed if text.endswith("/tcp") and int(text.partition("/")[0]) not in there]
-        found += [port for text in texts for port in parse(text)]
+        texts = [
+            text
+            for text in exposed
+            if text.endswith(("/tcp", "/udp") if apart else "/tcp") and int(text.partition("/")[0]) not in there
+        ]
+        found += [port for text in texts for port in parse(text, datagrams=apart)]
     return found
 
 

@@ -152,6 +152,15 @@ def add(
     return Endpoint(id, network.id, container_id, position, address, address6, settings)
 
 
+def publish(store: Store, endpoint: Endpoint, ports: list[list[Any]]) -> None:
+    """Puts down what is published of a container that starts."""
+    endpoint.ports = ports
+    (text,) = store.db.row("SELECT settings FROM endpoint WHERE id = ?", endpoint.id)
+    settings = {**jsontext.loads(text), "ports": ports}
+    with store.db.transaction(durable=False):
+        store.db.run("UPDATE endpoint SET settings = ? WHERE id = ?", jsontext.dumps(settings), endpoint.id)
+
+
 def remove(store: Store, endpoint: Endpoint) -> None:
     store.db.run("DELETE FROM endpoint WHERE id = ?", endpoint.id)
 

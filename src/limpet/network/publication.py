@@ -86,6 +86,32 @@ def publish(group: str, own4: str, own6: str, wanted: Sequence[Port]) -> Publish
     return Published(descriptors, ports)
 
 
+def reserve(wanted: Sequence[Port]) -> Published:
+    """Keeps the ports for who publishes by other means, in a network that is not the host's. Raises Conflict."""
+    descriptors: list[int] = []
+    ports: list[Port] = []
+    chosen: dict[tuple[int, str], int] = {}
+    try:
+        for address, port, inner, protocol in wanted:
+            number = port or chosen.get((inner, protocol), 0)
+            for one in _addresses(address, None) if address in _WILDCARDS else [address]:
+                try:
+                    holder = _hold(one, number, protocol)
+                except OSError as e:
+                    if e.errno == errno.EADDRNOTAVAIL and address in _WILDCARDS:
+                        continue  # it is being probed for just now, or went
+                    raise _conflict(e, address, number, protocol) from e
+                number = holder.getsockname()[1]
+                descriptors.append(holder.detach())
+            chosen.setdefault((inner, protocol), number)
+            ports.append((address, number, inner, protocol))
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    return Published(descriptors, ports)
+
+
 def withdraw(published: Published) -> None:
     """New connections are refused from here on; those that are there go on."""
     link, *reserved = published.descriptors
@@ -209,8 +235,8 @@ def _hold_all(address: str, port: int, protocol: str, maps: Maps, held: list[int
     return port
 
 
-def _addresses(wildcard: str, maps: Maps) -> list[str]:
-    """The host's of that family, without those that are containers'."""
+def _addresses(wildcard: str, maps: Maps | None) -> list[str]:
+    """The host's of that family, without those that are containers'; of these `maps` knows more."""
     if wildcard == "::":
         found = [
             f"{text}%{name}" if text.startswith("fe80:") else text
@@ -220,6 +246,8 @@ def _addresses(wildcard: str, maps: Maps) -> list[str]:
         ]
     else:
         found = [text for text in interfaces.addresses4() if not addresses.is_loopback(text)]
+    if maps is None:
+        return found
     return [text for text in found if bpfmaps.get(maps.owners, _packed(text.partition("%")[0]), 8) is None]
 
 

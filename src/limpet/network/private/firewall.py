@@ -5,7 +5,7 @@ mends itself and nothing of it is ever left over. Nobody else's rules are touche
 (libnftables-json(5)), `apply` hands them to nft(8).
 
 What is published is translated before routing, so the host's rules on `forward` decide about it: there its port of
-before is `ct original proto-dst`, and the client's address is the true one.
+before is `meta l4proto tcp ct original proto-dst`, and the client's address is the true one.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import socket
 import subprocess
 
 from limpet.errors import LimpetError
+from limpet.network.addresses import PREFIX6
 from limpet.store.store import DEFAULT_ROOT
 
 TYPE_CHECKING = False
@@ -88,12 +90,11 @@ def _publish(add: Any, endpoint: Endpoint, port: list[Any]) -> None:
     for version, target in ((4, endpoint.address), (6, endpoint.address6)):
         if not target or (host and ipaddress.ip_address(host).version != version):
             continue
-        where: Rule
+        places: list[Rule]
         if host and not ipaddress.ip_address(host).is_unspecified:
-            where = [_match(_payload(_FAMILIES[version], "daddr"), host)]
+            places = [[_match(_payload(_FAMILIES[version], "daddr"), host)]]
         else:
-            local = {"fib": {"result": "type", "flags": ["daddr"]}}
-            where = [_match({"meta": {"key": "nfproto"}}, f"ipv{version}"), _match(local, "local")]
+            places = _everywhere(version)
         what = [
             _match(_payload(protocol, "dport"), outer),
             {"dnat": {"family": _FAMILIES[version], "addr": target, "port": inner}},
@@ -101,8 +102,18 @@ def _publish(add: Any, endpoint: Endpoint, port: list[Any]) -> None:
         if not (host and ipaddress.ip_address(host).is_loopback):
             # A packet from outside to a loopback address is a lie: it would be refused only after the translation.
             outside = _match(_payload(_FAMILIES[version], "daddr"), _prefix(_LOOPBACK[version]), "!=")
-            add("publish", comment, outside, *where, *what)
-        add("publish-local", comment, *where, *what)
+            add("publish", comment, outside, *places[0], *what)
+        for where in places:
+            add("publish-local", comment, *where, *what)
+
+
+def _everywhere(version: int) -> list[Rule]:
+    """Every address of the host, but for those that are containers' on the host's network."""
+    address = _payload(_FAMILIES[version], "daddr")
+    local = _match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
+    others = _LOOPBACK[4] if version == 4 else f"{socket.inet_ntop(socket.AF_INET6, PREFIX6 + bytes(8))}/64"
+    wide = [_match({"meta": {"key": "nfproto"}}, f"ipv{version}"), local, _match(address, _prefix(others), "!=")]
+    return [wide, [_match(address, "127.0.0.1")]] if version == 4 else [wide]
 
 
 def _isolate(add: Any, network: Network, bridges: list[str]) -> None:

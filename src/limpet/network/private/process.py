@@ -1,8 +1,8 @@
 """The process that makes a container's network, beside its monitor: `main` is all of it.
 
-It loads its libraries while the monitor mounts the container's root, waits for a line on standard input that says that
-the container's own files are written, and answers with one line of JSON: {} or {"error", "hint"}. The network namespace
-is descriptor 3. Killed half-way it leaves at most what the next `upkeep.settle` takes.
+It loads its libraries while the monitor mounts the container's root, and waits for a line on standard input: the ports
+to be published, when the container's own files are written. Its answer is one line of JSON: {"ports"} or {"error",
+"hint"}. The network namespace is descriptor 3. Killed half-way it leaves at most what the next `upkeep.settle` takes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from limpet import jsontext
 from limpet.errors import LimpetError, reason
 from limpet.kernel import process
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 NAMESPACE = 3
 _PATIENCE = 1.0  # seconds
 
 
 def main(root: str, run: str, verb: str, container_id: str) -> None:
     """`verb`: connect; or release, which waits until the monitor has ended and closed our standard input with that."""
-    answer: dict[str, str] = {}
+    answer: dict[str, Any] = {}
     # A monitor that slept has descriptors that are inherited, its lock above all.
     process.close_range(NAMESPACE + 1 if verb == "connect" else NAMESPACE, 0xFFFFFFFF)
     try:
@@ -30,9 +34,10 @@ def main(root: str, run: str, verb: str, container_id: str) -> None:
 
         store = Store(root, run)
         if verb == "connect":
-            if not os.read(0, 1):
+            order = _order()
+            if order is None:
                 return  # the monitor has no use for it any more
-            upkeep.connect(store, container_id, NAMESPACE)
+            answer["ports"] = upkeep.connect(store, container_id, NAMESPACE, order)
         else:
             os.read(0, 1)
             deadline = time.monotonic() + _PATIENCE
@@ -47,3 +52,14 @@ def main(root: str, run: str, verb: str, container_id: str) -> None:
     os.write(1, jsontext.dumps(answer).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)
+
+
+def _order() -> list[list[Any]] | None:
+    text = b""
+    while not text.endswith(b"\n"):
+        chunk = os.read(0, 65536)
+        if not chunk:
+            return None
+        text += chunk
+    ports: list[list[Any]] = jsontext.loads(text)
+    return ports

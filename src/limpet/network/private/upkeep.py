@@ -19,6 +19,8 @@ from limpet.store.files import in_use, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from limpet.network.endpoints import Endpoint
     from limpet.network.networks import Network
     from limpet.store.store import Store
@@ -27,8 +29,11 @@ _PREFIX = "com.docker.network.container_iface_prefix"
 _FORWARD = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/all/forwarding"}
 
 
-def connect(store: Store, container_id: str, namespace: int) -> None:
-    """Gives a container that starts its interfaces, in its network namespace, and its name to the others."""
+def connect(store: Store, container_id: str, namespace: int, ports: list[list[Any]]) -> list[list[Any]]:
+    """Gives a container that starts its interfaces, in its network namespace, and its name to the others.
+
+    `ports`: what is to be published, [host address, host port, port, protocol]; the result is what can be.
+    """
     with wiring.Guard(store.run):
         known = {network.id: network for network in networks.all_networks(store)}
         own = endpoints.of_container(store, container_id)
@@ -36,7 +41,22 @@ def connect(store: Store, container_id: str, namespace: int) -> None:
             for endpoint in own:
                 _plug(here, store, known[endpoint.network_id], endpoint, namespace)
         _ways(known, own, namespace)
+        served = _publish(store, known, own, ports)
         _settle(store)
+    return served
+
+
+def _publish(store: Store, known: dict[str, Network], own: list[Endpoint], ports: list[list[Any]]) -> list[list[Any]]:
+    """Its first network that leads out is where its ports are reached."""
+    served: list[list[Any]] = []
+    first = next((e for e in own if (n := known[e.network_id]).driver == "bridge" and not n.internal), None)
+    if first is not None:
+        served = [port for port in ports if (first.address6 if ":" in port[0] else first.address)]
+    for endpoint in own:
+        wanted = served if endpoint is first else []
+        if endpoint.ports != wanted:
+            endpoints.publish(store, endpoint, wanted)
+    return served
 
 
 def join(store: Store, endpoint: Endpoint, namespace: int) -> None:
