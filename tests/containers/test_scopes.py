@@ -189,6 +189,20 @@ def test_a_scope_is_stopped_gently(limpet: Any, busybox: str, asleep: bool) -> N
 
 @by_systemd
 @pytest.mark.slow
+def test_a_killed_monitor_is_followed_by_one_in_the_same_scope(limpet: Any, busybox: str) -> None:
+    """Its guardian starts the container again, out of that scope."""
+    limpet("run", "-d", "--name", "web", "--restart", "always", busybox, "sleep", "1000")
+    before = inspected(limpet, "web")["State"]["Pid"]
+    os.kill(monitor(limpet, "web"), signal.SIGKILL)
+    deadline = time.monotonic() + 25  # less than systemd is waited for
+    while (pid := inspected(limpet, "web")["State"]["Pid"]) in (0, before):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert group(pid) == f"/limpet.slice/limpet-{inspected(limpet, 'web')['Id']}.scope/container"
+
+
+@by_systemd
+@pytest.mark.slow
 def test_a_slice_as_the_parent(limpet: Any, busybox: str) -> None:
     limpet("run", "-d", "--name", "web", "--cgroup-parent", "tenants-alice.slice", "-m", "40m", busybox, "sleep", "99")
     found = inspected(limpet, "web")

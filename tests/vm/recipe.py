@@ -13,8 +13,8 @@ UNUSED = ("ast-serialize", "librt", "mypy", "mypy-extensions", "ruff", "types-js
 """Of the lock file: what says the same in any system."""
 
 PACKAGES = (
-    "systemd systemd-sysv dbus linux-image-amd64 python3 ca-certificates busybox-static kmod iproute2 uidmap "
-    "runc e2fsprogs acl attr strace procps util-linux"
+    "systemd systemd-sysv dbus libpam-systemd linux-image-amd64 python3 ca-certificates busybox-static kmod iproute2 "
+    "uidmap runc e2fsprogs acl attr strace procps util-linux"
 ).split()
 
 MODULES = "virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio overlay".split()

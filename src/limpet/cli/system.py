@@ -102,7 +102,7 @@ def _facts(store: Store) -> dict[str, Any]:
             *(["name=rootless"] if rootless else []),
         ],
         "Ids": _ids(),
-        "CgroupDriver": "systemd" if systemd.available() and not cgroup.delegated() else "cgroupfs",
+        "CgroupDriver": "systemd" if systemd.makes_scopes() else "cgroupfs",
         "CgroupVersion": cgroup.version(),
         **_limits(),
         "KernelVersion": os.uname().release,

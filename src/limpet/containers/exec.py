@@ -66,6 +66,10 @@ def exec_(
     try:
         try:
             plan, program = _plan(store, container, pid, command, env or [], workdir, user, tty, privileged)
+            if cgroup.of_user_instance():
+                from limpet.containers import scopes
+
+                scopes.approach()
             group = _open_cgroup(container.group)
             entrances = controllers.entrances(container.group)
         except LimpetError as e:

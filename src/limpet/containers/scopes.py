@@ -22,18 +22,20 @@ def ask(container: Container) -> Scope | None:
 
     The answer takes some milliseconds, in which there is other work to do: `enter` waits for it.
     """
-    if cgroup.delegated() or not os.path.isdir("/run/systemd/system"):
+    if not os.path.isdir("/run/systemd/system"):
         return None
     from limpet.containers.stop import STOP_TIMEOUT
     from limpet.kernel import systemd
 
-    if not systemd.available():
-        return None
+    name = cgroup.scope_name(container.group)
+    if not systemd.makes_scopes() or f"/{name}/" in cgroup.of_self():
+        return None  # started by the guardian of a monitor that was killed, in whose scope we are
     options = container.options
     parent = options.cgroup_parent if options.cgroup_parent.endswith(".slice") else systemd.SLICE
     seconds = STOP_TIMEOUT if options.stop_timeout is None else options.stop_timeout
-    name = cgroup.scope_name(container.group)
-    return systemd.Scope(name, os.getpid(), f"limpet container {container.name}", seconds, parent)
+    return systemd.Scope(
+        name, os.getpid(), f"limpet container {container.name}", seconds, parent, cgroup.of_user_instance()
+    )
 
 
 def enter(container: Container, scope: Scope) -> None:
@@ -44,4 +46,23 @@ def enter(container: Container, scope: Scope) -> None:
         raise LimpetError(f"container {container.name}: systemd made its scope, but not at {place}")
     monitor = f"{place}/{cgroup.MONITOR}"
     cgroup.make(monitor)
-    cgroup.enter(monitor)
+    try:
+        cgroup.enter(monitor)
+    except FileNotFoundError as e:  # cgroup-v2.rst, "Delegation Containment"
+        raise LimpetError(
+            f"container {container.name}: limpet is in a control group namespace, and may not leave it",
+            "call it from outside; or mount version 2 of control groups without nsdelegate",
+        ) from e
+
+
+def approach() -> None:
+    """For a user's program that is to go into a container's group (`exec`): only who is in the same instance may.
+
+    The calling process leaves its session for a scope of its own. Root may go from anywhere to anywhere.
+    """
+    if f"/{os.path.basename(cgroup.root() or '')}/" in cgroup.of_self():
+        return
+    from limpet.kernel import systemd
+
+    name = cgroup.scope_name(f"exec-{os.getpid()}")
+    systemd.Scope(name, os.getpid(), "limpet exec", 0, user=True).wait()

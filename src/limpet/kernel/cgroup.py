@@ -47,6 +47,17 @@ def root() -> str | None:
     return None
 
 
+def user_instance(uid: int) -> str:
+    """The group of a user's own systemd, below cgroup2's root: in what that makes the user may have groups."""
+    return f"/user.slice/user-{uid}.slice/user@{uid}.service"
+
+
+def of_user_instance() -> bool:
+    """Whether groups are made in scopes of a user's own systemd (`store.unprivileged`)."""
+    name = os.path.basename(os.environ.get("LIMPET_CGROUP", ""))
+    return name.startswith("user@") and name.endswith(".service")
+
+
 def below(name: str) -> str:
     """Where the group of that name is below the root of a hierarchy, if it is in no scope."""
     return name if "/" in name else f"{PARENT}/{name}"
@@ -54,7 +65,8 @@ def below(name: str) -> str:
 
 def scope(name: str) -> str:
     """The path of the scope that systemd has, or had, for the group of that name; "" where it has no say."""
-    if root() != _PLACES[0]:
+    base = root()
+    if base is None or not (base == _PLACES[0] or of_user_instance()):
         return ""
     parent, _, last = name.rpartition("/")
     if parent:
@@ -63,7 +75,7 @@ def scope(name: str) -> str:
         directory = systemd.slice_path(parent if parent.endswith(".slice") else systemd.SLICE)
     else:
         directory = f"{PARENT}.slice"
-    return f"{_PLACES[0]}/{directory}/{scope_name(last)}"
+    return f"{base}/{directory}/{scope_name(last)}"
 
 
 def scope_name(name: str) -> str:
@@ -116,6 +128,12 @@ def parents() -> list[str]:
     base = root()
     places = [f"{base}/{name}" for name in (PARENT, f"{PARENT}.slice")] if base else []
     return [place for place in places if os.path.isdir(place)]
+
+
+def of_self() -> str:
+    """The group of version 2 that the calling process is in, below the root of the hierarchy."""
+    with open("/proc/self/cgroup", "rb") as file:
+        return next((os.fsdecode(line[3:].strip()) for line in file if line.startswith(b"0::")), "/")
 
 
 def relative(name: str) -> str:

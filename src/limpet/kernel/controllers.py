@@ -202,7 +202,7 @@ def _outside(name: str, resources: Resources) -> None:
         if file in systemd.PROPERTIES and text.isdecimal()
     ]
     if found:
-        systemd.set_properties(cgroup.scope_name(name), found)
+        systemd.set_properties(cgroup.scope_name(name), found, cgroup.of_user_instance())
 
 
 def _make(name: str, controller: str) -> None:

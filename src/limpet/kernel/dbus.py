@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 TYPE_CHECKING = False
@@ -45,7 +44,8 @@ class Connection:
         """`end`: when (by the monotonic clock) waiting is over. Raises OSError."""
         self._end = end
         self._serial = 0
-        self._pending = bytearray(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
+        # Without a name: whom the socket says that we are (in a user namespace we are another than outside of it).
+        self._pending = bytearray(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
         self._data = bytearray()
         self._begun = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -77,12 +77,13 @@ class Connection:
         return message
 
     def _begin(self) -> None:
-        while b"\r\n" not in self._data:
-            self._more()
-        line, _, rest = self._data.partition(b"\r\n")
-        if not line.startswith(b"OK"):
-            raise PermissionError(f"the bus takes no such user ({line[:60].decode(errors='replace')})")
-        self._data = bytearray(rest)
+        for expected in (b"DATA", b"OK"):
+            while b"\r\n" not in self._data:
+                self._more()
+            line, _, rest = self._data.partition(b"\r\n")
+            if not line.startswith(expected):
+                raise PermissionError(f"the bus takes no such user ({line[:60].decode(errors='replace')})")
+            self._data = bytearray(rest)
         self._begun = True
 
     def _more(self) -> None:

@@ -13,7 +13,7 @@ import os
 import time
 
 from limpet.errors import LimpetError
-from limpet.kernel import dbus, signals
+from limpet.kernel import cgroup, dbus, idmap, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ _PAUSE = 0.005  # seconds between two tries, while the scope of the last run is 
 
 
 def user_directory() -> str:
-    """Where a user's systemd has its sockets; root's own system has them elsewhere."""
-    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    """Where a user's systemd has its sockets (file-hierarchy(7)), whoever we are in a namespace of theirs."""
+    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{idmap.outside(os.geteuid())}"
 
 
 def sockets(user: bool) -> list[tuple[str, bool]]:
@@ -63,6 +63,12 @@ def available(user: bool = False) -> bool:
     if not (os.path.isdir("/run/systemd/system") and os.path.exists("/sys/fs/cgroup/cgroup.controllers")):
         return False
     return any(os.path.exists(address) for address, _ in sockets(user))
+
+
+def makes_scopes() -> bool:
+    """Whether containers get scopes: of the machine's systemd, or of the user's own (`store.unprivileged`)."""
+    user = cgroup.of_user_instance()
+    return cgroup.delegated() == user and available(user)
 
 
 def slice_path(name: str) -> str:

@@ -77,7 +77,7 @@ def enter(root: str, run: str, *, make: bool) -> None:
                 _new_namespace(file, kind, uid, gid)
         idmap.hold(file)  # for good: the descriptor is never closed
         process.unshare(process.CLONE_NEWNS)
-        os.environ.setdefault("LIMPET_CGROUP", _group(run))
+        os.environ.setdefault("LIMPET_CGROUP", _group(run, uid))
     except OSError as e:
         raise Refused(f"making a user namespace: {e.strerror}", NO_NAMESPACE) from e
     finally:
@@ -119,7 +119,7 @@ def ranges(path: str, uid: int, names: Sequence[str] = ()) -> list[tuple[int, in
     return found[:_RANGES]
 
 
-def _group(run: str) -> str:
+def _group(run: str, uid: int) -> str:
     """The control group below which containers have theirs, or "": one of version 2 that was delegated to the user.
 
     That of the command that found one first, and the same for all others as long as it is there.
@@ -137,8 +137,11 @@ def _group(run: str) -> str:
             return known
     except OSError:
         pass
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
-        own = next((line[3:].strip() for line in file if line.startswith("0::")), "/")
+    instance = mounted + cgroup.user_instance(uid)
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    if os.path.exists(f"{runtime}/systemd/private") and os.access(f"{instance}/cgroup.procs", os.W_OK):
+        return instance  # in scopes, see `containers.scopes`
+    own = cgroup.of_self()
     place = f"{mounted}{own}".rstrip("/")
     if own == "/" or not os.access(place, os.W_OK) or not os.access(f"{place}/cgroup.procs", os.W_OK):
         return ""
