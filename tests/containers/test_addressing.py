@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests import conftest
+from tests.network import inside
 
 from limpet.containers import recovery, state
 from limpet.kernel import cgroup
@@ -19,6 +21,13 @@ from limpet.network import addresses, attachment, local
 from limpet.store.store import Store
 
 Limpet = Any
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """No other session has a port there. Before `limpet`, which removes its containers there."""
+    with inside.apart():
+        yield
 
 
 def address(limpet: Limpet, name: str) -> str:

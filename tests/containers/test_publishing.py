@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.network import inside
 
 from limpet.containers import publishing, state
 from limpet.containers.options import Options
@@ -19,6 +21,14 @@ from limpet.errors import Invalid
 from limpet.store.store import Store
 
 Limpet = Any
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """No other session has a port there. Before `limpet`, which removes its containers there."""
+    with inside.apart():
+        yield
+
 
 BOTH = ["127.0.0.1", "::1"]
 

@@ -154,6 +154,21 @@ def line(descriptor: int) -> Any:
 
 
 @contextmanager
+def apart() -> Iterator[None]:
+    """This process, and those that it starts, in a network namespace in which nobody else has a port."""
+    from limpet.kernel import interfaces, process
+
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    process.unshare(process.CLONE_NEWNET)
+    try:
+        interfaces.bring_up("lo")
+        yield
+    finally:
+        process.setns(home, process.CLONE_NEWNET)
+        os.close(home)
+
+
+@contextmanager
 def groups(run: str, count: int = 2) -> Iterator[list[Group]]:
     """Some, with addresses that no container has by chance."""
     made: list[Group] = []

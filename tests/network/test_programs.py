@@ -21,6 +21,12 @@ from limpet.network import addresses, attachment, loading, local, programs
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
 
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    with inside.apart():
+        yield
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[list[Group]]:
     with inside.groups(str(tmp_path)) as made:
@@ -312,4 +318,4 @@ def test_the_generation_changes_with_the_programs() -> None:
     whole = hashlib.sha256()
     for hook in programs.HOOKS:
         whole.update(programs.assemble(hook, maps, 2, addresses.PREFIX6, (19, 32)))
-    assert (loading.GENERATION, whole.hexdigest()[:16]) == (2, "f0072c6f1d0c5dee")
+    assert (loading.GENERATION, whole.hexdigest()[:16]) == (3, "7c0c910268b57ebe")

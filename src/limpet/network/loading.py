@@ -10,7 +10,7 @@ import os
 from limpet.kernel import bpf, bpfmaps, cgroup
 from limpet.network import addresses
 
-GENERATION = 2
+GENERATION = 3
 """Of programs and maps: another number for each change of what they are, so that containers of both go on."""
 _ENTRIES = 1 << 12  # containers that run at once
 _NAMESPACES = 256  # of the network, in which ports are published at once

@@ -194,6 +194,13 @@ def connect6(asm: Program) -> None:
 
 def sendmsg4(asm: Program) -> None:
     asm.begin("out")
+    # A source that the program chose for this datagram (IP_PKTINFO) may be the host's, but not another container's.
+    asm.load_word(R9, R6, SOURCE4)
+    asm.if_neighbour4("chosen")
+    asm.jump("destination")
+    asm.label("chosen")
+    asm.store(4, R6, SOURCE4, R8)
+    asm.label("destination")
     asm.load_word(R9, R6, USER4)
     asm.if_equal(R9, 0, "local")
     asm.if_equal(R9, LOCALHOST, "local")
@@ -209,8 +216,6 @@ def sendmsg4(asm: Program) -> None:
     asm.store(4, R6, USER4, R8)
     asm.remember(peer=LOOP)
     asm.label("source")
-    asm.load_word(R1, R6, SOURCE4)
-    asm.if_not_equal(R1, 0, "out")
     asm.store(4, R6, SOURCE4, R8)
     asm.label("out")
     asm.leave(ALLOW)
@@ -219,6 +224,13 @@ def sendmsg4(asm: Program) -> None:
 def sendmsg6(asm: Program) -> None:
     """To a mapped address the kernel can't be made to go from here: [::1] reaches sockets of IPv6 alone."""
     asm.begin("out")
+    for place, word in enumerate((0, 4)):
+        asm.load_word(R1, R6, SOURCE6 + word)
+        asm.if_not_equal(R1, int.from_bytes(asm.prefix[word : word + 4], "little"), "destination")
+        if place:
+            asm.unless_flag(HAS6, "out")
+            asm.set_own6(SOURCE6)
+    asm.label("destination")
     asm.sort6("local", "local", "out", "other")
     asm.label("other")
     asm.if_neighbour6("source")
@@ -229,9 +241,6 @@ def sendmsg6(asm: Program) -> None:
     asm.remember(peer=LOOP)
     asm.label("source")
     asm.unless_flag(HAS6, "out")
-    for place in range(0, 16, 4):
-        asm.load_word(R1, R6, SOURCE6 + place)
-        asm.if_not_equal(R1, 0, "out")
     asm.set_own6(SOURCE6)
     asm.label("out")
     asm.leave(ALLOW)
