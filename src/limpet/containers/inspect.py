@@ -113,6 +113,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "UTSMode": options.uts,
         "UsernsMode": options.userns,
         "ShmSize": options.shm_size,
+        **({"StorageOpt": options.storage_opts} if options.storage_opts else {}),
         "Sysctls": options.sysctls,
         "Tmpfs": dict((text + ":").split(":", 2)[:2] for text in options.tmpfs) or None,
         "Runtime": options.runtime,
