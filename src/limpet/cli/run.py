@@ -105,6 +105,10 @@ def start(call: Call) -> int:
     for name in names:
         try:
             container = state.find(call.store, name)
+            if call["checkpoint"]:
+                from limpet.containers import checkpoints
+
+                checkpoints.find(call.store, container, call["checkpoint"])
             code = starting.start(
                 call.store,
                 container,
@@ -112,6 +116,7 @@ def start(call: Call) -> int:
                 stdin=call["interactive"],
                 detach_keys=call["detach-keys"],
                 proxy_signals=call["sig-proxy"],
+                checkpoint=call["checkpoint"],
                 warn=_warn,
             )
         except LimpetError as e:
@@ -331,6 +336,7 @@ COMMANDS = {
         options=(
             Option("attach", "a", help="Attach to its output, and exit with its exit code"),
             Option("interactive", "i", help="Attach to its standard input too"),
+            Option("checkpoint", kind="string", default="", metavar="NAME", help="Go on from a checkpoint"),
             _KEYS,
             _PROXY,
         ),

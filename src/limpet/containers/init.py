@@ -27,23 +27,29 @@ else:
     import _signal
 
 
-def fork(section: Config, filter: bytes | None, terminal: str, *, apart: bool) -> None:
+def prepare(*, apart: bool) -> int:
+    """See `tinyinit.prepare`."""
+    return tinyinit.prepare(readable=not apart)
+
+
+def fork(section: Config, filter: bytes | None, terminal: str, prepared: int, *, apart: bool) -> None:
     """Returns in the child, which is to become the program, when this process has become the init.
 
-    `section`: `process` of config.json; `filter`: seccomp's program; `terminal`: its path, or "".
+    `section`: `process` of config.json; `filter`: seccomp's program; `terminal`: its path, or ""; `prepared`: see
+    `tinyinit.prepare`.
     """
     signals.block(signals.SIG_BLOCK, signals.valid())  # what arrives in between waits for the init
     signals.reset()  # an ignored one would not even wait
     ready, held = os.pipe()
     child = os.fork()
     if child:
-        _run(child, section, filter, terminal, apart=apart)
+        _run(child, section, filter, terminal, prepared, apart=apart)
     os.close(held)
     os.read(ready, 1)  # its end: the exec closed it
     os.close(ready)
 
 
-def spawn(section: Config, filter: bytes | None, channel: socket.socket) -> NoReturn:
+def spawn(section: Config, filter: bytes | None, channel: socket.socket, prepared: int) -> NoReturn:
     """This process becomes the init, and its child the program, without a copy of our memory in between.
 
     posix_spawn(3) shares it until the exec. For programs without a terminal that have a default seccomp profile.
@@ -61,10 +67,10 @@ def spawn(section: Config, filter: bytes | None, channel: socket.socket) -> NoRe
     except BaseException as e:
         handshake.report(channel, e)
         os._exit(125)
-    _wait(program)
+    _wait(program, prepared)
 
 
-def _run(program: int, section: Config, filter: bytes | None, terminal: str, *, apart: bool) -> NoReturn:
+def _run(program: int, section: Config, filter: bytes | None, terminal: str, prepared: int, *, apart: bool) -> NoReturn:
     """The rest of PID 1's life. `program` is the child whose exit code becomes ours (128 + n for a signal)."""
     try:
         if apart:
@@ -80,15 +86,15 @@ def _run(program: int, section: Config, filter: bytes | None, terminal: str, *, 
             become(section, filter)
             os.close(0)  # whoever feeds the program shall notice when it stops reading
         process.set_death_signal(signals.SIGKILL)
-        _wait(program, readable=not apart)
+        _wait(program, prepared, readable=not apart)
     finally:
         os._exit(255)
 
 
-def _wait(program: int, *, readable: bool = True) -> NoReturn:
+def _wait(program: int, prepared: int, *, readable: bool = True) -> NoReturn:
     """All signals are blocked."""
     try:
-        tinyinit.become(program, readable=readable)
+        tinyinit.become(program, prepared, readable=readable)
         process.close_range(3, 0xFFFFFFFF)
         title.set_title("limpet init")
         process.set_name(b"limpet-init")

@@ -320,7 +320,7 @@ class Monitor:
                 if "org.limpet.mounts" in self._config["annotations"]:
                     made = bundle.open_mounts(self._store, self._container, self._config, mapped)
                 stdio = self._streams.open(theirs)
-                self._started = runtime.start(
+                self._started = self._restored(config, root, stdio, entrances) or runtime.start(
                     config, self._directory, root, stdio, group, self._program, entrances, made, mapped
                 )
         finally:
@@ -337,12 +337,30 @@ class Monitor:
             state="running",
             pid=self._started.pid,
             pid_start=process.start_time(self._started.pid),
+            pipes=self._streams.pipes,
             started_at=logfile.timestamp(time.time_ns()),
             finished_at=NEVER,
             exit_code=0,
             error="",
             oom_killed=False,
         )
+
+    def _restored(
+        self, config: Config, root: int, stdio: tuple[int, int, int], entrances: list[int]
+    ) -> runtime.Started | None:
+        """What `start --checkpoint` asks for (`state.RESTORE`), for this start only; None for an ordinary one."""
+        path = f"{self._run}/{state.RESTORE}"
+        if not os.path.exists(path):
+            return None
+        from limpet.containers import checkpoints, criu
+
+        with open(path, encoding="utf-8") as file:
+            found = checkpoints.find(self._store, self._container, file.read())
+        os.unlink(path)
+        checkpoints.verify(found)
+        flags, pipes = found.flags, found.pipes
+        pid = criu.restore(config, self._directory, root, stdio, entrances, found.path, pipes, flags)
+        return runtime.Started(pid, os.pidfd_open(pid), None)
 
     def _limit(self) -> list[int]:
         """Makes the groups that hold the container's limits; see `controllers.create`."""

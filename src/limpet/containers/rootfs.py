@@ -209,6 +209,24 @@ def _open_device(path: str, majors: range) -> int:
     return fd
 
 
+def reopen_null() -> None:
+    """Where a standard descriptor is the host's /dev/null, it becomes the container's own (as runc's `reOpenDevNull`).
+
+    A file of a mount that the container doesn't have can't be checkpointed.
+    """
+    number = os.makedev(1, 3)
+    for fd in (0, 1, 2):
+        if os.fstat(fd).st_rdev != number:
+            continue
+        try:
+            own = os.open("/dev/null", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # an image's /dev without it
+            return
+        if os.fstat(own).st_rdev == number:
+            os.dup2(own, fd)
+        os.close(own)
+
+
 def parse_options(words: list[str] | tuple[str, ...]) -> tuple[int, list[tuple[int, bool]], str]:
     """OCI mount options → mount(2) flags, propagation changes (flag, recursive), data for the file system."""
     flags = 0
@@ -233,7 +251,7 @@ def attributes(flags: int) -> int:
 def _mount(mount: Config) -> None:
     kind, target = mount["type"], mount["destination"]
     flags, propagation, data = parse_options(mount.get("options", ()))
-    _make_target(target, directory=True)
+    make_target(target, directory=True)
     try:
         mounts.mount(mount.get("source", kind), target, kind, flags, data or None)
     except OSError as e:
@@ -270,7 +288,7 @@ def _refuse_proc(mount: Config, number: int) -> None:
 
 def _attach(tree: int, target: str) -> None:
     directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-    _make_target(target, directory=directory)
+    make_target(target, directory=directory)
     if os.path.isdir(target) != directory:
         kinds = ("a directory", "a file") if directory else ("a file", "a directory")
         raise NotADirectoryError(20, f"mounting on {target}: {kinds[0]} can't be mounted on {kinds[1]}")
@@ -280,7 +298,8 @@ def _attach(tree: int, target: str) -> None:
         raise OSError(e.errno, f"mounting on {target}: {os.strerror(e.errno or 0)}") from e
 
 
-def _make_target(path: str, *, directory: bool) -> None:
+def make_target(path: str, *, directory: bool) -> None:
+    """A directory or an empty file to mount on, with the directories above it."""
     try:
         os.stat(path)
         return

@@ -211,11 +211,13 @@ def _child(
         if "hooks" in config:
             handshake.pause(channel)
         rootfs.protect(config)
+        rootfs.reopen_null()
         kind = config.get("annotations", {}).get("org.limpet.init", "false")
+        prepared = init.prepare(apart=kind == "apart") if kind != "false" else -1
         if kind == "spawn" and not sockets:
-            init.spawn(config["process"], program, channel)
+            init.spawn(config["process"], program, channel, prepared)
         if kind != "false":
-            init.fork(config["process"], program, slave, apart=kind == "apart")
+            init.fork(config["process"], program, slave, prepared, apart=kind == "apart")
         if slave:
             handshake.take_terminal(slave)
         if not handshake.parent_lives(channel):

@@ -8,7 +8,7 @@ import os
 from limpet.containers import early, outcome, state
 from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, signals
-from limpet.store import faults
+from limpet.store import faults, files
 from limpet.store.files import remove_tree
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ def start(
     store: Store,
     container: Container,
     *,
+    checkpoint: str = "",
     attached: bool = False,
     stdin: bool = False,
     detach_keys: str = "",
@@ -35,8 +36,10 @@ def start(
 ) -> int:
     """Starts it; with `attached` stays until it ends. 0, or its exit code. One that runs already is left as it is."""
     try:
-        connection = launch(store, container, client=attached, warn=warn)
+        connection = launch(store, container, client=attached, checkpoint=checkpoint, warn=warn)
     except Conflict:
+        if checkpoint:
+            raise
         if not attached:
             return 0
         connection = None  # it runs: attach to what there is
@@ -57,6 +60,7 @@ def launch(
     size: tuple[int, int] | None = None,
     waiting: Early | None = None,
     unwritten: Sequence[str] = (),
+    checkpoint: str = "",
     warn: Callable[[str], None] | None = None,
 ) -> socket.socket | None:
     """Returns when the program runs. With `client` the result is the first client's connection (see `attach`).
@@ -81,6 +85,8 @@ def launch(
             from limpet.containers import policing
 
             policing.prepare(store, container)
+        if checkpoint:
+            files.put(f"{store.run_path(container.id)}/{state.RESTORE}", checkpoint.encode())
         connection = _hand_over(store, container, lock, size, client, waiting, unwritten, warn)
         return connection
     finally:
@@ -116,7 +122,7 @@ def _lock(store: Store, container: Container) -> int:
 def _clear(store: Store, container: Container) -> None:
     """Takes away what a dead run left (a killed monitor, a crash): processes, cgroup, marks."""
     run = store.run_path(container.id)
-    for name in ("stopped", "updated", "attach.sock"):
+    for name in ("stopped", "updated", "attach.sock", state.RESTORE):
         try:
             os.unlink(f"{run}/{name}")
         except FileNotFoundError:

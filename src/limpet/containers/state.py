@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 NEVER = "0001-01-01T00:00:00Z"
 KILLED = 137
+RESTORE = "restore"
+"""A file of the run directory: the checkpoint from which the monitor starts the container, once."""
 
 _MONITOR_GONE = "its monitor was killed, or the machine was stopped"
 _COLUMNS = "id, name, image_id, image_name, layers, created, options"
@@ -97,6 +99,7 @@ class Status:
         "oom_killed",
         "pid",
         "pid_start",
+        "pipes",
         "ports",
         "protocol",
         "restarts",
@@ -109,6 +112,7 @@ class Status:
         self.state: str = values.get("state") or "created"
         self.pid: int = values.get("pid") or 0
         self.pid_start: int = values.get("pid_start") or 0  # see kernel.process.start_time
+        self.pipes: list[int] = values.get("pipes") or [0, 0, 0]  # see `Streams.pipes`
         self.protocol: int = values.get("protocol") or 1  # see `frames.VERSION`
         self.monitor: int = values.get("monitor") or 0
         self.started_at: str = values.get("started_at") or NEVER

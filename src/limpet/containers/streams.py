@@ -33,6 +33,7 @@ class Streams:
         self._input = bytearray()
         self._input_ends = False
         self.terminal: int | None = None
+        self.pipes = [0, 0, 0]  # inodes of the pipes that are the container's 0, 1, 2; 0 for what is none
 
     def open(self, theirs: list[int]) -> tuple[int, int, int]:
         """The container's 0, 1, 2; also into `theirs`, for the caller to close. With a terminal they are /dev/null."""
@@ -52,6 +53,7 @@ class Streams:
             self._outputs[ours] = (name, kind)
             theirs.append(end)
             ends.append(end)
+        self.pipes = [os.fstat(fd).st_ino if fd != null else 0 for fd in (stdin, *ends)]
         return stdin, ends[0], ends[1]
 
     def adopt_terminal(self, master: int) -> None:

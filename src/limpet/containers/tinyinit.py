@@ -77,7 +77,28 @@ def image(machine: str) -> bytes | None:
     return machinecode.elf_x86_64(machinecode.from_listing(_X86_64)) if machine == "x86_64" else None
 
 
-def become(program: int, *, readable: bool = True) -> None:
+def prepare(*, readable: bool = True) -> int:
+    """The executable, for `become`, as a nameless file of the container's own /dev; -1 if that can't be.
+
+    Of such a one a checkpoint can be restored; it is made while we are root.
+    """
+    data = image(os.uname().machine)
+    if data is None:
+        return -1
+    try:
+        file = os.open("/dev", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o555 if readable else 0o111)
+    except OSError:
+        return -1
+    try:
+        os.write(file, data)
+        return os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)  # what may be written can't be executed
+    except OSError:
+        return -1
+    finally:
+        os.close(file)
+
+
+def become(program: int, prepared: int = -1, *, readable: bool = True) -> None:
     """Replaces this process by the init; returns only when that can't be. All signals must be blocked.
 
     `readable`: for those with the same rights, through /proc and ptrace. Else it is not dumpable, since it may not read
@@ -86,6 +107,11 @@ def become(program: int, *, readable: bool = True) -> None:
     data = image(os.uname().machine)
     if data is None:
         return
+    if prepared >= 0:
+        try:
+            os.execve(prepared, ["limpet-init", str(program)], {})
+        except OSError:  # a file system without execution
+            os.close(prepared)
     fd = machinecode.in_memory("limpet-init", data)
     if not readable:
         os.fchmod(fd, 0o111)
