@@ -30,6 +30,7 @@ _CREATE: Sequence[tuple[str, str]] = (
 
 _BUILDX: Sequence[tuple[str, str]] = (("builder", "there is one builder, this machine: leave it out"),)
 
+_CHECKPOINTS = "checkpoints are kept with their container; `checkpoint create --export` writes a file elsewhere"
 _INSECURE = "plain HTTP is spoken with this machine, and with others that registries.toml allows it for"
 
 _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -66,7 +67,8 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "save": (("platform", _LATER),),
     "rm": (("link l", "there are no links between containers"),),
-    "start": (("checkpoint checkpoint-dir", _LATER),),
+    "start": (("checkpoint-dir", _CHECKPOINTS),),
+    **dict.fromkeys(("checkpoint create", "checkpoint ls", "checkpoint rm"), (("checkpoint-dir", _CHECKPOINTS),)),
     "update": (("cpu-rt-period cpu-rt-runtime", _LIMITS),),
     "network create": (
         ("config-from config-only", f"{_LATER}: say the options at each network"),
@@ -99,7 +101,7 @@ _COMMANDS: Mapping[str, str] = {
     "context": "there is no daemon: `ssh HOST limpet …` works on another machine",
     "system dial-stdio": "there is no daemon: `ssh HOST limpet …` works on another machine",
     **dict.fromkeys(
-        "checkpoint,config,plugin,secret,trust,volume update".split(","),
+        "config,plugin,secret,trust,volume update".split(","),
         _LATER_COMMAND,
     ),
     **dict.fromkeys("node service stack swarm".split(), "there is no cluster"),

@@ -78,7 +78,7 @@ def take(
         try:
             what = f"container {container.name}"
             more = [*flags, *(["--leave-running"] if leave_running else [])]
-            criu.dump(status.pid, new, config, container.id, more, what)
+            criu.dump(status.pid, new, config, container.group, more, what)
         except BaseException:
             if not leave_running and os.path.exists(stopped):
                 os.unlink(stopped)

@@ -43,12 +43,15 @@ def program() -> str:
     )
 
 
-def external(config: Config, container_id: str) -> dict[str, str]:
-    """Of each mount that comes from outside: where it is in the container → what it is on the host now."""
+def external(config: Config, group: str) -> dict[str, str]:
+    """Of each mount that comes from outside: where it is in the container → what it is on the host now.
+
+    `group`: `Container.group`.
+    """
     found: dict[str, str] = {}
     for mount in config["mounts"]:
         if mount["type"] == "cgroup":
-            source = cgroup.path(container_id)
+            source = cgroup.path(group)
             if source is not None:
                 found[mount["destination"]] = source
         elif _is_bind(mount):
@@ -56,12 +59,12 @@ def external(config: Config, container_id: str) -> dict[str, str]:
     return found
 
 
-def dump(pid: int, place: str, config: Config, container_id: str, flags: Sequence[str], what: str) -> None:
+def dump(pid: int, place: str, config: Config, group: str, flags: Sequence[str], what: str) -> None:
     """Keeps the process tree of `pid` in `place`; it ends then, unless `flags` say otherwise. Raises LimpetError."""
     import subprocess
 
     words = [program(), "dump", "--tree", str(pid), "--images-dir", place, "--log-file", "dump.log", *_COMMON, *flags]
-    for target in external(config, container_id):
+    for target in external(config, group):
         words += ["--external", f"mnt[{target}]:{target}"]
     result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
     if result.returncode:
@@ -71,6 +74,7 @@ def dump(pid: int, place: str, config: Config, container_id: str, flags: Sequenc
 def restore(
     config: Config,
     directory: str,
+    group: str,
     root: int,
     stdio: tuple[int, int, int],
     entrances: Sequence[int],
@@ -82,12 +86,11 @@ def restore(
 
     `directory`: the container's; `root`: its mount; `pipes`: the inodes that 0, 1 and 2 had, or 0. Raises StartFailed.
     """
-    container_id = os.path.basename(directory)
     log, pidfile = f"{directory}/restore.log", f"{directory}/restore.pid"
     words = [program(), "restore", "--images-dir", place, "--work-dir", directory, "--log-file", "restore.log"]
     words += ["--restore-detached", "--restore-sibling", "--pidfile", pidfile, "--root", f"{directory}/rootfs"]
     words += [*_COMMON, *flags]
-    for target, source in external(config, container_id).items():
+    for target, source in external(config, group).items():
         words += ["--external", f"mnt[{target}]:{source}"]
     for fd, inode in enumerate(pipes):
         if inode:
@@ -97,11 +100,12 @@ def restore(
             os.unlink(path)  # CRIU refuses one that is there
     child = os.fork()
     if child == 0:
-        _become(words, config, f"{directory}/rootfs", cgroup.path(container_id), root, stdio, entrances)
+        _become(words, config, f"{directory}/rootfs", cgroup.path(group), root, stdio, entrances)
     status = _wait(child)
     if status:
-        if (group := cgroup.path(container_id)) is not None and os.path.isdir(group):
-            cgroup.kill(group)  # what it had made by then
+        made = cgroup.path(group)
+        if made is not None and os.path.isdir(made):
+            cgroup.kill(made)  # what it had made by then
         raise StartFailed(f"CRIU can't restore it: {_reason(log)}", f"{log} has the whole of it", 125)
     with open(pidfile, encoding="ascii") as file:
         pid = int(file.read())

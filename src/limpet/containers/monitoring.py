@@ -359,7 +359,9 @@ class Monitor:
         os.unlink(path)
         checkpoints.verify(found)
         flags, pipes = found.flags, found.pipes
-        pid = criu.restore(config, self._directory, root, stdio, entrances, found.path, pipes, flags)
+        pid = criu.restore(
+            config, self._directory, self._container.group, root, stdio, entrances, found.path, pipes, flags
+        )
         return runtime.Started(pid, os.pidfd_open(pid), None)
 
     def _limit(self) -> list[int]:
