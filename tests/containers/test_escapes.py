@@ -89,7 +89,7 @@ def test_the_program_in_between_is_nobodys_file(limpet: Limpet, busybox: str) ->
     script = "cat /proc/1/comm; ls -l /proc/1/exe; for p in /proc/[0-9]*; do readlink $p/exe; done"
     out = limpet("run", "--rm", busybox, "sh", "-c", script).stdout
     assert "python" not in out
-    assert "memfd:limpet-init (deleted)" in out
+    assert "/dev/#" in out
 
 
 # Mounts

@@ -97,7 +97,9 @@ def test_pid_1_has_nothing_to_look_for(limpet: Limpet, busybox: str) -> None:
         " ls /proc/1/fd; kill -STOP 1; kill -KILL 1; echo on"
     )
     result = limpet("run", "--rm", busybox, "sh", "-c", script, check=False)
-    assert result.stdout.splitlines() == ["memfd:limpet-init (deleted)", "same root", "1", "2", "on"]
+    image, *rest = result.stdout.splitlines()
+    assert (image.startswith("dev/#"), image.endswith(" (deleted)")) == (True, True)  # a file without a name
+    assert rest == ["same root", "1", "2", "on"]
 
 
 def test_a_program_can_not_write_to_the_hosts_files_by_its_descriptors(limpet: Limpet, busybox: str) -> None:
