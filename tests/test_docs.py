@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_A_USER = "rootless.md"  # tests/rootless runs it
-TALK = {"architecture.md", "dependencies.md", "docker.md", "reference.md"}  # pages without examples
+TALK = {"architecture.md", "dependencies.md", "docker.md", "docker-flags.md", "reference.md"}  # pages without examples
 ON_A_MACHINE = {"private-networks.md"}
 PAGES = sorted(
     page for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if page.name not in {*TALK, AS_A_USER}

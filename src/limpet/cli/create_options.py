@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from limpet.cli import podman_options
 from limpet.cli.limit_options import HEALTH, LIMITS, health, limits
 from limpet.cli.table import Option
 
@@ -104,6 +105,10 @@ def wanted(call: Call) -> Options:
         from limpet.containers import isolation
 
         isolation.apply(made, {name for name in isolation.SINGLE if call[name.replace("_", "-")] not in (_UNSAID, [])})
+    if podman_options.said(call):
+        from limpet.cli import podman_given
+
+        podman_given.apply(call, made)
     made.network = made.network or ("" if made.pod or call["pod-id-file"] else "host")
     return made
 
@@ -364,6 +369,7 @@ OPTIONS = (
     Option("volume-driver", kind="string", default="", metavar="NAME", help="Driver of volumes that -v makes"),
     Option("volumes-from", kind="list", metavar="CONTAINER[:ro]", help="Mount what another container mounts"),
     WORKDIR,
+    *podman_options.PODMAN,
     *LIMITS,
     *HEALTH,
 )

@@ -23,9 +23,42 @@ _CREATE: Sequence[tuple[str, str]] = (
         _LIMITS,
     ),
     ("use-api-socket", f"{_LATER}: the Engine API is to come"),
-    ("annotation", f"{_LATER}: --label is there"),
     ("isolation", "it is for Windows"),
     ("disable-content-trust", "there is no content trust to disable: leave it out"),
+)
+
+_PULL = "`limpet login` and registries.toml say how a registry is spoken with"
+_IDS = "--userns auto gives ids of its own; which ones is limpet's choice"
+_PODMAN: Sequence[tuple[str, str]] = (
+    ("cert-dir creds decryption-key retry retry-delay tls-verify", _PULL),
+    ("cgroup-conf", "--memory, --cpus, --pids-limit and their like limit it; `limpet update` changes them"),
+    ("cgroups", "every container has a control group of its own"),
+    ("chrootdirs group-entry passwd passwd-entry hostuser", f"{_LATER}: --user takes a number, -v mounts /etc/passwd"),
+    ("conmon-pidfile", "there is no conmon: --pidfile has the pid of PID 1, the file `status` that of the monitor"),
+    ("gidmap subgidname subuidname uidmap", _IDS),
+    ("health-log-destination health-max-log-count health-max-log-size", "`inspect` has the last five results"),
+    (
+        "health-startup-cmd health-startup-interval health-startup-retries health-startup-success"
+        " health-startup-timeout",
+        "--health-start-period and --health-start-interval are there",
+    ),
+    ("hosts-file", "-v FILE:/etc/hosts mounts one; --add-host adds lines"),
+    ("init-ctr", "--requires starts a container first; `limpet wait` waits for its end"),
+    ("init-path", "limpet's own init is in no file; --no-init runs the command as PID 1"),
+    ("intel-rdt-clos-id rdt-class", f"{_LATER}: --cpuset-cpus is there"),
+    ("latest l", "name it: `limpet ps -lq` has its id"),
+    ("personality", f"{_LATER}: `setarch` in the container does it"),
+    (
+        "preserve-fd preserve-fds",
+        "a container gets its input, and with --socket listening sockets, of the caller's files",
+    ),
+    ("rmi", "`limpet rmi` removes it, `limpet image prune` all that nothing uses"),
+    ("rootfs", "`limpet import DIR` or `limpet capture` makes an image of it, `-v` mounts it"),
+    ("sdnotify", f"{_LATER}: `limpet wait --condition healthy` waits until it is well"),
+    ("seccomp-policy", "--security-opt seccomp=FILE, or seccomp=unconfined"),
+    ("secret", "-v FILE:/run/secrets/NAME:ro mounts one"),
+    ("shm-size-systemd", "--shm-size is there"),
+    ("systemd", "--no-init --tmpfs /run --tmpfs /run/lock --stop-signal SIGRTMIN+3 is what systemd wants"),
 )
 
 _BUILDX: Sequence[tuple[str, str]] = (("builder", "there is one builder, this machine: leave it out"),)
@@ -34,8 +67,9 @@ _CHECKPOINTS = "checkpoints are kept with their container; `checkpoint create --
 _INSECURE = "plain HTTP is spoken with this machine, and with others that registries.toml allows it for"
 
 _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
-    "run": _CREATE,
-    "create": _CREATE,
+    "run": (*_CREATE, *_PODMAN),
+    "create": (*_CREATE, *_PODMAN),
+    "exec": tuple(each for each in _PODMAN if each[0].startswith(("latest", "preserve"))),
     "build": (
         (
             "squash",
@@ -104,6 +138,14 @@ _COMMANDS: Mapping[str, str] = {
         "config,plugin,secret,trust,volume update".split(","),
         _LATER_COMMAND,
     ),
+    "auto-update": f"{_LATER_COMMAND}: `limpet pull` and `limpet run --replace` do it by hand",
+    **dict.fromkeys(("generate", "kube", "play"), f"{_LATER_COMMAND}: `limpet pod` makes pods"),
+    "healthcheck": f"{_LATER_COMMAND}: `limpet inspect` has the last results, `limpet wait --condition healthy` waits",
+    "init": "a container is made ready when it starts: `limpet create`, `limpet start`",
+    "machine": f"{_LATER_COMMAND}: limpet runs on Linux itself",
+    **dict.fromkeys(("mount", "unmount"), "`limpet cp` and `limpet export` read and write a container's files"),
+    "unshare": "`limpet run` is enough: each command enters the user namespace by itself",
+    "untag": "`limpet rmi NAME` takes a name away, and the image with its last one",
     **dict.fromkeys("node service stack swarm".split(), "there is no cluster"),
 }
 

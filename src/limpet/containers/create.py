@@ -53,6 +53,15 @@ def create(
         from limpet.containers import pods
 
         pods.join(store, options)
+    if any(name.startswith("org.limpet.") for name in options.annotations):
+        raise Invalid("--annotation org.limpet.…: these are limpet's own", "choose another name")
+    if options.requires:
+        from limpet.containers import state
+
+        try:
+            options.requires = [state.find(store, name).id for name in options.requires]
+        except NotFound as e:  # no container was made: `run` fails, with its code
+            raise NotFound(e.message, e.hint) from None
     options.network = options.network or "host"
     sharing.resolve(store, options)
     check(options, image.config)

@@ -331,6 +331,10 @@ class Monitor:
         if self._started.terminal is not None:
             self._streams.adopt_terminal(self._started.terminal)
         self._ended = False
+        if self._container.options.timeout or self._container.options.pidfile:
+            from limpet.containers import deadline
+
+            deadline.begun(self._container, self._started)
         if self._activation is not None:
             self._activation.began()
         self._status.update(

@@ -92,8 +92,10 @@ def plan(store: Store, options: Options, image_volumes: list[str]) -> list[Mount
     for text in options.volumes_from:
         for mount in _from_container(store, text):
             mounts.setdefault(mount.target, mount)
-    for path in image_volumes:
+    for path in image_volumes if options.image_volume != "ignore" else ():
         mount = mountgrammar.anonymous(store, path)
+        if options.image_volume == "tmpfs":
+            mount = Mount("tmpfs", mount.target, options=["nosuid", "nodev"])
         mounts.setdefault(mount.target, mount)
     if options.runtime != "limpet":
         for mount in mounts.values():

@@ -71,6 +71,15 @@ _DEFAULTS: dict[str, Any] = {
     "pod": "",
     "pod_ends": False,
     "infra": False,
+    "annotations": {},
+    "env_merge": [],
+    "env_clear": False,
+    "image_volume": "",
+    "no_files": [],
+    "pidfile": "",
+    "requires": [],
+    "timeout": 0,
+    "umask": "",
     "shm_size": SHM_SIZE,
     "ulimits": [],
     "sysctls": {},
@@ -157,6 +166,15 @@ class Options:
     pod: str  # its id; a name until `pods.join`
     pod_ends: bool  # the pod's infra container ends with its last other one
     infra: bool  # it is that infra container
+    annotations: dict[str, str]
+    env_merge: list[str]  # KEY=VALUE, ${NAME} being a variable of the image
+    env_clear: bool  # none of the image's
+    image_volume: str  # what VOLUME means: "" for an anonymous volume, tmpfs, ignore
+    no_files: list[str]  # of hostname, hosts: those of /etc that the engine does not provide
+    pidfile: str  # absolute path
+    requires: list[str]  # ids of containers to be started first; names until `create`
+    timeout: int  # seconds until it is killed; 0: never
+    umask: str  # octal, "" for 022
     shm_size: int  # bytes
     ulimits: list[str]  # name=soft[:hard]
     sysctls: dict[str, str]

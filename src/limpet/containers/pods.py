@@ -255,11 +255,18 @@ def remove(store: Store, pod: Pod, *, force: bool = False, timeout: int | None =
 
 
 def before_start(store: Store, container: Container) -> None:
-    """Of a container in a pod: the infra container, which it joins, runs when this returns. Raises LimpetError."""
-    if container.options.infra:
-        return
+    """What the container needs runs when this returns: a pod's infra container, those of --requires.
+
+    Raises LimpetError. Nothing goes in a circle: a container names only those that were there before it.
+    """
     from limpet.containers import start
 
+    for required in container.options.requires:
+        other = state.find(store, required)
+        if not state.status(store, other).running:
+            start.start(store, other)
+    if container.options.infra or not container.options.pod:
+        return
     row = store.db.row("SELECT id, name, created, options FROM pod WHERE id = ?", container.options.pod)
     holder = infra_of(store, _pod(row)) if row is not None else None
     if holder is not None and not state.status(store, holder).running:

@@ -84,8 +84,11 @@ def environment(options: Options, image: Config, name: str, home: str) -> list[s
     values = {"PATH": PATH, "HOSTNAME": name}
     if options.tty:
         values["TERM"] = "xterm"
-    for text in [*((image.get("config") or {}).get("Env") or []), *options.env]:
+    theirs = [] if options.env_clear else (image.get("config") or {}).get("Env") or []
+    for number, text in enumerate([*theirs, *options.env_merge, *options.env]):
         key, equals, value = text.partition("=")
+        if len(theirs) <= number < len(theirs) + len(options.env_merge):
+            value = _merged(value, values)
         if equals:
             values[key] = value
         else:
@@ -94,6 +97,14 @@ def environment(options: Options, image: Config, name: str, home: str) -> list[s
     if options.own_address:
         values.setdefault("LIMPET_ADDRESS", options.own_address[0])
     return [f"{key}={value}" for key, value in values.items()]
+
+
+def _merged(text: str, values: dict[str, str]) -> str:
+    """${NAME} and $NAME are variables that are there already (podman-run(1), --env-merge)."""
+    import string
+
+    template = string.Template(text)
+    return template.safe_substitute({**dict.fromkeys(template.get_identifiers(), ""), **values})
 
 
 def bounding(options: Options) -> list[str]:
@@ -151,7 +162,12 @@ def make(
     flags = security(options)
     process: Config = {
         "terminal": options.tty,
-        "user": {"uid": user.uid, "gid": user.gid, "umask": 0o022, "additionalGids": supplementary(user)},
+        "user": {
+            "uid": user.uid,
+            "gid": user.gid,
+            "umask": int(options.umask or "022", 8),
+            "additionalGids": supplementary(user),
+        },
         "args": command(options, image),
         "env": environment(options, image, name, user.home),
         "cwd": options.workdir or (image.get("config") or {}).get("WorkingDir") or "/",
@@ -197,6 +213,7 @@ def make(
         ],
         "annotations": {"org.limpet.init": _init(options, process["args"])},
     }
+    config["annotations"] = {**options.annotations, **config["annotations"]}
     if any(mount.is_made for mount in mounts):
         config["annotations"]["org.limpet.mounts"] = "made"
     if options.health or (image.get("config") or {}).get("Healthcheck"):
@@ -340,7 +357,7 @@ def _files(store: Store, options: Options, directory: str, mounts: list[Mount]) 
     other = sharing.joins(options).get("network", "")
     own = {"hosts": options.add_host, "resolv.conf": options.dns or options.dns_search or options.dns_option}
     for name in hostfiles.NAMES:
-        if f"/etc/{name}" in taken:
+        if f"/etc/{name}" in taken or name in options.no_files:
             continue
         place = store.container_path(other) if other and name in own and not own[name] else directory
         words = ["rbind", "ro" if options.read_only else "rw", "rprivate"]

@@ -72,7 +72,7 @@ def launch(
 
     Signals that would end this process wait meanwhile; with a client until `attach`, which passes them on.
     """
-    if container.options.pod:
+    if container.options.pod or container.options.requires:
         from limpet.containers import pods
 
         pods.before_start(store, container)
