@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.containers import confinement, hostfiles, spec, users
+from limpet.containers import confinement, hostfiles, spec, state, users
 from limpet.errors import LimpetError
 from limpet.layers import driver
 from limpet.store import files
@@ -50,8 +50,7 @@ def mount(store: Store, container: Container, mapped: Mapped | None = None) -> i
 def prepare(store: Store, container: Container, root: int, size: tuple[int, int] | None) -> tuple[Config, bytes | None]:
     """Writes the bundle (config.json and the files that it names); the plan and seccomp's program."""
     directory = store.container_path(container.id)
-    with open(f"{directory}/image.json", "rb") as file:
-        image = jsontext.loads(file.read())
+    image = state.document(f"{directory}/image.json")
     user = users.resolve(root, spec.user_text(container.options, image), container.options.group_add)
     mounts: list[Mount] = []
     if os.path.exists(f"{directory}/mounts.json"):

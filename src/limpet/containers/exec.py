@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 
-from limpet import jsontext
 from limpet.containers import confinement, events, handshake, process, spec, state, users
 from limpet.containers.outcome import StartFailed
 from limpet.errors import Conflict, Invalid, LimpetError
@@ -129,8 +128,7 @@ def _plan(
     privileged: bool,
 ) -> tuple[Config, bytes | None]:
     """The `process` section for the program, from the container's own and what was asked."""
-    with open(f"{store.container_path(container.id)}/config.json", "rb") as file:
-        config: Config = jsontext.loads(file.read())
+    config: Config = state.document(f"{store.container_path(container.id)}/config.json")
     plan: Config = config["process"]
     plan["userns"] = "uidMappings" in config["linux"]
     plan["namespaces"] = [kind for kind in (*_NAMESPACES, "pid") if not idmap.nested() or _differs(pid, kind)]
@@ -172,8 +170,7 @@ def _differs(pid: int, kind: str) -> bool:
 
 def _home_is_set(store: Store, container: Container) -> bool:
     """By the image or the user, as opposed to taken from /etc/passwd for the container's first program."""
-    with open(f"{store.container_path(container.id)}/image.json", "rb") as file:
-        image = jsontext.loads(file.read())
+    image = state.document(f"{store.container_path(container.id)}/image.json")
     said = [*((image.get("config") or {}).get("Env") or []), *container.options.env]
     return any(text.startswith("HOME=") for text in said)
 

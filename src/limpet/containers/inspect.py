@@ -52,7 +52,7 @@ def inspect(store: Store, container: Container) -> dict[str, Any]:
             "Name": driver(store).name,
             "Data": {"UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work", "Layers": container.layers},
         },
-        "Mounts": [_mount(mount) for mount in mountplan.load(store, container.id)],
+        "Mounts": [_mount(mount) for mount in mountplan.known(store, container.id)],
         "Config": _config(container, image),
         **({"Pod": options.pod, "IsInfra": options.infra} if options.pod else {}),
         "NetworkSettings": _network(store, container, status),

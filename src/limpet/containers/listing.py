@@ -130,8 +130,11 @@ def image_config(store: Store, container: Container) -> dict[str, Any]:
             data += piece
     finally:
         os.close(fd)
-    config: dict[str, Any] = jsontext.loads(data)
-    return config
+    try:
+        config = jsontext.loads(data)
+    except ValueError:
+        return {}  # damaged: `system check` is for that
+    return config if isinstance(config, dict) else {}
 
 
 def _command(row: Row, full: bool) -> str:
@@ -168,7 +171,7 @@ def all_exposed(image: dict[str, Any], options: Options) -> list[str]:
 def _planned(row: Row) -> list[Mount]:
     from limpet.containers import mountplan
 
-    return mountplan.load(row._store, row.container.id)
+    return mountplan.known(row._store, row.container.id)
 
 
 def _mounts(row: Row, full: bool) -> list[str]:

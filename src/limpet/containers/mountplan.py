@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 
 from limpet import jsontext
-from limpet.errors import Invalid, NotFound
+from limpet.errors import Invalid, LimpetError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from limpet.containers.options import Options
     from limpet.store.store import Store
@@ -168,13 +167,27 @@ def save(mounts: list[Mount]) -> str:
 
 def load(store: Store, container_id: str) -> list[Mount]:
     """What `create` planned; no file means no mounts."""
-    try:
-        fd = os.open(f"{store.container_path(container_id)}/mounts.json", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    path = f"{store.container_path(container_id)}/mounts.json"
+    if not os.path.exists(path):
         return []
-    with open(fd, "rb") as file:
-        entries: list[dict[str, Any]] = jsontext.loads(file.read())
-    return [Mount(**entry) for entry in entries]
+    from limpet.containers import state, volumes
+
+    try:
+        found = [Mount(**entry) for entry in state.document(path)]
+    except TypeError:
+        raise LimpetError(f"{path} is damaged", "`limpet rm -f` takes the container away") from None
+    for mount in found:
+        if mount.kind == "volume" and not mount.driver:  # the store may have been moved since
+            mount.source = volumes.data_path(store, mount.name) + (f"/{mount.subpath}" if mount.subpath else "")
+    return found
+
+
+def known(store: Store, container_id: str) -> list[Mount]:
+    """As `load`, for who only shows it: nothing where the file is damaged."""
+    try:
+        return load(store, container_id)
+    except LimpetError:
+        return []
 
 
 def _add(mounts: dict[str, Mount], mount: Mount) -> None:

@@ -23,7 +23,7 @@ import os
 
 from limpet import jsontext
 from limpet.containers.options import Options
-from limpet.errors import Conflict, NotFound
+from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import cgroup
 from limpet.store.files import in_use, overwrite, remove_tree, write_file
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NEVER = "0001-01-01T00:00:00Z"
 KILLED = 137
+_UNKNOWN = 255
 RESTORE = "restore"
 """A file of the run directory: the checkpoint from which the monitor starts the container, once."""
 
@@ -291,6 +292,22 @@ def _read(path: str) -> dict[str, Any]:
         return {}
     try:
         values: dict[str, Any] = jsontext.loads(os.read(fd, 1 << 16))
+        if isinstance(values, dict) and isinstance(values.get("state"), str):
+            return values
+    except ValueError:
+        pass
     finally:
         os.close(fd)
-    return values
+    return {"state": "exited", "exit_code": _UNKNOWN, "error": f"{path} is damaged: nobody knows how it ended"}
+
+
+def document(path: str) -> Any:
+    """A JSON file of a container's directory. Raises LimpetError where it is damaged or gone."""
+    try:
+        with open(path, "rb") as file:
+            return jsontext.loads(file.read())
+    except ValueError:
+        what = "is damaged"
+    except FileNotFoundError:
+        what = "is missing"
+    raise LimpetError(f"{path} {what}", "`limpet cp` may still take files out; `limpet rm -f` takes the container away")

@@ -238,7 +238,7 @@ def _has_init(store: Store, container: Container) -> bool:
     try:
         with open(f"{store.container_path(container.id)}/config.json", "rb") as file:
             annotations = jsontext.loads(file.read()).get("annotations") or {}
-    except OSError:
+    except (OSError, ValueError):
         return False  # it is being removed
     return bool(annotations.get("org.limpet.init", "false") != "false")
 
@@ -250,7 +250,7 @@ def stop_signal(store: Store, container: Container, default: str = "TERM") -> st
     try:
         with open(f"{store.container_path(container.id)}/image.json", "rb") as file:
             image = jsontext.loads(file.read())
-    except OSError:
+    except (OSError, ValueError):
         return default
     return (image.get("config") or {}).get("StopSignal") or default
 
