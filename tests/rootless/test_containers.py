@@ -7,12 +7,14 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import START
 from tests.rootless.conftest import end
 
 from limpet.kernel import process
@@ -180,13 +182,42 @@ def test_what_needs_root_is_refused_in_one_line(user: User) -> None:
         (("--runtime", "runc"), "the runtime runc needs root\n"),
         (("--ulimit", "nofile=10:1999999999"), "only root may raise it above your own limit"),
         (("--oom-score-adj", "-900"), "only root may go below"),
-        (("--memory", "64m"), "--memory needs a control group of yours with the controller 'memory'\nstart containers"),
+        (("--memory", "64m"), "--memory needs a control group of yours with the controller 'memory'\nwith systemd, "),
+        (("--network", "private"), "--network private needs root\n"),
+        (("--address", "127.64.1.1"), "--address 127.64.1.1 needs root\n"),
     ):
         refused = user("run", "--rm", *words, "busybox:test", "true", check=False)
         assert (refused.returncode, refused.stdout) == (125, ""), words
         assert what in refused.stderr
         assert refused.stderr.count("\n") <= 2
     assert user("ps", "-aq").stdout == ""
+
+
+def test_a_store_is_its_users_alone(user: User) -> None:
+    """Root's files in it would be in the way."""
+    command = [sys.executable, "-I", "-c", START, "--root", user.root, "ps"]
+    root = subprocess.run(command, capture_output=True, text=True)
+    assert root.returncode == 1
+    assert root.stderr.startswith(f"limpet: {user.root} is the store of user 54321\nrun limpet as that user:")
+    nowhere = user("--root", "/proc/limpet", "run", "--rm", "busybox:test", "true", check=False)
+    assert nowhere.returncode == 125
+    assert nowhere.stderr.startswith("limpet: /proc/limpet")
+
+
+def test_many_that_begin_at_once_share_one_namespace(user: User) -> None:
+    while pid := user.holders():
+        end(pid)
+    names = [f"many{number}" for number in range(4)]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    started = [
+        subprocess.Popen(
+            user.limpet("run", "-d", "--name", name, "busybox:test", "sleep", "100"), env=user.environment, **quiet
+        )
+        for name in names
+    ]
+    assert [each.wait() for each in started] == [0] * len(names)
+    assert len({os.stat(f"/proc/{named(user, name)['State']['Pid']}/ns/user").st_ino for name in names}) == 1
+    user("rm", "-f", *names)
 
 
 def test_a_port_that_only_root_may_bind_is_named(user: User) -> None:

@@ -99,3 +99,11 @@ def test_limits_hold_from_any_session_and_a_stop_of_the_scope_is_gentle(login: L
     assert login("logs", "web") == "began\ngently\n"
     assert json.loads(login("inspect", "web"))[0]["State"]["ExitCode"] == 3
     assert "Cgroup driver: systemd\nCgroup version: 2\n" in login("info")
+
+
+def test_the_steps_of_a_build_have_groups(login: Login) -> None:
+    """The process that starts them leaves its session first, as `exec` does."""
+    dockerfile = "FROM busybox:test\nRUN cat /proc/self/cgroup >/group && ulimit -a >/dev/null\n"
+    login("build", "-q", "--memory", "64m", "-t", "grouped:test", "-", input=dockerfile)
+    assert login("run", "--rm", "grouped:test", "cat", "/group").startswith("0::/")
+    login("rmi", "grouped:test")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from limpet.kernel import capabilities
 
 _NEEDED = ("CAP_SYS_ADMIN", *capabilities.DEFAULT)
@@ -12,7 +14,7 @@ _REFUSALS = ("Operation not permitted", "Permission denied")
 
 def hint(message: str) -> str:
     """The next step when `message` has the kernel's words for a refusal and this process lacks something, else ""."""
-    if not any(words in message for words in _REFUSALS):
+    if os.geteuid() or not any(words in message for words in _REFUSALS):
         return ""
     here = capabilities.effective()
     missing = [name for name in _NEEDED if name not in here]

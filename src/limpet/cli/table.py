@@ -152,6 +152,10 @@ class Call:
 
             self._root, self._run = unprivileged.places(self._root, self._run)
             unprivileged.enter(self._root, self._run, make=self._makes)
+        elif os.path.exists(f"{self.root}/ids"):
+            from limpet.store import unprivileged
+
+            unprivileged.refuse_root(self.root)
 
     @property
     def _makes(self) -> bool:

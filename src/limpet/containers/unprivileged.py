@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from limpet.containers import spec
+from limpet.containers import sharing, spec
 from limpet.errors import Refused
 from limpet.kernel import process
 
@@ -19,6 +19,10 @@ def check(options: Options) -> None:
     """Raises Refused. Limits of the control groups are `limits.check`'s."""
     if options.runtime != "limpet":
         raise Refused(f"the runtime {options.runtime} needs root", "leave out --runtime")
+    if sharing.connected(options):
+        raise Refused(
+            f"--network {options.network} needs root", "host (the default), none and container:NAME are there"
+        )
     for text in options.ulimits:
         wanted = spec.rlimit(text)
         _, most = resource.getrlimit(process.LIMITS.index(wanted["type"]))

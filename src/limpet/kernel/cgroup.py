@@ -28,7 +28,7 @@ _PAUSE, _PATIENCE = 0.002, 500
 """Seconds between two tries to remove a group, and how many there are."""
 
 
-WAY = "start containers in one that is delegated to you: `systemd-run --user --scope -p Delegate=yes SHELL`"
+WAY = "with systemd, log in (not by su), or `loginctl enable-linger`; elsewhere LIMPET_CGROUP names one of yours"
 """For who has no group: what to do."""
 
 

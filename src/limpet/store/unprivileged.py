@@ -84,6 +84,13 @@ def enter(root: str, run: str, *, make: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def refuse_root(root: str) -> None:
+    """What root makes in a user's store that user could not open any more. Raises Refused."""
+    if not idmap.nested():
+        owner = os.stat(root).st_uid
+        raise Refused(f"{root} is the store of user {owner}", f"run limpet as that user: `sudo -u '#{owner}' limpet`")
+
+
 def hold(run: str) -> int:
     """For a process that was forked of a command and outlives it: its own hold on the namespace; -1 if it has none.
 

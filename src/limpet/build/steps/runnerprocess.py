@@ -17,7 +17,7 @@ import os
 import select
 
 from limpet import jsontext
-from limpet.containers import confinement, hostfiles, mountplan, runtime, spec, title, users
+from limpet.containers import confinement, hostfiles, mountplan, runtime, scopes, spec, title, users
 from limpet.containers.options import Options
 from limpet.containers.outcome import StartFailed
 from limpet.containers.state import Container
@@ -70,6 +70,8 @@ class _Group:
         """A descriptor to start a step in; whoever looked for empty groups may have taken it away meanwhile."""
         if self.path is None or not os.path.isdir(self.path):
             self.close()
+            if cgroup.of_user_instance():
+                scopes.approach()
             self.path = cgroup.create(self.name, self._owner)
             if self.path is not None and not idmap.nested():
                 devices.attach(self.path, self.resources.get("devices", ()))
