@@ -168,3 +168,11 @@ def test_a_directory_that_is_made_is_its_parents_owners(limpet: Limpet, busybox:
     os.chown(tmp_path / "home", 1234, 2345)
     sh(limpet, busybox, "true", "--mkdir", "-v", f"{tmp_path}/home/new/deep:/d")
     assert [(p.stat().st_uid, p.stat().st_gid) for p in tmp_path.glob("home/**/*")] == [(1234, 2345)] * 2
+
+
+def test_a_container_for_data_needs_no_start(limpet: Limpet, busybox: str) -> None:
+    """`--volumes-from` gives what that one's image has there, as in Docker, where `create` fills a volume."""
+    limpet("run", "--name", "made", busybox, "sh", "-c", "mkdir /data; echo kept >/data/file")
+    limpet("commit", "-c", "VOLUME /data", "made", "data:1")
+    limpet("create", "--name", "store", "data:1", "true")
+    assert sh(limpet, busybox, "cat /data/file; rm /data/file", "--volumes-from", "store") == "kept\n"

@@ -211,5 +211,19 @@ def _from_container(store: Store, text: str) -> list[Mount]:
     for mount in found:
         if mode == "ro" or (mode == "rw" and mount.kind != "image"):
             mount.options = [word for word in mount.options if word not in ("ro", "rw")] + [mode]
-        mount.copy = False  # it was filled, or will be, for that container
+        if mount.copy and mount.kind == "volume" and not mount.driver and not os.listdir(mount.source):
+            _fill(store, other.layers, mount)
+        mount.copy = False
     return found
+
+
+def _fill(store: Store, layers: list[str], mount: Mount) -> None:
+    """From its image, not that of who mounts it: a container that only has data may never have been started."""
+    from limpet.containers import volumefill
+    from limpet.layers.driver import driver
+
+    root = driver(store).mount(layers)
+    try:
+        volumefill.fill(root, mount.target, mount.source)
+    finally:
+        os.close(root)
