@@ -71,6 +71,11 @@ def test_the_kernel_holds_what_a_container_may_write(there: Limpet) -> None:
     limpet("snapshot", "hog")
     assert quota.held(upper) == held
     limpet("restore", "hog")
+    limpet("update", "--storage-opt", "size=6m", "hog")
+    again = quota.held(upper)
+    assert again is not None
+    assert again[1] == 6 << 20
+    limpet("update", "--storage-opt", "size=4m", "hog")
     again = quota.held(upper)
     assert again is not None
     assert abs(again[0] - held[0]) < 1 << 16
@@ -120,6 +125,9 @@ def test_elsewhere_it_is_watched(limpet: Limpet, busybox: str) -> None:
     said = limpet("events", "--since", "1h", "--until", "0s", "--filter", "event=disk-full", "--format", "json").stdout
     assert json.loads(said)["Actor"]["Attributes"]["name"] == "hog"
     assert limpet("inspect", "-f", "{{.State.Status}}", "small").stdout == "running\n"
+    assert "too little" in limpet("update", "--storage-opt", "size=1k", "small", check=False).stderr
+    limpet("update", "--storage-opt", "size=1m", "small")
+    assert limpet("wait", "small").stdout == "3\n"
 
 
 def test_a_volume_with_a_size_has_a_file_system_of_its_own(limpet: Limpet, busybox: str) -> None:

@@ -25,7 +25,8 @@ def update(call: Call) -> int:
     labels = {**keyvalues.pairs(call["label-add"]), **dict.fromkeys(call["label-rm"])}
     asked = Options(volumes=call["volume"], mounts=call["mount-add"], mkdir=call["mkdir"])
     mounting = bool(asked.volumes or asked.mounts or call["mount-rm"])
-    changes = bool(given or call["restart"] or env or labels)
+    storage = keyvalues.pairs(call["storage-opt"])
+    changes = bool(given or call["restart"] or env or labels or storage)
     if not changes and not mounting:
         raise Invalid("You must provide one or more flags when using this command.", exit_code=1)
     failed = 0
@@ -36,7 +37,7 @@ def update(call: Call) -> int:
                 from limpet.containers import livemounts
 
                 livemounts.change(call.store, container, asked, call["mount-rm"])
-            updating.update(call.store, container, given, call["restart"], env=env, labels=labels)
+            updating.update(call.store, container, given, call["restart"], env=env, labels=labels, storage=storage)
             print(name, flush=True)
             if env and state.status(call.store, container).running:
                 print(f"limpet: its environment is another one from its next start on: limpet restart {name}",
@@ -69,6 +70,7 @@ COMMANDS = {
             Option("unsetenv", kind="list", metavar="KEY", help="Take one away, from the next start on"),
             Option("label-add", kind="list", metavar="KEY=VALUE", help="Set a label"),
             Option("label-rm", kind="list", metavar="KEY", help="Take a label away"),
+            Option("storage-opt", kind="list", metavar="size=SIZE", help="How much it may write in its own layer"),
             Option("mkdir", help="Make missing directories of the host that are mounted"),
             Option("mount-add", kind="list", metavar="SPEC", help="Mount, at once: type=bind,source=...,target=..."),
             Option("mount-rm", kind="list", metavar="DIR", help="Take the mount on a path away, at once"),

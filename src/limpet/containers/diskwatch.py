@@ -76,6 +76,11 @@ class DiskWatch:
         self.timer = -1
 
     def _measure(self) -> None:
+        try:
+            with open(f"{self._store.run_path(self._container.id)}/storage-limit", encoding="ascii") as file:
+                self._limit = int(file.read())  # `update` has left another
+        except (OSError, ValueError):
+            pass
         self._began = time.monotonic()
         self._output, write = os.pipe2(os.O_CLOEXEC)
         self._pid = os.fork()

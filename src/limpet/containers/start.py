@@ -122,7 +122,7 @@ def _lock(store: Store, container: Container) -> int:
 def _clear(store: Store, container: Container) -> None:
     """Takes away what a dead run left (a killed monitor, a crash): processes, cgroup, marks."""
     run = store.run_path(container.id)
-    for name in ("stopped", "updated", "attach.sock", state.RESTORE):
+    for name in ("stopped", "updated", "storage-limit", "attach.sock", state.RESTORE):
         try:
             os.unlink(f"{run}/{name}")
         except FileNotFoundError:

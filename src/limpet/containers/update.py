@@ -9,6 +9,7 @@ from limpet.containers import events, limits, restarting, state
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, Invalid, Refused
 from limpet.kernel import controllers
+from limpet.store import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,11 +28,13 @@ def update(
     *,
     env: Sequence[str] = (),
     labels: Mapping[str, str | None] | None = None,
+    storage: dict[str, str] | None = None,
 ) -> None:
     """At once for a running container, and kept for its next start. Raises Invalid, Conflict, Refused.
 
     Where the kernel refuses a limit (more memory is in use than it allows) nothing is kept. `env`: KEY=VALUE, or KEY to
-    take it away, at the next start only. `labels`: None takes one away.
+    take it away, at the next start only. `labels`: None takes one away. `storage`: of --storage-opt; a container that
+    was made without gets it at its next start.
     """
     options = container.options
     if restart:
@@ -50,6 +53,14 @@ def update(
             raise refusal(container, e) from e
         except FileNotFoundError:
             pass  # it ended just now
+    if storage:
+        from limpet.containers import quota
+
+        size = quota.size_of(storage, "--storage-opt")
+        held = quota.change(f"{store.container_path(container.id)}/upper", size)
+        if not held and state.status(store, container).running:
+            files.put(f"{store.run_path(container.id)}/storage-limit", str(size).encode())  # for who watches it
+        options.storage_opts = storage
     options.limits = merged
     options.restart = restart or options.restart
     options.env = merge_env(options.env, env)
