@@ -240,3 +240,17 @@ def test_a_socket_of_the_hosts_stays_the_hosts(two: list[Group]) -> None:
 
     assert two[0].run(use) == "127.0.0.1"
     outside.close()
+
+
+def test_abstract_sockets_of_unix_are_the_network_namespaces(two: list[Group]) -> None:
+    name = f"\0limpet-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(name)
+        server.listen()
+
+        def client() -> str:
+            with socket.socket(socket.AF_UNIX) as channel:
+                channel.connect(name)
+            return "reached"
+
+        assert two[0].run(client) == "reached"
