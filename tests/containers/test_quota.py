@@ -65,6 +65,9 @@ def test_the_kernel_holds_what_a_container_may_write(there: Limpet) -> None:
     assert held is not None
     assert held[1] == 4 << 20
     assert abs(held[0] - (4 << 20)) < 1 << 20
+    mount = ("--mount", f"type=image,src={image},dst=/i,rw")
+    out = limpet("run", "--rm", *limit, *mount, image, "sh", "-c", WRITE % ("/i/f", 100)).stdout
+    assert out == "Disk quota exceeded\n"  # an image that is mounted with rw is no way round
     # Another one has its own, a snapshot that is put back is not more, and who has none is not held.
     assert limpet("run", "--rm", *limit, image, "sh", "-c", WRITE % ("/f", 40), check=False).stdout == ""
     assert limpet("run", "--rm", image, "sh", "-c", WRITE % ("/f", 100), check=False).stdout == ""
@@ -128,6 +131,14 @@ def test_elsewhere_it_is_watched(limpet: Limpet, busybox: str) -> None:
     assert "too little" in limpet("update", "--storage-opt", "size=1k", "small", check=False).stderr
     limpet("update", "--storage-opt", "size=1m", "small")
     assert limpet("wait", "small").stdout == "3\n"
+
+
+def test_what_is_written_into_an_image_counts(limpet: Limpet, busybox: str) -> None:
+    if quota.held(str(limpet.root)) is not None:
+        pytest.skip("this file system counts by project")
+    args = ("--storage-opt", "size=2m", "--mount", f"type=image,src={busybox},dst=/i,rw")
+    script = "head -c 4000000 /dev/zero >/i/f; trap 'exit 3' TERM; while :; do sleep 0.1; done"
+    assert limpet("run", "--rm", *args, busybox, "sh", "-c", script, check=False).returncode == 3
 
 
 def test_a_volume_with_a_size_has_a_file_system_of_its_own(limpet: Limpet, busybox: str) -> None:

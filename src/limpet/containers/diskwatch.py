@@ -85,7 +85,7 @@ class DiskWatch:
         self._output, write = os.pipe2(os.O_CLOEXEC)
         self._pid = os.fork()
         if self._pid == 0:
-            _child(f"{self._store.container_path(self._container.id)}/upper", self._container.name, write)
+            _child(self._store.container_path(self._container.id), self._container.name, write)
         os.close(write)
 
     def _finish(self) -> str:
@@ -104,11 +104,12 @@ class DiskWatch:
         return what
 
 
-def _child(path: str, name: str, output: int) -> NoReturn:
+def _child(directory: str, name: str, output: int) -> NoReturn:
     try:
         early.isolate([output])  # above all the monitor's lock is not ours
         title.set_title(f"limpet disk check of {name}")
         process.set_name(b"limpet-disk")
-        os.write(output, str(leftovers.tree_bytes(path)).encode())
+        trees = (f"{directory}/upper", f"{directory}/image-mounts")
+        os.write(output, str(sum(leftovers.tree_bytes(path) for path in trees)).encode())
     finally:
         os._exit(0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from limpet.containers import mountgrammar
+from limpet.containers import mountgrammar, quota
 from limpet.containers.outcome import StartFailed
 from limpet.kernel import fs, mounts, userns
 from limpet.layers import driver
@@ -79,6 +79,7 @@ def _image(store: Store, container_id: str, mount: Mount, mapped: Mapped | None)
         upper, work = f"{home}/upper", f"{home}/work"
         for path in (upper, work):
             os.makedirs(path, 0o755, exist_ok=True)
+            quota.adopt(path, f"{store.container_path(container_id)}/upper")  # it counts for --storage-opt
     try:
         whole = driver.driver(store).mount(mount.layers, upper, work, mapped=mapped)
     except OSError as e:

@@ -39,7 +39,7 @@ class ContainerUsage:
     id: str
     size: int  # all of it
     log: int  # of which the log
-    written: int  # of which its writable layer
+    written: int  # of which its writable layer, and those of images that it mounts
     snapshots: int
 
 
@@ -91,7 +91,7 @@ def usage(store: Store) -> Usage:
             id,
             leftovers.tree_bytes(store.container_path(id), seen),
             _log_bytes(store, id),
-            leftovers.tree_bytes(f"{store.container_path(id)}/upper"),
+            sum(leftovers.tree_bytes(f"{store.container_path(id)}/{tree}") for tree in ("upper", "image-mounts")),
             leftovers.tree_bytes(f"{store.container_path(id)}/snapshots"),
         )
         for (id,) in db.rows("SELECT id FROM container ORDER BY created DESC")
