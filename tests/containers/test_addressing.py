@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import conftest
+from tests import conftest, needs
 from tests.network import inside
 
 from limpet.containers import recovery, state
@@ -178,6 +178,7 @@ def test_nothing_of_a_killed_container_stays(limpet: Limpet, busybox: str) -> No
     assert addresses.ipv6_of(own4) not in local.ours()
 
 
+@needs.ways_out_of_a_cgroup_namespace
 def test_where_the_kernel_can_not_do_it_that_is_said(limpet: Limpet, busybox: str) -> None:
     """In a namespace of control groups nobody can tell where in the hierarchy the containers' groups are."""
     inner = conftest.runner(limpet.root)

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from tests import needs
 
 from limpet.errors import Invalid, NotFound
 from limpet.images import capture, catalog
@@ -86,6 +87,7 @@ def test_every_program_finds_its_libraries(whole: tuple[Store, Image], tmp_path:
     assert "BAD" not in result.stdout
 
 
+@needs.real_time
 def test_it_is_small_and_quick(whole: tuple[Store, Image], store: Store) -> None:
     (size,) = whole[0].db.row("SELECT sum(size) FROM layer")
     assert size < 60_000_000

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests import needs
 
 from limpet.images import catalog, check
 from limpet.images.check import Finding
@@ -254,6 +255,7 @@ def test_the_tree_of_a_layer_that_a_running_container_reads_is_left_alone(limpet
     assert limpet("system", "check").stdout == "nothing is wrong\n"
 
 
+@needs.erofs
 def test_a_damaged_index_is_made_again_from_the_tar(store: Store, make_image: MakeImage) -> None:
     image = make_image("a:1", layers=[{"a": b"1"}])
     (layer,) = catalog.layers(store, image.id)

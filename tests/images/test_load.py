@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from tests import needs
 from tests.registry import server
 
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
@@ -166,6 +167,7 @@ def test_a_layout_of_several_platforms(store: Store, tmp_path: Path) -> None:
         load(store, str(path), platform="linux/s390x")
 
 
+@needs.program("skopeo")
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci"])
 def test_what_skopeo_writes(store: Store, tmp_path: Path, form: str) -> None:
     source = server.write_layout(tmp_path / "layout", {"1": IMAGE})

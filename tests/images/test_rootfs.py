@@ -13,6 +13,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+from tests import needs
 
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.images import catalog, rootfs
@@ -33,7 +34,9 @@ def zstd(data: bytes) -> bytes:
     return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True).stdout
 
 
-@pytest.mark.parametrize("compress", [identity, gzip.compress, lzma.compress, bz2.compress, zstd])
+@pytest.mark.parametrize(
+    "compress", [identity, gzip.compress, lzma.compress, bz2.compress, pytest.param(zstd, marks=needs.program("zstd"))]
+)
 def test_a_tar_is_kept_to_the_byte(
     store: Store, busybox_tar: Path, tmp_path: Path, compress: Callable[[bytes], bytes]
 ) -> None:

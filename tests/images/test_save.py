@@ -12,6 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from tests import needs
 from tests.registry import server
 
 from limpet.errors import Corrupt, Invalid, LimpetError, NotFound
@@ -175,6 +176,7 @@ def test_the_command(limpet: Any, tmp_path: Path) -> None:
     assert limpet("save", "--format", "oci-dir", "debian:12", check=False).returncode == 1
 
 
+@needs.program("skopeo")
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
 @pytest.mark.parametrize("name", ["debian:12", "app/two:1"])
 def test_skopeo_reads_it(filled: Store, tmp_path: Path, form: str, name: str) -> None:

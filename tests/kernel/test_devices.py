@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests import needs
 
 from limpet.errors import Invalid
 from limpet.kernel import bpf, cgroup, devices
@@ -229,6 +230,7 @@ def test_random_rules(group: Group, tmp_path: Path, rules: list[dict[str, Any]])
             assert made == granted(kind, major, minor, "m")
 
 
+@needs.real_time
 def test_time(group: Group) -> None:
     took = []
     for _ in range(20):

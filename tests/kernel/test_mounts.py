@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import needs
 
 from limpet.kernel import features, mounts
 
@@ -83,6 +84,7 @@ def test_the_classic_calls(alone: Alone, tmp_path: Path) -> None:
     assert result == ["Read-only file system", ["a"], 65536]
 
 
+@needs.layers_one_by_one
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
@@ -191,6 +193,7 @@ def read(fd: int, name: str) -> str:
         return file.read()
 
 
+@needs.layers_one_by_one
 def test_overlay_the_topmost_is_first(tmp_path: Path) -> None:
     top, bottom = fill(tmp_path / "top", a="top"), fill(tmp_path / "bottom", a="bottom", b="bottom")
     upper, work = fill(tmp_path / "upper"), fill(tmp_path / "work")
@@ -206,6 +209,7 @@ def test_overlay_the_topmost_is_first(tmp_path: Path) -> None:
         os.close(fd)
 
 
+@needs.layers_one_by_one
 def test_overlay_without_an_upper_is_read_only(tmp_path: Path) -> None:
     fd = mounts.overlay([str(fill(tmp_path / "one", a="1")), str(fill(tmp_path / "two", b="2"))])
     try:
@@ -234,6 +238,7 @@ def test_overlay_over_descriptors(tmp_path: Path) -> None:
         os.close(fd)
 
 
+@needs.layers_one_by_one
 def test_overlay_where_the_kernel_takes_no_descriptors(alone: Alone, tmp_path: Path) -> None:
     """As before 6.13: fsconfig(FSCONFIG_SET_FD) is refused, here by a system call filter."""
     for name in ("one", "two", "upper", "work"):
@@ -260,6 +265,7 @@ def test_overlay_where_the_kernel_takes_no_descriptors(alone: Alone, tmp_path: P
     assert "lowerdir+ by descriptor" in refusal
 
 
+@needs.layers_one_by_one
 def test_paths_longer_than_fsconfig_takes(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 200) / ("e" * 200) / ("f" * 200)
     for name in ("one", "two", "upper", "work"):
@@ -275,6 +281,7 @@ def test_paths_longer_than_fsconfig_takes(tmp_path: Path) -> None:
         os.close(fd)
 
 
+@needs.layers_one_by_one
 @pytest.mark.parametrize("length", range(250, 262))
 def test_paths_around_the_limit(tmp_path: Path, length: int) -> None:
     base = f"{tmp_path}/"
@@ -298,6 +305,7 @@ def test_erofs(tmp_path: Path) -> None:
             os.close(fd)
 
 
+@needs.layers_one_by_one
 def test_a_mount_outlives_the_descriptors_of_its_layers(tmp_path: Path) -> None:
     layers = [mounts.open_tree(str(fill(tmp_path / name, **{name: name}))) for name in ("one", "two")]
     fd = mounts.overlay(layers)

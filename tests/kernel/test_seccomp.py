@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import needs
 
 from limpet.errors import Invalid
 from limpet.kernel import seccomp, syscalls
@@ -639,6 +640,7 @@ def test_a_program_that_the_kernel_refuses() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@needs.real_time
 def test_time() -> None:
     """The target is 1.5 ms on a quiet machine; the bound leaves room for a busy one."""
     best = 1.0

@@ -44,7 +44,8 @@ def test_they_fit_their_sources(tmp_path: Path, epoch: int) -> None:
     (tmp_path / "layer.tar").write_bytes(layer(upper(tmp_path / "upper", NOW), epoch))
     root = tmp_path / "root"
     with tarfile.open(tmp_path / "layer.tar") as tar:
-        tar.extractall(root, filter="fully_trusted")
+        tar.extraction_filter = tarfile.fully_trusted_filter if hasattr(tarfile, "data_filter") else None
+        tar.extractall(root)
     script = f"import sys; sys.path = [{str(root / 'pkg')!r}]; import mod"
     for options in ([], ["-O"]):
         told = subprocess.run(

@@ -15,6 +15,7 @@ from limpet.layers import durable, known
 from limpet.layers.driver import driver
 from limpet.store.files import remove_tree
 from limpet.store.store import Store
+from tests import needs
 from tests.layers.archive import END, file, hard_link, pax
 from tests.layers.conftest import mounted
 from tests.layers.trees import listing
@@ -78,6 +79,7 @@ def test_a_missing_form_is_made_again(home: Any, ingest: Any, store: Store, tmp_
         assert os.listdir(place) == ["data", "depends-above"] or sorted(os.listdir(place)) == ["data", "depends-above"]
 
 
+@needs.erofs
 def test_the_other_driver_can_use_it(home: Any, ingest: Any, store: Store, tmp_path: Path) -> None:
     diff_id = ingest(TAR)
     other = driver(store, "dir" if home.name == "erofs" else "erofs")
@@ -184,6 +186,7 @@ def test_usage_counts_blocks(home: Any, ingest: Any, store: Store) -> None:
     assert 1_000_000 < home.usage(diff_id) < 3_000_000
 
 
+@needs.erofs
 def test_a_damaged_index_is_noticed(store: Store, tmp_path: Path) -> None:
     home = driver(store, "erofs")
     with store.lease(), home.ingest() as layer:
@@ -199,6 +202,7 @@ def test_a_damaged_index_is_noticed(store: Store, tmp_path: Path) -> None:
         home.mount([diff_id])
 
 
+@needs.erofs
 def test_a_known_byte_is_looked_at(store: Store) -> None:
     """EROFS reads zeros from a device that is empty, and says nothing."""
     home = driver(store, "erofs")
@@ -214,6 +218,7 @@ def test_a_known_byte_is_looked_at(store: Store) -> None:
         home.mount([diff_id])
 
 
+@needs.erofs
 def test_a_layer_without_a_byte_to_know(store: Store, tmp_path: Path) -> None:
     home = driver(store, "erofs")
     deep = pax({b"path": b"d/" * 600 + b"f"}) + file(b"x", b"deep")

@@ -33,6 +33,8 @@ def main(words: list[str]) -> int:
     for guest in chosen:
         seconds = options.seconds or guest.seconds
         runs = [] if options.reboot else [(arguments or ["-n", "2", *guest.part], "")]
+        if guest.quick and not (arguments or options.reboot):
+            runs.append((["-n", "2", "-m", "not slow", *guest.quick], ""))
         if options.reboot or (not arguments and guest.reboot):
             runs.append((["tests/vm/inside/before_reboot.py"], "tests/vm/inside/after_reboot.py"))
         for first, second in runs:

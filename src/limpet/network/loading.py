@@ -80,7 +80,7 @@ _ready: list[_Ready] = []
 def prepare() -> None:
     """Loads what can be loaded before it is known what for, unless a container runs: then all is there."""
     place = cgroup.path(_SOMEBODY)
-    if place is None or os.path.isdir(os.path.dirname(place)):
+    if place is None or cgroup.parents():
         return
     try:
         check()
