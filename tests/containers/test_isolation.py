@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from limpet.containers import isolation
 from limpet.containers.options import Options
+from limpet.kernel import landlock
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +32,7 @@ def test_levels_are_measured(limpet: Any, busybox: str) -> None:
     assert not any(found["strict"].values())
     assert [what for what, can in found["default"].items() if can] == [
         "use the host's addresses and ports",
+        "connect to abstract Unix sockets of the host",
         "see all traffic on the network that it has",
         "get the rights of set-user-ID programs",
         "write to its root",
@@ -56,9 +59,14 @@ def test_strict_leaves_places_to_write_to(limpet: Any, busybox: str, tmp_path: P
 
 
 def test_what_is_said_wins() -> None:
-    options = Options(isolate="strict", security_opt=["no-new-privileges=false"], tmpfs=["/tmp:size=1m"], userns="host")
+    options = Options(
+        isolate="strict",
+        security_opt=["no-new-privileges=false", "landlock=unconfined"],
+        tmpfs=["/tmp:size=1m"],
+        userns="host",
+    )
     isolation.apply(options, {"userns"})
-    assert options.security_opt == ["no-new-privileges=false"]
+    assert options.security_opt == ["no-new-privileges=false", "landlock=unconfined"]
     assert options.tmpfs == ["/run:mode=755", "/var/tmp:mode=1777", "/tmp:size=1m"]
     assert options.userns == "host"
     assert options.read_only
@@ -110,3 +118,27 @@ def test_a_restart_joins_what_the_other_container_is_by_then(limpet: Any, busybo
     while len(seen := limpet("logs", "second").stdout.split()) < 2:
         assert time.monotonic() < end
     assert seen[0] != seen[1] == os.readlink(f"/proc/{pid}/ns/net")
+
+
+def test_abstract_sockets_of_the_host(limpet: Any, tmp_path: Path) -> None:
+    """CVE-2020-15257: they are in the host's network, and Landlock keeps them from whom it was asked to."""
+    if landlock.version() < landlock.SCOPES:
+        pytest.skip("needs Linux 6.12 with Landlock")
+    name = f"limpet-test-{os.getpid()}"
+    script = f"import socket; socket.socket(socket.AF_UNIX).connect('\\0{name}'); print('reached')"
+    own = "import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0own'); s.listen()\n"
+    own += "socket.socket(socket.AF_UNIX).connect('\\0own'); print('own')"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{name}")
+        server.listen()
+        assert limpet("run", "--rm", "limpet/host", "python3", "-c", script).stdout == "reached\n"
+        option = ("--security-opt", "landlock=sockets")
+        for words in (option, ("--isolate", "strict", "--network", "host")):
+            result = limpet("run", "--rm", *words, "limpet/host", "python3", "-c", script, check=False)
+            assert (result.stdout, "PermissionError" in result.stderr) == ("", True), result.stderr
+        assert limpet("run", "--rm", *option, "limpet/host", "python3", "-c", own).stdout == "own\n"
+        limpet("run", "-d", "--name", "box", *option, "limpet/host", "sleep", "1000")
+        result = limpet("exec", "box", "python3", "-c", script, check=False)
+        assert "PermissionError" in result.stderr
+        assert "can't                      connect to abstract Unix" in limpet("inspect", "--isolation", "box").stdout
+        assert limpet("exec", "box", "kill", "-0", "1", check=False).returncode == 0

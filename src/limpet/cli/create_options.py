@@ -327,7 +327,12 @@ OPTIONS = (
     Option(
         "runtime", kind="string", default="limpet", metavar="NAME", help="limpet or runc", choices=("limpet", "runc")
     ),
-    Option("security-opt", kind="list", metavar="OPTION", help="no-new-privileges, seccomp=unconfined|FILE"),
+    Option(
+        "security-opt",
+        kind="list",
+        metavar="OPTION",
+        help="no-new-privileges, seccomp=unconfined|FILE …",
+    ),
     Option("shm-size", kind="string", default="", metavar="SIZE", help="Size of /dev/shm (64m)"),
     Option(
         "socket",

@@ -100,7 +100,15 @@ def check(options: Options, image: dict[str, Any]) -> None:
     """Everything that can be said to be wrong before anything is made. Raises Invalid."""
     spec.command(options, image)
     spec.bounding(options)
-    profile = spec.security(options)["seccomp"]
+    said = spec.security(options)
+    if said["landlock"]:
+        from limpet.kernel import landlock
+
+        if landlock.version() < landlock.SCOPES:
+            raise Invalid("--security-opt landlock=sockets needs Linux 6.12 with Landlock", "leave it out")
+        if options.runtime != "limpet":
+            raise Invalid(f"--security-opt landlock=sockets is not there with the runtime {options.runtime}")
+    profile = said["seccomp"]
     if profile not in ("", "unconfined"):
         from limpet.kernel import seccomp
 

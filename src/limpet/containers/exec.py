@@ -130,6 +130,7 @@ def _plan(
     """The `process` section for the program, from the container's own and what was asked."""
     config: Config = state.document(f"{store.container_path(container.id)}/config.json")
     plan: Config = config["process"]
+    process.load(plan)
     plan["userns"] = "uidMappings" in config["linux"]
     plan["namespaces"] = [kind for kind in (*_NAMESPACES, "pid") if not idmap.nested() or _differs(pid, kind)]
     plan["args"] = command

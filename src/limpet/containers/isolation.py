@@ -4,11 +4,15 @@ none     another userland, and nothing else: all that the host has, seen and tou
 light    processes of its own; no filter of system calls, the host's names and IPC
 default  Docker's
 strict   root is nobody on the host; no network, no capabilities, nothing writable but /tmp, /run and /var/tmp
+
+Landlock adds to `strict` what its namespaces don't say once `--network host` is beside it: abstract Unix sockets, which
+belong to the network namespace and have no owner (CVE-2020-15257). Paths are the mounts' affair, and TCP ports the
+network's; the PID namespace holds signals, and a scope of them would keep `exec` from sending any.
 """
 
 from __future__ import annotations
 
-from limpet.kernel import idmap
+from limpet.kernel import idmap, landlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ _SETS: dict[str, dict[str, Any]] = {
         "userns": "auto",
         "network": "none",
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
+        "security_opt": ["no-new-privileges", "landlock=sockets"],
         "read_only": True,
         "tmpfs": ["/tmp:mode=1777", "/run:mode=755", "/var/tmp:mode=1777"],
     },
@@ -49,6 +53,8 @@ def apply(options: Options, said: Collection[str]) -> None:
         if name == "security_opt":
             given = {text.partition("=")[0].partition(":")[0] for text in options.security_opt}
             value = [text for text in value if text.partition("=")[0] not in given]
+            if landlock.version() < landlock.SCOPES:
+                value = [text for text in value if not text.startswith("landlock")]
         elif name == "tmpfs":
             taken = _targets(options)
             value = [text for text in value if text.partition(":")[0] not in taken]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from limpet.containers import state
+from limpet.containers import spec, state
 from limpet.errors import Conflict
 from limpet.kernel import bpf, capabilities, cgroup, idmap
 
@@ -22,9 +22,12 @@ _CGROUP_DEVICE = 6  # linux/bpf.h, BPF_CGROUP_DEVICE
 
 
 class Measured:
-    """The facts about a process, `pid`, and its group. Raises OSError when it ends meanwhile."""
+    """The facts about a process, `pid`, and its group. Raises OSError when it ends meanwhile.
 
-    def __init__(self, pid: int, group: str) -> None:
+    `scoped`: by Landlock. The kernel tells nobody whether a process is, so that is what it was started with.
+    """
+
+    def __init__(self, pid: int, group: str, *, scoped: bool) -> None:
         self.own = {kind: _namespace(pid, kind) != _namespace("self", kind) for kind in _KINDS}
         status = dict(line.split(":\t", 1) for line in _read(pid, "status").splitlines() if ":\t" in line)
         self.user = int(status["Uid"].split()[1])
@@ -48,6 +51,7 @@ class Measured:
                 self.hidden.append(place)
             elif "ro" in options.split(","):
                 self.read_only.append(place)
+        self.scoped = scoped
         self.devices_filtered = False
         directory = cgroup.path(group)
         if directory is not None:
@@ -66,7 +70,7 @@ def explain(store: Store, container: Container) -> list[tuple[str, str]]:
     try:
         if not found.running:
             raise ProcessLookupError
-        facts = Measured(found.pid, container.group)
+        facts = Measured(found.pid, container.group, scoped=spec.security(container.options)["landlock"])
     except (OSError, ValueError, KeyError) as e:
         hint = "what it can do is measured while it runs"
         raise Conflict(f"container {container.name} is not running", hint, exit_code=1) from e
@@ -101,6 +105,7 @@ def _abilities(facts: Measured) -> list[tuple[str, str]]:
     rules = [
         ("see and signal the host's processes", not facts.own["pid"]),
         ("use the host's addresses and ports", not facts.own["net"]),
+        ("connect to abstract Unix sockets of the host", not facts.own["net"] and not facts.scoped),
         ("see all traffic on the network that it has", "CAP_NET_RAW" in facts.capabilities),
         ("change addresses, routes and firewall of the host", not facts.own["net"] and facts.may("CAP_NET_ADMIN")),
         ("mount file systems", "CAP_SYS_ADMIN" in facts.capabilities),

@@ -60,6 +60,12 @@ def forget_imports() -> None:
     sys.path_hooks.clear()
 
 
+def load(process: Config) -> None:
+    """Before the fork, what `become` needs and most containers don't."""
+    if process.get("landlock"):
+        import limpet.kernel.landlock  # noqa: F401
+
+
 def execute(
     process: Config, program: bytes | None, channel: socket.socket, *, die_with_parent: bool = True
 ) -> NoReturn:
@@ -178,6 +184,10 @@ def become(process: Config, program: bytes | None) -> None:
                 pass
     caps = process.get("capabilities") or {}
     restricted = process.get("noNewPrivileges", False)
+    if process.get("landlock"):
+        from limpet.kernel import landlock  # loaded by `load`: there is no importing here
+
+        landlock.scope_sockets()  # needs the same
     if program and not restricted:
         seccomp.install(program)  # needs CAP_SYS_ADMIN, so before the capabilities go
     capabilities.drop_bounding(caps.get("bounding", ()))  # needs CAP_SETPCAP, which setuid takes away

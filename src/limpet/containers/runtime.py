@@ -72,6 +72,7 @@ def start(
 
     Raises LimpetError with the exit code that the command line shall give (125, 126, 127).
     """
+    process.load(config["process"])
     if config["process"]["terminal"]:
         handshake.load_terminal()
     flags = 0

@@ -173,6 +173,7 @@ def make(
         "cwd": options.workdir or (image.get("config") or {}).get("WorkingDir") or "/",
         "capabilities": capability_sets(bounding(options), user.uid),
         "noNewPrivileges": flags["no-new-privileges"],
+        **({"landlock": True} if flags["landlock"] else {}),
     }
     if size is not None and options.tty:
         process["consoleSize"] = {"height": size[0], "width": size[1]}
@@ -245,8 +246,8 @@ def make(
 
 
 def security(options: Options) -> Config:
-    """`--security-opt` in parts: no-new-privileges and systempaths (bool), seccomp ('', 'unconfined' or JSON text)."""
-    said: Config = {"no-new-privileges": False, "seccomp": "", "systempaths": False}
+    """`--security-opt` in parts: seccomp is '', 'unconfined' or JSON text; the others are bool."""
+    said: Config = {"no-new-privileges": False, "seccomp": "", "systempaths": False, "landlock": False}
     for text in options.security_opt:
         cut = min((text.find(c) for c in "=:" if c in text), default=len(text))
         key, value = text[:cut], text[cut + 1 :]
@@ -254,12 +255,12 @@ def security(options: Options) -> Config:
             said[key] = value != "false"
         elif key == "seccomp" and value:
             said[key] = value
-        elif key == "systempaths" and value == "unconfined":
+        elif (key == "systempaths" and value == "unconfined") or (key == "landlock" and value == "sockets"):
             said[key] = True
-        elif (key, value) not in (("apparmor", "unconfined"), ("label", "disable")):
+        elif (key, value) not in (("apparmor", "unconfined"), ("label", "disable"), ("landlock", "unconfined")):
             raise Invalid(
                 f"--security-opt '{text}' is not supported",
-                "no-new-privileges, seccomp=unconfined, seccomp=FILE and systempaths=unconfined are",
+                "no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined and landlock=sockets are",
             )
     return said
 
