@@ -66,3 +66,16 @@ _PORTS = ["EXPOSE 9-8", "EXPOSE 80/foo", "EXPOSE 70000"]
 def test_what_cannot_be_is_named(change: str) -> None:
     with pytest.raises(Invalid, match="--change"):
         instructions.apply({}, [change])
+
+
+def test_health_checks() -> None:
+    config: dict[str, Any] = {}
+    instructions.apply(config, ["HEALTHCHECK --interval=1m30s --retries=2 CMD test -e /ready"])
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "test -e /ready"], "Interval": 90 * 10**9, "Retries": 2}
+    instructions.apply(config, ['HEALTHCHECK --timeout=500ms CMD ["/check", "x"]'])
+    assert config["Healthcheck"] == {"Test": ["CMD", "/check", "x"], "Timeout": 5 * 10**8}
+    instructions.apply(config, ["HEALTHCHECK NONE"])
+    assert config["Healthcheck"] == {"Test": ["NONE"]}
+    for bad in ("CMD", "FOO x", "--interval=x CMD true", "--interval=1us CMD true", "--retries=-1 CMD true", "NONE x"):
+        with pytest.raises(Invalid):
+            instructions.apply(config, [f"HEALTHCHECK {bad}"])

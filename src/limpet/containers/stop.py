@@ -219,6 +219,8 @@ def rename(store: Store, container: Container, name: str) -> None:
     name = names.check(name)
     with store.db.transaction():
         taken = store.db.row("SELECT id FROM container WHERE name = ?", name)
+        if taken is not None and taken[0] == container.id:
+            raise Conflict(f"container {name} has that name already", "choose another name", exit_code=1)
         if taken is not None:
             raise Conflict(
                 f'the container name "/{name}" is already in use by container "{taken[0]}"',

@@ -1,7 +1,8 @@
 """The Dockerfile instructions that only change an image's config, for `import --change` and `commit --change`.
 
-CMD ENTRYPOINT ENV EXPOSE LABEL ONBUILD SHELL STOPSIGNAL USER VOLUME WORKDIR, as moby's `builder/dockerfile` takes them
-there: no variables are expanded, a shell form becomes `/bin/sh -c`, an ENTRYPOINT forgets an inherited CMD.
+CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD SHELL STOPSIGNAL USER VOLUME WORKDIR, as moby takes them there
+(`builder/dockerfile`): no variables are expanded, a shell form becomes `/bin/sh -c`, an ENTRYPOINT forgets an inherited
+CMD.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-_KNOWN = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR"
+_KNOWN = "CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR"
 
 
 def apply(config: dict[str, Any], instructions: Iterable[str]) -> None:
@@ -66,6 +67,8 @@ def _apply(config: dict[str, Any], word: str, rest: str) -> None:
         config["User"] = rest
     elif word == "STOPSIGNAL":
         config["StopSignal"] = rest
+    elif word == "HEALTHCHECK":
+        config["Healthcheck"] = _healthcheck(rest)
     elif word == "ONBUILD":
         config["OnBuild"] = [*(config.get("OnBuild") or []), rest]
     else:
@@ -75,6 +78,54 @@ def _apply(config: dict[str, Any], word: str, rest: str) -> None:
 def _command(config: dict[str, Any], text: str) -> list[str]:
     listed = _json_list(text)
     return [*(config.get("Shell") or ["/bin/sh", "-c"]), text] if listed is None else listed
+
+
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_TIMES = {
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "start-period": "StartPeriod",
+    "start-interval": "StartInterval",
+}
+
+
+def _healthcheck(text: str) -> dict[str, Any]:
+    """`[--interval=30s …] CMD COMMAND`, or NONE, as the config has it (moby `HealthcheckConfig`)."""
+    found: dict[str, Any] = {}
+    while text.startswith("--"):
+        option, _, text = text.partition(" ")
+        name, _, value = option[2:].partition("=")
+        if name == "retries" and value.isdecimal():
+            found["Retries"] = int(value)
+        elif name in _TIMES:
+            found[_TIMES[name]] = _nanoseconds(value)
+        else:
+            raise ValueError(f"{option} cannot be understood, as in --interval=30s --retries=3")
+        text = text.lstrip()
+    word, _, command = text.partition(" ")
+    command = command.strip()
+    if word.upper() == "NONE" and not command and not found:
+        return {"Test": ["NONE"]}
+    if word.upper() != "CMD" or not command:
+        raise ValueError("HEALTHCHECK needs CMD COMMAND, or NONE")
+    listed = _json_list(command)
+    return {"Test": ["CMD-SHELL", command] if listed is None else ["CMD", *listed], **found}
+
+
+def _nanoseconds(text: str) -> int:
+    """Go's 1m30s. Raises ValueError."""
+    total, rest = 0.0, text
+    while rest:
+        digits = len(rest) - len(rest.lstrip("0123456789."))
+        letters = len(rest[digits:]) - len(rest[digits:].lstrip("hmsnu"))
+        unit = _UNITS.get(rest[digits : digits + letters])
+        if not digits or unit is None:
+            break
+        total += float(rest[:digits]) * unit
+        rest = rest[digits + letters :]
+    if rest or (total and total < _UNITS["ms"]) or not text:
+        raise ValueError(f"'{text}' is no time of at least 1ms, as in 30s or 1m30s")
+    return int(total)
 
 
 def _json_list(text: str) -> list[str] | None:
