@@ -62,7 +62,7 @@ def write(directory: str, options: Options, container_id: str, run: str = "") ->
 
         hosts = blocks.placed(hosts, names.lines(run))
     files.put(f"{directory}/hosts", hosts, 0o644)
-    files.put(f"{directory}/resolv.conf", resolver(_read("/etc/resolv.conf"), options), 0o644)
+    files.put(f"{directory}/resolv.conf", resolver(_servers(options), options), 0o644)
 
 
 def link_mtab(root: int) -> None:
@@ -80,6 +80,27 @@ def link_mtab(root: int) -> None:
         pass
     finally:
         os.close(etc)
+
+
+def _servers(options: Options) -> bytes:
+    """The host's resolv.conf. On another network its loopback can't be reached: the servers behind one there, then.
+
+    systemd-resolved has them in a file of its own (moby `libnetwork/internal/resolvconf`).
+    """
+    host = _read("/etc/resolv.conf")
+    if options.network in ("host", "none") or options.network.startswith(("container:", "ns:")):
+        return host
+    for text in (host, _read("/run/systemd/resolve/resolv.conf")):
+        lines = text.splitlines(keepends=True)
+        kept = [line for line in lines if not (line.split()[:1] == [b"nameserver"] and _is_loopback(line))]
+        if any(line.split()[:1] == [b"nameserver"] for line in kept):
+            return b"".join(kept)
+    return b"".join(line for line in host.splitlines(keepends=True) if line.split()[:1] != [b"nameserver"])
+
+
+def _is_loopback(line: bytes) -> bool:
+    address = line.split()[1:2]
+    return bool(address) and (address[0].startswith(b"127.") or address[0] == b"::1")
 
 
 def resolver(host: bytes, options: Options) -> bytes:

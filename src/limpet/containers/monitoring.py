@@ -107,6 +107,7 @@ class Monitor:
         self._shutting_down = False
         self._activation: Activation | None = None
         self._guardian = -1
+        self._outward = 0
         self._streams = self._new_streams()
         self._namespace = -1
 
@@ -130,6 +131,7 @@ class Monitor:
 
             self._activation = Activation(self._container.options, self._run, saved["activation"])
         self._guardian = saved.get("guardian", -1)
+        self._outward = saved.get("outward", 0)
         if saved.get("published"):
             from limpet.network.publication import Published
 
@@ -257,7 +259,7 @@ class Monitor:
             return
         from limpet.containers import networking
 
-        with networking.Connecting(self._store, self._container) as connecting:  # it works while the root is mounted
+        with networking.connecting(self._store, self._container) as connecting:  # it works while the root is mounted
             self._begin(size, root, connecting)
 
     def _begin(self, size: tuple[int, int] | None, root: int, connecting: Connecting | None = None) -> None:
@@ -288,7 +290,7 @@ class Monitor:
             if self._published is None:
                 self._published = connecting.reserve()
             config = connecting.finish(self._config, self._published)
-            self._status["ports"] = self._published.ports if self._published else []
+            self._status["ports"], self._outward = connecting.ports, connecting.outward
         options = self._container.options
         self._streams = self._new_streams()
         self._cgroup = cgroup.create(self._container.group, self._store.root)
@@ -458,6 +460,7 @@ class Monitor:
             "streams": streams,
             "namespace": self._namespace,
             "guardian": self._guardian,
+            "outward": self._outward,
         }
         watched = dict.fromkeys((listener, self._told, *([started.pidfd] if started else [])), select.POLLIN)
         watched.update(self._streams.interests())
@@ -645,7 +648,7 @@ class Monitor:
 
     def _disconnect(self) -> None:
         """The others on its networks forget it; what only it needed there goes."""
-        if sharing.connected(self._container.options):
+        if sharing.connected(self._container.options) and self._container.options.networks:
             from limpet.containers import networking
 
             networking.release(self._store, self._container)
@@ -676,6 +679,11 @@ class Monitor:
 
     def _put_away(self) -> None:
         assert self._started is not None
+        if self._outward:
+            from limpet.network.private import pasta
+
+            pasta.stop(self._outward)
+            self._outward = 0
         os.close(self._started.pidfd)
         self._started = None
         if self._container.options.runtime == "runc":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from limpet.containers.options import Options
     from limpet.containers.state import Container
     from limpet.network.endpoints import Wish
-    from limpet.network.publication import Published
+    from limpet.network.publication import Port, Published
     from limpet.store.store import Store
 
     Config = dict[str, Any]
@@ -114,20 +114,61 @@ def _own_names(options: Options, container_id: str) -> list[str]:
     return [f"{name}.{options.domainname}", name] if options.domainname else [name]
 
 
+def connecting(store: Store, container: Container) -> Connecting:
+    """What gives a container that starts its network."""
+    return Outward(store, container) if container.options.network == "private" else Connected(store, container)
+
+
 class Connecting:
-    """The process at work. `with Connecting(…) as connecting:` … `connecting.finish(config)`, before the container."""
+    """A new network namespace, until the container is in it. `with connecting(…) as c:` … `c.finish(…)`."""
+
+    ports: list[Port]
+    """What is published, when `finish` has come back."""
+    outward = 0
+    """The process by which it reaches others, a child of ours; 0 if the kernel does that."""
 
     def __init__(self, store: Store, container: Container) -> None:
         self._store = store
         self._container = container
         self._namespace = process.new_network()
-        self._process = _Process(store, "connect", container.id, self._namespace)
 
     def __enter__(self) -> Connecting:
         return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._namespace)
+
     def reserve(self) -> Published | None:
         """Keeps the ports of the host that are to be published. Raises Conflict for one in use."""
+        raise NotImplementedError
+
+    def finish(self, config: Config, published: Published | None) -> Config:
+        """Waits until the network is there; the plan, with its namespace. Raises LimpetError.
+
+        `published` loses those ports that the network can't serve: of IPv6, if it has none.
+        """
+        raise NotImplementedError
+
+    def _placed(self, config: Config) -> Config:
+        own = {"type": "network", "path": f"/proc/{os.getpid()}/fd/{self._namespace}"}
+        if self._container.options.runtime == "runc":
+            self._write(own)
+        linux = config["linux"]
+        kinds = [each for each in linux["namespaces"] if each["type"] != "network"]
+        return {**config, "linux": {**linux, "namespaces": [*kinds, own]}}
+
+    def _write(self, own: dict[str, str]) -> None:
+        """runc reads the plan from its file."""
+        path = f"{self._store.container_path(self._container.id)}/config.json"
+        with open(path, "rb") as file:
+            config = jsontext.loads(file.read())
+        kinds = [each for each in config["linux"]["namespaces"] if each["type"] != "network"]
+        config["linux"]["namespaces"] = [*kinds, own]
+        files.put(path, jsontext.dumps(config).encode())
+
+    def _reserve(self) -> Published | None:
         options = self._container.options
         if not options.publish and not options.publish_all:
             return None
@@ -142,37 +183,62 @@ class Connecting:
             e.message = f"container {self._container.name}: {e.message}"
             raise
 
-    def finish(self, config: Config, published: Published | None = None) -> Config:
-        """Waits until the network is there; the plan, with its namespace. Raises LimpetError.
 
-        `published` loses those ports that the network can't serve: of IPv6, if it has none.
-        """
+class Outward(Connecting):
+    """By pasta."""
+
+    def reserve(self) -> Published | None:
+        return None  # pasta has the ports itself
+
+    def finish(self, config: Config, published: Published | None) -> Config:
+        from limpet.network import publication
+        from limpet.network.private import pasta
+
+        found = self._reserve()  # says who has one that is taken, and which one is free
+        self.ports = found.ports if found is not None else []
+        if found is not None:
+            publication.withdraw(found)
+        try:
+            log = f"{self._store.run_path(self._container.id)}/pasta.log"
+            self.outward = pasta.start(self._namespace, self.ports, log)
+        except LimpetError as e:
+            raise LimpetError(f"container {self._container.name}: {e.message}", e.hint) from None
+        return self._placed(config)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is not None and self.outward:
+            from limpet.network.private import pasta
+
+            pasta.stop(self.outward)
+
+
+class Connected(Connecting):
+    """By a process, which is at work from the beginning."""
+
+    def __init__(self, store: Store, container: Container) -> None:
+        super().__init__(store, container)
+        self._process = _Process(store, "connect", container.id, self._namespace)
+
+    def reserve(self) -> Published | None:
+        return self._reserve()
+
+    def finish(self, config: Config, published: Published | None) -> Config:
         try:
             answer = self._process.end([list(port) for port in published.ports] if published else [])
         except LimpetError as e:
             raise LimpetError(f"container {self._container.name}: {e.message}", e.hint) from None
         if published is not None:
             published.ports = [port for port in published.ports if list(port) in answer["ports"]]
-        linux = config["linux"]
-        kinds = [each for each in linux["namespaces"] if each["type"] != "network"]
-        own = {"type": "network", "path": f"/proc/{os.getpid()}/fd/{self._namespace}"}
-        if self._container.options.runtime == "runc":
-            self._write(own)
-        return {**config, "linux": {**linux, "namespaces": [*kinds, own]}}
-
-    def _write(self, own: dict[str, str]) -> None:
-        """runc reads the plan from its file."""
-        path = f"{self._store.container_path(self._container.id)}/config.json"
-        with open(path, "rb") as file:
-            config = jsontext.loads(file.read())
-        kinds = [each for each in config["linux"]["namespaces"] if each["type"] != "network"]
-        config["linux"]["namespaces"] = [*kinds, own]
-        files.put(path, jsontext.dumps(config).encode())
+        self.ports = published.ports if published is not None else []
+        return self._placed(config)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._namespace)
+        super().__exit__(kind, error, trace)
         self._process.close()
 
 
