@@ -98,8 +98,7 @@ def launch(
 def _lock(store: Store, container: Container) -> int:
     """The monitor's lock, taken before the fork so that two starts can't both go on."""
     run = store.run_path(container.id)
-    os.makedirs(run, 0o700, exist_ok=True)
-    fd = os.open(f"{run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = state.open_lock(store, container.id)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -223,6 +223,17 @@ def ruled(store: Store) -> list[str]:
     return [container_id for (container_id,) in store.db.rows(f"SELECT id FROM container WHERE {where}")]
 
 
+def open_lock(store: Store, container_id: str) -> int:
+    """The file of the monitor's lock, made with its directory if need be, and not locked."""
+    run = store.run_path(container_id)
+    while True:
+        os.makedirs(run, 0o700, exist_ok=True)
+        try:
+            return os.open(f"{run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            pass  # somebody who removes the container took the directory in between
+
+
 def try_lock(store: Store, container: Container) -> int:
     """The container's lock, held until the caller closes the descriptor: nobody starts it meanwhile. -1 if it is taken.
 
@@ -230,8 +241,7 @@ def try_lock(store: Store, container: Container) -> int:
     Raises NotFound when the container was removed meanwhile.
     """
     run = store.run_path(container.id)
-    os.makedirs(run, 0o700, exist_ok=True)
-    lock = os.open(f"{run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = open_lock(store, container.id)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

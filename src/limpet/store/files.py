@@ -154,7 +154,8 @@ def remove_tree(path: str) -> None:
     """Deletes a file or a whole tree without following symbolic links; what is missing is fine.
 
     `shutil.rmtree` is 10 ms of imports. Directories are entered by descriptor, so a link swapped in by a
-    hostile container cannot lead out of the tree. What is mounted in it is not ours: OSError, EXDEV.
+    hostile container cannot lead out of the tree. What is mounted in it is not ours: OSError, EXDEV. Two may remove the
+    same tree at once.
     """
     parent, name = os.path.split(path)
     try:
@@ -172,6 +173,8 @@ def remove_tree(path: str) -> None:
         finally:
             os.close(top)
         os.rmdir(name, dir_fd=fd)
+    except FileNotFoundError:
+        pass  # somebody else was faster
     finally:
         os.close(fd)
 
@@ -182,13 +185,16 @@ def _remove_at(parent: int, name: str, top: int, depth: int) -> None:
     if depth == _DEEP:
         os.rename(name, f".deep-{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=top)  # its turn comes again
         return
-    fd = _enter(parent, name)
     try:
-        for entry in os.listdir(fd):
-            _remove_at(fd, entry, top, depth + 1)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)
+        fd = _enter(parent, name)
+        try:
+            for entry in os.listdir(fd):
+                _remove_at(fd, entry, top, depth + 1)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
 
 
 def _enter(parent: int, name: str) -> int:
