@@ -17,7 +17,7 @@ from tests.network import inside
 
 from limpet.containers import recovery, state
 from limpet.kernel import cgroup
-from limpet.network import addresses, attachment, local
+from limpet.network import addresses, attachment, local, names
 from limpet.store.store import Store
 
 Limpet = Any
@@ -172,10 +172,14 @@ def test_nothing_of_a_killed_container_stays(limpet: Limpet, busybox: str) -> No
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it ended with its monitor
+    end = time.monotonic() + 10
+    while not any("lost" in line for line in names.lines(store.run)):
+        assert time.monotonic() < end
     limpet("rm", "lost")
     assert recovery.recover(store, lambda text: None) == []
     assert own4 not in attachment.collect()[0]
     assert addresses.ipv6_of(own4) not in local.ours()
+    assert not any("lost" in line for line in names.lines(store.run))
 
 
 @needs.ways_out_of_a_cgroup_namespace

@@ -187,10 +187,11 @@ def take(container: Container, group: str | None) -> None:
         pass  # `collect` finds what is left
 
 
-def collect() -> None:
+def collect(store: Store) -> None:
     """Takes away what dead containers of any store left: entries of the programs' maps, addresses of lo."""
     if idmap.nested():
         return  # none of ours has one
-    from limpet.network import attachment
+    from limpet.network import attachment, names
 
-    attachment.collect()
+    living, _ = attachment.collect()
+    names.keep(store.run, store.root, living)

@@ -52,7 +52,7 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
     for what in collect_networks(store):
         say(f"{what} removed")
     groups = len(collect_groups(store))
-    addressing.collect()
+    addressing.collect(store)
     policing.collect()
     if groups:
         say(f"{groups} empty control group{'' if groups == 1 else 's'} removed")

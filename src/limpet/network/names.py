@@ -15,7 +15,7 @@ from limpet.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 HOST = ("host.limpet.internal", "host.docker.internal")
 FIRST = f"127.0.0.1\t{' '.join(HOST)}"
@@ -41,6 +41,14 @@ def join(run: str, root: str, own4: str, names: Sequence[str]) -> None:
 
 def leave(run: str, root: str, own4: str) -> None:
     _change(run, root, own4, "")
+
+
+def keep(run: str, root: str, living: Collection[str]) -> None:
+    """Forgets all whose address is not of `living`: killed, and not started again."""
+    for line in lines(run)[1:]:
+        own4 = line.partition("\t")[0]
+        if own4 and own4 not in living:
+            leave(run, root, own4)
 
 
 def _change(run: str, root: str, own4: str, line: str) -> None:
