@@ -200,7 +200,7 @@ def test_the_runtime_runc(limpet: Limpet, busybox: str) -> None:
 
 def test_info_says_what_there_is(limpet: Limpet) -> None:
     found = {f["Name"]: f["State"] for f in json.loads(limpet("info", "--format", "json").stdout)["Features"]}
-    assert found["BPF addresses"] == found["IPv6 on lo"] == "used"
+    assert found["BPF addresses"] == found["BPF published ports"] == found["IPv6 on lo"] == "used"
 
 
 def test_containers_know_each_other_by_name(limpet: Limpet, busybox: str, tmp_path: Path) -> None:

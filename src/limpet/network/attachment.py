@@ -16,7 +16,7 @@ import struct
 from limpet.errors import Conflict
 from limpet.kernel import bpf, bpfmaps, cgroup
 from limpet.network import addresses, loading, local
-from limpet.network.loading import FINDER, FINDER_HOOK, Maps, name
+from limpet.network.loading import FINDER, FINDER_HOOK, LISTENER, LISTENER_HOOK, Maps, name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,6 +155,18 @@ def find(directory: int) -> Maps | None:
     for found in _all(directory, name(FINDER)):
         return Maps(**found)
     return None
+
+
+def listens(directory: int) -> bool:
+    """Whether listeners are put where `publication` finds them."""
+    for number in bpf.attached(directory, LISTENER_HOOK):
+        program = bpf.by_id(number)
+        try:
+            if bpf.program_info(program)[0] == name(LISTENER):
+                return True
+        finally:
+            os.close(program)
+    return False
 
 
 def _all(directory: int, only: str = "") -> Iterator[dict[str, int]]:

@@ -15,6 +15,7 @@ GENERATION = 3
 _ENTRIES = 1 << 12  # containers that run at once
 _NAMESPACES = 256  # of the network, in which ports are published at once
 FINDER, FINDER_HOOK = "bind4", 8  # the program by which the others are known to be there: the last that is attached
+LISTENER, LISTENER_HOOK = "listen", 3  # the program without which nothing can be published
 _SPECIAL = "bind6"  # the program that wants to know where the kernel keeps something
 _SOMEBODY = "x"  # the name of a group that there isn't
 _INITIAL_NAMESPACE = 0xEFFFFFFB  # inode of the first cgroup namespace (linux/proc_ns.h)
@@ -66,7 +67,11 @@ class _Ready:
         place, kind, _ = programs.HOOKS[hook]
         code = programs.assemble(hook, self.maps, self.level, addresses.PREFIX6, v6only)
         license = assembly.BOTH if hook == _SPECIAL else bpf.LICENSE
-        self.hooks[hook] = bpf.load(kind, code, name(hook), place, license)
+        try:
+            self.hooks[hook] = bpf.load(kind, code, name(hook), place, license)
+        except OSError:
+            if hook != LISTENER:  # an older kernel: addresses without publishing are something
+                raise
 
     def close(self) -> None:
         for descriptor in self.hooks.values():
@@ -138,21 +143,21 @@ def attach(directory: int, run: str, level: int) -> Maps:
     return ready.maps
 
 
-def loads() -> bool:
-    """Whether the kernel takes the programs."""
+def loads() -> frozenset[str]:
+    """Which of the programs the kernel takes: all that addresses need, or none; and LISTENER or not."""
     from limpet.network import programs
 
     try:
         check()
         ready = _Ready(2)
     except OSError:
-        return False
+        return frozenset()
     try:
         for hook in programs.HOOKS:
             ready.load(hook, None)
-        return True
+        return frozenset(ready.hooks)
     except OSError:
-        return False
+        return frozenset()
     finally:
         ready.close()
 

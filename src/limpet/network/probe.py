@@ -8,14 +8,21 @@ from limpet.network import addresses, loading
 
 
 def features() -> list[Feature]:
-    there = cgroup.root() is not None
+    there = loading.loads() if cgroup.root() is not None else frozenset()
     return [
         Feature(
             "BPF addresses",
-            there and loading.loads(),
+            bool(there),
             "5.18",
             "an address of its own for each container on the host's network",
             "containers have the host's addresses; programs must choose theirs, from LIMPET_ADDRESS",
+        ),
+        Feature(
+            "BPF published ports",
+            loading.LISTENER in there,
+            "6.1",
+            "-p without a proxy",
+            "ports can't be published; --address 0.0.0.0 has the host's",
         ),
         Feature(
             "IPv6 on lo",

@@ -63,8 +63,8 @@ def publish(group: str, own4: str, own6: str, wanted: Sequence[Port]) -> Publish
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         maps = attachment.find(directory)
-        if maps is None:
-            raise OSError(errno.EOPNOTSUPP, "the programs that give containers their addresses are not there")
+        if maps is None or not attachment.listens(directory):
+            raise OSError(errno.EOPNOTSUPP, "the kernel did not take the programs that this needs")
         try:
             link, published = _lookup(maps)
             descriptors.append(link)
