@@ -49,6 +49,12 @@ def test_all_hear_of_all(place: Place, tmp_path: Path) -> None:
     assert a[1].stat().st_ino == inode
 
 
+def test_a_name_can_not_be_two_lines(place: Place, tmp_path: Path) -> None:
+    a = container(tmp_path, 1)
+    names.join(*place, a[0], [*a[2], "x\v192.0.2.1", "y\u2028z", "#", "good-1.x"])
+    assert names.lines(place[0])[1:] == [f"{a[0]}\t{' '.join(a[2])} good-1.x"]
+
+
 def test_what_was_killed_keeps_its_name_from_nobody(place: Place, tmp_path: Path) -> None:
     a, b = container(tmp_path, 1), container(tmp_path, 2)
     names.join(*place, a[0], a[2])

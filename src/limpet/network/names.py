@@ -22,6 +22,7 @@ FIRST = f"127.0.0.1\t{' '.join(HOST)}"
 DOMAIN = "limpet"
 """On the host a container NAME is NAME.limpet, where `install` was asked for that."""
 _MOST = 1 << 20  # bytes of a list
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 _INSTALLED = "hosts-of-the-host"
 
 
@@ -35,8 +36,11 @@ def lines(run: str) -> list[str]:
 
 
 def join(run: str, root: str, own4: str, names: Sequence[str]) -> None:
-    """A container has come: `names` are its own, the beginning of its id (12 digits) second. Tells all others."""
-    _change(run, root, own4, f"{own4}\t{' '.join(names)}")
+    """A container has come: `names` are its own, the beginning of its id (12 digits) second. Tells all others.
+
+    What can't be a host's name is left out: a resolver would read it as something else.
+    """
+    _change(run, root, own4, f"{own4}\t{' '.join(name for name in names if _LETTERS.issuperset(name))}")
 
 
 def leave(run: str, root: str, own4: str) -> None:
