@@ -251,9 +251,30 @@ def test_of_ranges_every_id_is_there(ranges: User) -> None:
     assert "user 70000:0: your user namespace has no such id" in refused.stderr
 
 
-def test_of_a_single_id_other_users_are_refused(single: User) -> None:
-    refused = single("run", "--rm", "--user", "1000", "busybox:test", "true", check=False)
-    assert refused.returncode in (125, 126)
+def test_of_a_single_id_another_user_is_the_only_one(single: User) -> None:
+    """The image's USER, or --user: the one id has that number in the container, and there is no root."""
+    single("run", "-d", "--name", "other", "--user", "user:2000", "busybox:test", "sleep", "100")
+    ids = ("sh", "-c", "echo $(id -u):$(id -g) $(cat /proc/self/uid_map)")
+    for words in ((), ("--user", "1000:2000")):
+        assert single("exec", *words, "other", *ids).stdout == "1000:2000 1000 0 1\n"
+    refused = single("exec", "--user", "root", "other", "true", check=False)
+    assert refused.returncode == 126
+    assert "user 0:0: this container has user 1000:2000 alone\nmake it with --user root" in refused.stderr
+    assert "1000 in it is 54321 on the host" in single("inspect", "--isolation", "other").stdout
+    joining = single("run", "--rm", "--user", "7", "--pid", "container:other", "busybox:test", "true", check=False)
+    assert "user 7:0 in namespaces of another container: you have one id" in joining.stderr
+    single("rm", "-f", "other")
+    sealed = ("--network", "none", "--read-only", "--user", "33", "-t")
+    assert single("run", "--rm", *sealed, "busybox:test", "id", "-u").stdout.strip() == "33"
+
+
+def test_of_a_single_id_no_step_of_a_build_is_another_user(single: User) -> None:
+    """What it made would be root's in the image, and nobody would notice."""
+    place = single.work / "as-user"
+    place.mkdir(exist_ok=True)
+    (place / "Dockerfile").write_text("FROM busybox:test\nUSER 1000\nRUN true\n")
+    refused = single("build", "-q", "as-user", check=False)
+    assert refused.returncode != 0
     assert "user 1000:1000: your user namespace has no such id" in refused.stderr
     assert "--add-subuids" in refused.stderr
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from limpet.containers.state import Container
+    from limpet.containers.users import User
     from limpet.store.store import Store
 
     Config = dict[str, Any]
@@ -132,6 +133,7 @@ def _plan(
     plan: Config = config["process"]
     process.load(plan)
     plan["userns"] = "uidMappings" in config["linux"]
+    plan["alone"] = plan["userns"] and idmap.nested()
     plan["namespaces"] = [kind for kind in (*_NAMESPACES, "pid") if not idmap.nested() or _differs(pid, kind)]
     plan["args"] = command
     plan["terminal"] = tty
@@ -148,7 +150,11 @@ def _plan(
             found = users.resolve(root, user, container.options.group_add)
         finally:
             os.close(root)
-        plan["user"] = {"uid": found.uid, "gid": found.gid, "umask": 0o022, "additionalGids": spec.supplementary(found)}
+        plan["user"] = {"uid": found.uid, "gid": found.gid, "umask": 0o022, "additionalGids": []}
+        if plan["alone"]:
+            _only(config, found)
+        else:
+            plan["user"]["additionalGids"] = spec.supplementary(found)
         if not _home_is_set(store, container):
             environment["HOME"] = found.home or "/"
     for text in env:
@@ -162,6 +168,16 @@ def _plan(
     names = spec.all_capabilities() if privileged else plan["capabilities"]["bounding"]
     plan["capabilities"] = spec.capability_sets(names, plan["user"]["uid"])
     return plan, program
+
+
+def _only(config: Config, wanted: User) -> None:
+    """Raises Invalid for anybody but the one user that the container has."""
+    there = [config["linux"][kind][0]["containerID"] for kind in ("uidMappings", "gidMappings")]
+    if [wanted.uid, wanted.gid] != there:
+        raise Invalid(
+            f"user {wanted.uid}:{wanted.gid}: this container has user {there[0]}:{there[1]} alone",
+            "make it with --user root to exec as root; other users need ids, which an administrator gives",
+        )
 
 
 def _differs(pid: int, kind: str) -> bool:
@@ -319,7 +335,7 @@ def _child(
         process.forget_imports()
         flags = sum(flag for kind, flag in _NAMESPACES.items() if kind in plan["namespaces"])
         kernel.setns(pidfd, flags | (kernel.CLONE_NEWUSER if plan["userns"] else 0))
-        if plan["userns"]:
+        if plan["userns"] and not plan["alone"]:
             kernel.become_root()
         handshake.place((pidfd,), stdio, channel)
         os.close(pidfd)

@@ -36,11 +36,11 @@ class Measured:
         self.filters = int(status.get("Seccomp_filters", "0")) if status["Seccomp"].strip() == "2" else 0
         self.no_new_privileges = status["NoNewPrivs"].strip() == "1"
         inside, self.first, self.size = (int(each) for each in _read(pid, "uid_map").split()[:3])
-        if idmap.nested() and not self.own["user"]:  # ours, which is not the host's: numbers are those in there
-            self.own["user"] = True
-            self.user = idmap.outside(self.user)
-            inside, self.first = next((i, f) for i, f, count in idmap.current() if f <= self.user < f + count)
         self.inside = self.user - self.first + inside
+        if idmap.nested():  # the numbers that we see are those of our own namespace
+            if not self.own["user"]:
+                self.own["user"], self.inside = True, self.user
+            self.user = idmap.outside(self.user)
         self.hidden: list[str] = []
         self.read_only: list[str] = []
         for line in _read(pid, "mountinfo").splitlines():

@@ -48,6 +48,8 @@ class Started:
 def mapped(config: Config) -> Mapped | None:
     """What the container's user namespace, if it has one, begins with."""
     for each in config["linux"].get("uidMappings", ()):
+        if idmap.nested():
+            break  # `userns.admit_alone` has one
         from limpet.kernel.userns import Mapped
 
         return Mapped(each["hostID"], each["size"])
@@ -109,6 +111,8 @@ def start(
         try:
             if mapped is not None:
                 userns.admit(pid, config["process"], mapped, ours)
+            elif "uidMappings" in config["linux"]:
+                userns.admit_alone(pid, config["linux"], ours)
             if "hooks" not in config:
                 return Started(pid, pidfd, handshake.converse(ours))
             from limpet.containers import hooks
@@ -174,6 +178,8 @@ def _child(
         controllers.join(entrances)
         kernel.set_death_signal(signals.SIGKILL)
         process.adjust_oom_score(config["process"])
+        if "uidMappings" in config["linux"] and idmap.nested():
+            channel.recv(1)  # `userns.admit_alone` writes to our files in /proc, which are not its own afterwards
         kernel.set_dumpable(False)  # until the exec nobody in the container may look at what is still ours
         for namespace in joined:
             kernel.setns(namespace, 0)
@@ -185,7 +191,7 @@ def _child(
         else:
             from limpet.containers import userns
 
-            if "uidMappings" in config["linux"]:
+            if "uidMappings" in config["linux"] and not idmap.nested():
                 userns.enter(config["process"], channel)
             userns.open_own(config, trees)
             place = "/"  # the way to the bundle is closed to whom we are now

@@ -61,10 +61,15 @@ def command(options: Options, image: Config) -> list[str]:
     return args
 
 
-def supplementary(user: User) -> list[int]:
-    """The groups for setgroups(2). Where a user namespace lacks the user's ids Invalid is raised."""
+def supplementary(user: User, *, alone: bool = False) -> list[int]:
+    """The groups for setgroups(2). Where a user namespace lacks the user's ids Invalid is raised.
+
+    `alone`: whether the one id that there is may be called as the user's (see `_alone`).
+    """
     if not idmap.nested():
         return list(user.groups)
+    if alone and idmap.single():
+        return []
     if not (idmap.has(user.uid) and idmap.has(user.gid, "gid")):
         raise Invalid(
             f"user {user.uid}:{user.gid}: your user namespace has no such id",
@@ -73,6 +78,21 @@ def supplementary(user: User) -> list[int]:
             else "give yourself more of them in /etc/subuid and /etc/subgid, or choose another --user",
         )
     return [] if idmap.single() else [group for group in user.groups if idmap.has(group, "gid")]
+
+
+def _alone(config: Config, linux: Config, user: User) -> None:
+    """Of a user who has one id: in the container, whose user is somebody else than root, it has that one's number.
+
+    All files are his then, root's too; there is no root. Raises Invalid.
+    """
+    if any("path" in namespace for namespace in linux["namespaces"]):
+        raise Invalid(
+            f"user {user.uid}:{user.gid} in namespaces of another container: you have one id",
+            "--user root, or namespaces of its own",
+        )
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = [{"containerID": user.uid, "hostID": 0, "size": 1}]
+    linux["gidMappings"] = [{"containerID": user.gid, "hostID": 0, "size": 1}]
 
 
 def user_text(options: Options, image: Config) -> str:
@@ -157,6 +177,7 @@ def make(
     files that the engine provides, if not the container's own.
     """
     options = container.options
+    alone = not directory  # in a build files have to be whose they would be anywhere
     directory = directory or store.container_path(container.id)
     name = hostfiles.hostname(options, container.id)
     flags = security(options)
@@ -166,7 +187,7 @@ def make(
             "uid": user.uid,
             "gid": user.gid,
             "umask": int(options.umask or "022", 8),
-            "additionalGids": supplementary(user),
+            "additionalGids": supplementary(user, alone=alone),
         },
         "args": command(options, image),
         "env": environment(options, image, name, user.home),
@@ -235,6 +256,8 @@ def make(
             raise Invalid(
                 f"user {user_text(options, image)}: its user namespace ends at id {idrange.SIZE - 1}", "--userns host"
             )
+    if idmap.single() and (user.uid or user.gid):
+        _alone(config, linux, user)
     if options.cdi:
         from limpet.containers import cdi
 

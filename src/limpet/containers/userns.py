@@ -107,6 +107,18 @@ def admit(pid: int, section: Config, mapped: Mapped, channel: socket.socket) -> 
         raise StartFailed(f"a user namespace: {reason(e)}", "--userns host", 125) from e
 
 
+def admit_alone(pid: int, linux: Config, channel: socket.socket) -> None:
+    """As `admit`, where the one id that we have gets another number."""
+    try:
+        for name, mapping in (("uid_map", linux["uidMappings"][0]), ("gid_map", linux["gidMappings"][0])):
+            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+                file.write(f"{mapping['containerID']} {mapping['hostID']} {mapping['size']}")
+        channel.send(b"M")
+    except OSError as e:
+        os.kill(pid, signals.SIGKILL)
+        raise StartFailed(f"a user namespace: {reason(e)}", "--user root", 125) from e
+
+
 def enter(section: Config, channel: socket.socket) -> None:
     """In the child: becomes root of the namespace, once the monitor has given it its ids."""
     channel.recv(1)
