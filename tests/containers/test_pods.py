@@ -124,6 +124,42 @@ def test_a_pod_on_the_hosts_network_has_one_address(pod_limpet: Any, busybox: st
     wait_for(lambda: f"{bound}:0050 " in Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text())
 
 
+def test_limits_hold_for_all_together(pod_limpet: Any, busybox: str) -> None:
+    limpet = pod_limpet
+    limpet("pod", "create", "--pids-limit", "20", "-m", "64m", "--cpus", "0.5", "--infra-name", "hub", "web")
+    limpet("run", "-d", "--pod", "web", "--name", "one", busybox, "sleep", "1000")
+    grow = "for i in $(seq 12); do sleep 3 & done; wait"
+    limpet("exec", "-d", "one", "sh", "-c", grow)
+    limpet("run", "-d", "--pod", "web", "--name", "two", busybox, "sh", "-c", grow)
+    wait_for(lambda: "fork" in limpet("logs", "two").stderr)
+    found = json.loads(limpet("pod", "inspect", "web").stdout)[0]
+    assert (found["PidsLimit"], found["Memory"], found["NanoCpus"]) == (20, 64 << 20, 5 * 10**8)
+    process = int(limpet("inspect", "-f", "{{.State.Pid}}", "one").stdout)
+    for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
+        number, names, place = line.split(":", 2)
+        if {"cpu", "memory", "pids"} & set(names.split(",")) or number == "0":
+            assert found["CgroupParent"] in place, line
+    assert groups(f"pod-{found['Id'][:12]}")
+    limpet("pod", "rm", "-f", "web")
+    assert not groups(f"pod-{found['Id'][:12]}")
+
+
+def groups(name: str) -> set[str]:
+    return {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/limpet/{name}*") if path.is_dir()}
+
+
+def test_published_ports_are_the_pods(pod_limpet: Any, busybox: str) -> None:
+    limpet = pod_limpet
+    limpet("pod", "create", "-p", "127.0.0.1::80", "--infra-name", "hub", "web")
+    serve = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nserved' | nc -l -p 80; done"
+    limpet("run", "-d", "--pod", "web", busybox, "sh", "-c", serve)
+    port = limpet("port", "hub", "80").stdout.strip()
+    command = ["curl", "-s", "-m", "5", f"http://{port}/"]
+    wait_for(lambda: subprocess.run(command, capture_output=True, text=True).stdout == "served")
+    result = limpet("create", "--pod", "web", "-p", "81:81", busybox, "true", check=False)
+    assert (result.returncode, "limpet pod create -p" in result.stderr) == (125, True)
+
+
 def test_the_pods_volumes_and_devices_are_everyones(pod_limpet: Any, busybox: str, tmp_path: Path) -> None:
     limpet = pod_limpet
     (tmp_path / "shown").mkdir()

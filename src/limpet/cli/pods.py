@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from limpet.cli import keyvalues, output
+from limpet.cli.limit_options import LIMITS, limits
 from limpet.cli.networks import chosen as chosen_networks
 from limpet.cli.table import Command, Option
 from limpet.containers import infra, options, pods
@@ -54,6 +55,9 @@ def create(call: Call) -> int:
         ip6=call["ip6"],
         mac_address=call["mac-address"],
         network_alias=call["network-alias"],
+        publish=call["publish"],
+        limits=limits(call),
+        cgroup_parent=call["cgroup-parent"],
         add_host=call["add-host"],
         dns=call["dns"],
         dns_search=call["dns-search"],
@@ -114,6 +118,7 @@ def create_in(call: Call, image: Image, wanted: Options) -> Container:
             ip6=wanted.ip6,
             mac_address=wanted.mac_address,
             network_alias=wanted.network_alias,
+            publish=wanted.publish,
             add_host=wanted.add_host,
             dns=wanted.dns,
             dns_search=wanted.dns_search,
@@ -121,7 +126,7 @@ def create_in(call: Call, image: Image, wanted: Options) -> Container:
         )
         wanted.hostname, wanted.network, wanted.add_host = "", "", []
         wanted.ip = wanted.ip6 = wanted.mac_address = ""
-        wanted.networks, wanted.network_alias = [], []
+        wanted.networks, wanted.network_alias, wanted.publish = [], [], []
         wanted.pod = made.id
     try:
         return creating.create(call.store, image, wanted)
@@ -313,6 +318,7 @@ def inspect(call: Call) -> int:
 
 def _described(store: Store, pod: Pod) -> dict[str, Any]:
     """Under Podman's names (libpod/define/pod_inspect.go)."""
+    from limpet.containers import limits as limited
     from limpet.containers.inspect import time_of
 
     found = pods.members(store, pod)
@@ -343,6 +349,9 @@ def _described(store: Store, pod: Pod) -> dict[str, Any]:
         "ShmSize": said["shm_size"],
         "Sysctls": said["sysctls"],
         "Volumes": said["volumes"],
+        "PortBindings": said["publish"],
+        "CgroupParent": infra.parent(pod),
+        **limited.host_config(said["limits"]),
         "Devices": said["devices"],
         "SecurityOpts": said["security_opt"],
         "NumContainers": len(found),
@@ -365,6 +374,9 @@ COMMANDS = {
         summary="Make a pod: containers that share namespaces, and an infra container that holds them",
         options=(
             Option("add-host", kind="list", metavar="NAME:ADDRESS", help="Add a line to /etc/hosts"),
+            Option(
+                "cgroup-parent", kind="string", default="", metavar="PARENT", help="Control group for its containers"
+            ),
             Option("device", kind="list", metavar="DEVICE", help="Add a device of the host to every container"),
             Option("dns", kind="list", metavar="ADDRESS", help="Name server, in place of the host's"),
             Option("dns-option", kind="list", metavar="OPTION", help="Option of the resolver", aliases=("dns-opt",)),
@@ -399,6 +411,7 @@ COMMANDS = {
             Option("network-alias", kind="list", metavar="NAME", help="One more name on its networks"),
             Option("pod-id-file", kind="string", default="", metavar="FILE", help="Write the pod's id to a file"),
             Option("replace", help="Remove a pod of this name first"),
+            Option("publish", "p", kind="list", metavar="PORTS", help="Publish a port: [ADDRESS:][PORT:]PORT"),
             Option(
                 "restart",
                 kind="string",
@@ -418,6 +431,7 @@ COMMANDS = {
             Option("shm-size", kind="string", default="", metavar="SIZE", help="Size of /dev/shm (64m)"),
             Option("sysctl", kind="list", metavar="KEY=VALUE", help="Set a kernel parameter"),
             Option("volume", "v", kind="list", metavar="SOURCE:DIR[:ro]", help="Mount it into every container"),
+            *LIMITS,
         ),
         examples=("limpet pod create web", "limpet pod create --share +pid --network none --exit-policy stop job"),
         max_args=1,

@@ -49,7 +49,9 @@ def make(store: Store, pod: Pod) -> Container:
         infra=True,
         hostname=said["hostname"],
         network=said["network"],
-        **{name: said[name] for name in ("networks", "ip", "ip6", "mac_address", "network_alias")},
+        **{name: said[name] for name in ("networks", "ip", "ip6", "mac_address", "network_alias", "publish")},
+        cgroup_parent=parent(pod),
+        parent_limits=dict(said["limits"]),
         add_host=list(said["add_host"]),
         dns=list(said["dns"]),
         dns_search=list(said["dns_search"]),
@@ -90,6 +92,12 @@ def make(store: Store, pod: Pod) -> Container:
     return create.create(store, Image("", {}, [], 0), options, layers=[], fill=fill)
 
 
+def parent(pod: Pod) -> str:
+    """The group in which those of the pod's containers are; "" for the common one, where the pod has no limits."""
+    said = str(pod.options["cgroup_parent"])
+    return f"{said.rstrip('/') or '/limpet'}/pod-{pod.id[:12]}" if pod.options["limits"] else said
+
+
 ATTRIBUTES = {"net": "network", "ipc": "ipc", "uts": "uts", "pid": "pid", "cgroup": "cgroupns"}
 """What a pod may share, by Podman's words: the container's option."""
 
@@ -97,6 +105,7 @@ ATTRIBUTES = {"net": "network", "ipc": "ipc", "uts": "uts", "pid": "pid", "cgrou
 def join(options: Options, pod: Pod, infra: Container) -> None:
     """Gives a container to be made what the pod shares; what its user said of a namespace wins, but for the network."""
     said: dict[str, Any] = pod.options
+    options.cgroup_parent = options.cgroup_parent or parent(pod)
     for word in said["share"]:
         name = ATTRIBUTES[word]
         if word == "net":
@@ -107,6 +116,11 @@ def join(options: Options, pod: Pod, infra: Container) -> None:
                     "say it when the pod is made, or make the pod with --share ipc,uts",
                 )
             options.network = theirs
+            if options.publish or options.publish_all:
+                raise Refused(
+                    f"-p: the ports of a container in a pod are those of pod {pod.name}",
+                    "publish them when the pod is made: limpet pod create -p",
+                )
             if options.add_host:  # else the files are the infra container's
                 options.add_host = _before(said["add_host"], options.add_host)
             if not (options.dns or options.dns_search or options.dns_option):

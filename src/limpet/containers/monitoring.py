@@ -373,6 +373,11 @@ class Monitor:
     def _limit(self) -> list[int]:
         """Makes the groups that hold the container's limits; see `controllers.create`."""
         try:
+            if self._container.options.parent_limits:
+                from limpet.containers import limits
+
+                parent = self._container.group.rpartition("/")[0]
+                controllers.create_parent(parent, limits.resources(self._container.options.parent_limits))
             return controllers.create(self._container.group, self._config["linux"].get("resources", {}))
         except controllers.LimitError as e:
             what = f"container {self._container.name}: the kernel refuses {e.what}: {e.strerror}"

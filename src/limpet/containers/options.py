@@ -71,6 +71,7 @@ _DEFAULTS: dict[str, Any] = {
     "pod": "",
     "pod_ends": False,
     "infra": False,
+    "parent_limits": {},
     "annotations": {},
     "env_merge": [],
     "env_clear": False,
@@ -166,6 +167,7 @@ class Options:
     pod: str  # its id; a name until `pods.join`
     pod_ends: bool  # the pod's infra container ends with its last other one
     infra: bool  # it is that infra container
+    parent_limits: dict[str, Any]  # of the group that its own is in: the pod's, which the infra container sets
     annotations: dict[str, str]
     env_merge: list[str]  # KEY=VALUE, ${NAME} being a variable of the image
     env_clear: bool  # none of the image's

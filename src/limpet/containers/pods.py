@@ -43,6 +43,9 @@ _DEFAULTS: dict[str, Any] = {
     "ip6": "",
     "mac_address": "",
     "network_alias": [],
+    "publish": [],
+    "limits": {},  # of all its containers together, as `limits.KEYS`
+    "cgroup_parent": "",
     "add_host": [],
     "dns": [],
     "dns_search": [],
@@ -76,6 +79,12 @@ def create(store: Store, name: str, **options: Any) -> Pod:
         if word not in infra.ATTRIBUTES:
             raise Invalid(f"a pod can't share '{word}'", f"{', '.join(infra.ATTRIBUTES)} and none are there")
     restart_policy(options.get("restart", "no"))
+    if options.get("limits"):
+        from limpet.containers import limits
+
+        limits.check(options["limits"])
+        if not options.get("infra", True):
+            raise Invalid("limits of a pod without infra container", "nobody would hold them: leave out --infra=false")
     pod = Pod(names.container_id(), names.check(name, "pod") if name else "", time.time(), options)
     if not pod.options["infra"]:
         if options.get("share"):

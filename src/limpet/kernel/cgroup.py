@@ -171,12 +171,17 @@ def make(place: str) -> None:
         except FileNotFoundError:
             parent = os.path.dirname(place)
             make(parent)  # another container's end may take it away again
-            try:
-                os.setxattr(parent, _PARENT_MARK, b"1")
-            except OSError:
-                pass  # before Linux 5.7, or gone again
+            mark(parent)
             continue
         return
+
+
+def mark(place: str) -> None:
+    """As a group that may go with the last one in it."""
+    try:
+        os.setxattr(place, _PARENT_MARK, b"1")
+    except OSError:
+        pass  # before Linux 5.7, or gone again
 
 
 def of_process(pid: int) -> str:

@@ -75,7 +75,7 @@ def create(name: str, resources: Resources) -> list[int]:
 
         needed = controlfiles.controllers(resources)
     for controller in NAMES:
-        if controller in needed:
+        if controller in needed or _limited_above(name, controller):
             _make(name, controller)
         elif controller in _ALWAYS:
             try:
@@ -85,6 +85,24 @@ def create(name: str, resources: Resources) -> list[int]:
     if needed:
         apply(name, resources)
     return entrances(name)
+
+
+def _limited_above(name: str, controller: str) -> bool:
+    """Whether a group of version 1 holds a limit for all in it: who is in no group below would be outside of it."""
+    if "/" not in name or version(controller) != 1:
+        return False
+    parent = os.path.dirname(path(name, controller) or "")
+    return parent != _hierarchy(controller) and os.path.isdir(parent)
+
+
+def create_parent(name: str, resources: Resources) -> None:
+    """Makes groups with limits for all that will be in them; they go with the last one. Raises LimitError, OSError."""
+    from limpet.kernel import controlfiles
+
+    for controller in controlfiles.controllers(resources):
+        _make(name, controller)
+        cgroup.mark(path(name, controller) or "")
+    apply(name, resources)
 
 
 def entrances(name: str) -> list[int]:
