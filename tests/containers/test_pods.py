@@ -280,7 +280,9 @@ def test_what_runs_is_not_removed_unasked(pod_limpet: Any, busybox: str) -> None
     result = limpet("rm", holder, check=False)
     assert result.returncode == 1
     assert "is the infra container of pod web: it goes with the pod" in result.stderr
-    limpet("container", "prune", "-f")
+    for what in ("container", "system"):
+        result = limpet(what, "prune", "-f")
+        assert "infra" not in result.stdout + result.stderr
     assert limpet("pod", "inspect", "-f", "{{.NumContainers}}", "web").stdout == "1\n"  # as ordinary ones go
     limpet("pod", "start", "web")
     limpet("rm", "-f", holder)  # so that `rm -f $(limpet ps -aq)` leaves nothing

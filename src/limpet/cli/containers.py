@@ -266,7 +266,8 @@ def _plural(count: int, word: str) -> str:
 
 
 def _is_stopped(row: listing.Row) -> bool:
-    return row.status.state in ("created", "exited")
+    """An infra container goes with its pod, whatever it does."""
+    return row.status.state in ("created", "exited") and not row.container.options.infra
 
 
 def _each(call: Call, act: Callable[[Container], object]) -> int:

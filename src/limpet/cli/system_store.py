@@ -293,6 +293,7 @@ def _stopped(store: Store, wanted: dict[str, list[str]]) -> list[Container]:
         container
         for container in state.all_containers(store)
         if _removable(store, container)
+        and not container.options.infra  # that goes with its pod
         and (limit is None or container.created < limit)
         and all(filters.has_label(container.options.labels, text) for text in wanted.get("label", []))
         and not any(filters.has_label(container.options.labels, text) for text in wanted.get("label!", []))
