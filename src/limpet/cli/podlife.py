@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from limpet.cli import output
-from limpet.cli.pods import ALL, ID_FILE, LATEST, chosen, say
+from limpet.cli.pods import ALL, ID_FILE, LATEST, each
 from limpet.cli.table import Command, Option
 from limpet.containers import podlife, pods
 from limpet.errors import Conflict, Invalid, LimpetError
@@ -23,47 +23,31 @@ if TYPE_CHECKING:
     from limpet.containers.stats import Sample
 
 
-def _each(call: Call, act: Callable[[Pod], list[LimpetError]]) -> int:
-    """Acts on each pod and prints the id of each that went well; 1 if any failed."""
-    found, failed = chosen(call)
-    for pod in found:
-        try:
-            problems = act(pod)
-        except LimpetError as e:
-            problems = [e]
-        for problem in problems:
-            say(problem)
-            failed = 1
-        if not problems:
-            print(pod.id, flush=True)
-    return failed
-
-
 def start(call: Call) -> int:
-    return _each(call, lambda pod: podlife.start(call.store, pod))
+    return each(call, lambda pod: podlife.start(call.store, pod))
 
 
 def stop(call: Call) -> int:
-    return _each(call, lambda pod: podlife.stop(call.store, pod, timeout=call["time"]))
+    return each(call, lambda pod: podlife.stop(call.store, pod, timeout=call["time"]))
 
 
 def restart(call: Call) -> int:
     def act(pod: Pod) -> list[LimpetError]:
         return podlife.stop(call.store, pod, timeout=call["time"]) or podlife.start(call.store, pod)
 
-    return _each(call, act)
+    return each(call, act)
 
 
 def kill(call: Call) -> int:
-    return _each(call, lambda pod: podlife.kill(call.store, pod, call["signal"]))
+    return each(call, lambda pod: podlife.kill(call.store, pod, call["signal"]))
 
 
 def pause(call: Call) -> int:
-    return _each(call, lambda pod: podlife.pause(call.store, pod))
+    return each(call, lambda pod: podlife.pause(call.store, pod))
 
 
 def unpause(call: Call) -> int:
-    return _each(call, lambda pod: podlife.unpause(call.store, pod))
+    return each(call, lambda pod: podlife.unpause(call.store, pod))
 
 
 def top(call: Call) -> int:

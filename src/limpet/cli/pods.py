@@ -177,11 +177,14 @@ def exists(call: Call) -> int:
     return 0
 
 
-def rm(call: Call) -> int:
-    found, failed = chosen(call)
+def each(call: Call, act: Callable[[Pod], list[LimpetError]], found: Sequence[Pod] | None = None) -> int:
+    """Acts on each pod and prints the id of each that went well; 1 if any failed. `found`: in place of those named."""
+    failed = 0
+    if found is None:
+        found, failed = chosen(call)
     for pod in found:
         try:
-            problems = pods.remove(call.store, pod, force=call["force"] or call["all"], timeout=call["time"])
+            problems = act(pod)
         except LimpetError as e:
             problems = [e]
         for problem in problems:
@@ -192,6 +195,11 @@ def rm(call: Call) -> int:
     return failed
 
 
+def rm(call: Call) -> int:
+    force = call["force"] or call["all"]
+    return each(call, lambda pod: pods.remove(call.store, pod, force=force, timeout=call["time"]))
+
+
 def prune(call: Call) -> int:
     found = [(pod, pods.members(call.store, pod)) for pod in pods.all_pods(call.store)]
     # One that was just made has its containers still to come, as in Podman.
@@ -199,18 +207,7 @@ def prune(call: Call) -> int:
     if still and not call["force"]:
         lines = "\n".join(f"  {pod.name}  ({len(each)} containers)" for pod, each in still)
         output.confirm(f"This removes {len(still)} pod{'s' if len(still) != 1 else ''} of which nothing runs:\n{lines}")
-    failed = 0
-    for pod, _ in still:
-        try:
-            problems = pods.remove(call.store, pod)
-        except LimpetError as e:
-            problems = [e]
-        for problem in problems:
-            say(problem)
-            failed = 1
-        if not problems:
-            print(pod.id)
-    return failed
+    return each(call, lambda pod: pods.remove(call.store, pod), [pod for pod, _ in still])
 
 
 _COLUMNS = (
