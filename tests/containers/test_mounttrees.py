@@ -122,6 +122,21 @@ def test_a_subpath_is_what_was_found(store: Store) -> None:
         mounttrees.open_all(store, "x", [mount], (0, 0))
 
 
+def test_a_part_of_a_mount_as_older_kernels_have_it(store: Store) -> None:
+    (mount,) = mountplan.plan(store, Options(mounts=["source=data,target=/d,volume-subpath=in"]), [])
+    before = mounts.below("/sys")
+    whole = mounts.tmpfs()
+    os.mkdir("in", dir_fd=whole)
+    os.mkdir("in/file", dir_fd=whole)
+    os.symlink("/etc", "out", dir_fd=whole)
+    tree = mounttrees.beneath_attached(whole, mount)
+    assert os.listdir(f"/proc/self/fd/{tree}") == ["file"]
+    assert mounts.below("/sys") == before
+    os.close(whole)
+    assert os.listdir(f"/proc/self/fd/{tree}") == ["file"]
+    os.close(tree)
+
+
 @pytest.mark.slow
 def test_read_only_reaches_as_far_as_said(limpet: Limpet, busybox: str, tmp_path: Path) -> None:
     """And propagation, and how deep a bind goes: in a mount namespace of the test's own."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _IDS = 0xFFFFFFFF
+_PLACE = "/sys"
+"""A directory that is there wherever containers can run, and in which no store is."""
 
 
 def open_all(
@@ -92,8 +94,19 @@ def _image(store: Store, container_id: str, mount: Mount, mapped: Mapped | None)
         return whole
     try:
         return _beneath(whole, mount)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        return beneath_attached(whole, mount)
     finally:
         os.close(whole)
+
+
+def beneath_attached(whole: int, mount: Mount) -> int:
+    """Before Linux 6.15 a part of a detached mount can't be one: it is attached for a moment, where nobody sees it."""
+    with mounts.Private():
+        mounts.attach(whole, _PLACE)
+        return _beneath(whole, mount)
 
 
 def _beneath(whole: int, mount: Mount) -> int:
@@ -109,10 +122,6 @@ def _beneath(whole: int, mount: Mount) -> int:
         raise StartFailed(f"subpath {mount.subpath} of {what} on {mount.target}: {why}", "", 125) from e
     try:
         return mounts.open_tree("", dirfd=found, recursive=True)
-    except OSError as e:
-        if e.errno == errno.EINVAL and mount.kind == "image":
-            raise StartFailed(f"subpath {mount.subpath} of {what}: it needs Linux 6.15", "mount all of it", 125) from e
-        raise
     finally:
         os.close(found)
 
