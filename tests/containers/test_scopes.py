@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.containers.test_activation import free_port
 
 from limpet.kernel import cgroup
 
@@ -160,12 +162,16 @@ def test_what_started_a_container_may_be_stopped(limpet: Any, busybox: str) -> N
     environment = [f"--setenv={key}={limpet.environment[key]}" for key in ("LIMPET_ROOT", "LIMPET_RUN")]
     unit = f"starter-{os.getpid()}.service"
     words = ["-p", "Type=oneshot", "-p", "RemainAfterExit=yes", "--unit", unit, *environment]
-    command = [*limpet.command, "run", "-d", "--name", "web", "--restart", "always", busybox, "sleep", "1000"]
-    subprocess.run(["systemd-run", "--quiet", *words, *command], check=True, capture_output=True)
-    pid = inspected(limpet, "web")["State"]["Pid"]
+    command = ["systemd-run", "--quiet", *words, "sh", "-c"]
+    run = shlex.join([*limpet.command, "run", "-d"])
+    waits = f"--name waits --on-demand --socket 127.0.0.1:{free_port()}"  # nothing of it runs but its monitor
+    script = f"{run} --name web --restart always {busybox} sleep 1000 && {run} {waits} {busybox} sleep 1000"
+    subprocess.run([*command, script], check=True, capture_output=True)
+    before = {name: inspected(limpet, name)["State"] for name in ("web", "waits")}
+    assert before["waits"]["Pid"] == 0
     systemctl("stop", unit)
-    assert inspected(limpet, "web")["State"]["Pid"] == pid
-    assert Path(f"/proc/{pid}").exists()
+    assert {name: inspected(limpet, name)["State"] for name in ("web", "waits")} == before
+    assert Path(f"/proc/{before['web']['Pid']}").exists()
 
 
 @by_systemd

@@ -237,6 +237,7 @@ class Monitor:
         if not activation.on_demand:
             return True
         if not activation.waiting:
+            scopes.leave(self._container)
             activation.await_call()
             self._record(durable=False, state="restarting", waiting=str(activation))
             if outcome >= 0:

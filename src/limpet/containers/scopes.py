@@ -29,7 +29,7 @@ def ask(container: Container) -> Scope | None:
 
     name = cgroup.scope_name(container.group)
     if not systemd.makes_scopes() or f"/{name}/" in cgroup.of_self():
-        return None  # started by the guardian of a monitor that was killed, in whose scope we are
+        return None  # we are in it: it waited there for a call, or the guardian of a killed monitor has started us
     options = container.options
     parent = options.cgroup_parent if options.cgroup_parent.endswith(".slice") else systemd.SLICE
     seconds = STOP_TIMEOUT if options.stop_timeout is None else options.stop_timeout
@@ -53,6 +53,13 @@ def enter(container: Container, scope: Scope) -> None:
             f"container {container.name}: limpet is in a control group namespace, and may not leave it",
             "call it from outside; or mount version 2 of control groups without nsdelegate",
         ) from e
+
+
+def leave(container: Container) -> None:
+    """The two at once, for a monitor that has nothing to do meanwhile."""
+    scope = ask(container)
+    if scope is not None:
+        enter(container, scope)
 
 
 def approach() -> None:
