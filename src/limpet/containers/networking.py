@@ -1,6 +1,6 @@
 """A container on networks of its own: what its options say of them, and the process that connects it at its start.
 
-That process is another one since its libraries are 15 MB and 150 ms, and since a monitor has no database. It begins
+That process is another one since its libraries are 15 MB and 100 ms, and since a monitor has no database. It begins
 with the mounting of the container's root and gets the namespace when the container's files are there.
 """
 

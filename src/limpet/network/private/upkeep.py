@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 
-from pyroute2 import IPRoute
-
 from limpet import jsontext
 from limpet.errors import LimpetError
 from limpet.network import endpoints, networks
 from limpet.network.private import firewall, hosts, wiring
+from limpet.network.private.netlink import IPRoute
 from limpet.store.files import in_use, write_file
 
 TYPE_CHECKING = False
