@@ -57,7 +57,7 @@ def test_what_bash_replaces(offered: Any, busybox: str) -> None:
     assert offered("limpet rmi localhost:50") == ["5000/a/b:1"]
     assert offered("limpet rmi localhost:") == ["5000/a/b:1"]
     assert offered("limpet rmi localhost:5000/a/b:") == ["1"]
-    assert offered("limpet run --network=") == ["host", "none"]
+    assert offered("limpet run --network=") == ["host", "none", "private", "bridge"]
     assert offered("limpet run --network=n") == ["none"]
     assert offered("limpet run --network n") == ["none"]
     assert offered("limpet run -e A=1 --network=host bu") == ["busybox:test"]

@@ -7,7 +7,7 @@ import struct
 
 from limpet.kernel.sys import Buffer, fail, syscall
 
-_CREATE_RULESET, _RESTRICT_SELF = 444, 446
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _VERSION = 1
 _SCOPE_ABSTRACT_UNIX_SOCKET = 1
 SCOPES = 6
@@ -17,7 +17,7 @@ SCOPES = 6
 def version() -> int:
     """Of the kernel's interface; 0 without Landlock."""
     try:
-        return syscall(_CREATE_RULESET, None, 0, _VERSION)
+        return syscall(_LANDLOCK_CREATE_RULESET, None, 0, _VERSION)
     except OSError:
         return 0
 
@@ -30,8 +30,8 @@ def scope_sockets() -> None:
     ruleset = -1
     attributes = struct.pack("<QQQ", 0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)  # struct landlock_ruleset_attr
     try:
-        ruleset = syscall(_CREATE_RULESET, Buffer(attributes), len(attributes), 0)
-        syscall(_RESTRICT_SELF, ruleset, 0)
+        ruleset = syscall(_LANDLOCK_CREATE_RULESET, Buffer(attributes), len(attributes), 0)
+        syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     except OSError as e:
         fail(e, "landlock")
     finally:
