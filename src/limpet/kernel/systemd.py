@@ -110,7 +110,8 @@ class Scope:
         self._connection, self._number = self._ask()
 
     def _ask(self) -> tuple[dbus.Connection, int]:
-        values = [self._name, "fail", self._properties, self._slices]
+        # "replace": the slice may be about to stop, as its last scope went just now. No job of a shutdown is replaced.
+        values = [self._name, "replace", self._properties, self._slices]
         return _asked(self._name, self._user, self._end, "StartTransientUnit", "ssa(sv)a(sa(sv))", values)
 
     def wait(self) -> None:
