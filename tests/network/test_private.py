@@ -264,6 +264,26 @@ def test_other_options_beside_a_network(busy: Machine, arguments: list[str]) -> 
     assert limpet("network", "ls", "-qf", "name=bridge").stdout  # it is made when it is asked for
 
 
+def test_a_copy_is_at_an_address_of_its_own(busy: Machine) -> None:
+    limpet = busy.limpet
+    limpet("network", "create", "web")
+    limpet(
+        "create",
+        "--name",
+        "one",
+        "--network",
+        "web:ip=10.201.0.9,alias=db,mac=02:00:00:00:00:0a",
+        "bb",
+        "ip",
+        "address",
+    )
+    limpet("copy", "one", "two")
+    text = limpet("start", "-a", "two").stdout
+    assert "10.201.0.2/24" in text
+    assert "02:00:00:00:00:0a" not in text
+    assert json.loads(limpet("inspect", "two").stdout)[0]["NetworkSettings"]["Networks"]["web"]["Aliases"] == ["db"]
+
+
 def test_what_can_not_be_together_is_refused(machine: Machine, busybox_tar: Path) -> None:
     limpet = machine.limpet
     limpet("import", busybox_tar, "bb")

@@ -11,8 +11,8 @@ import sys
 
 from limpet import jsontext
 from limpet.containers import hostfiles, sharing
-from limpet.errors import Conflict, Invalid, LimpetError, NotFound
-from limpet.kernel import process
+from limpet.errors import Conflict, Invalid, LimpetError, NotFound, Refused
+from limpet.kernel import idmap, process
 from limpet.network import endpoints, networks
 from limpet.store import files
 
@@ -70,6 +70,8 @@ def resolve(store: Store, options: Options) -> None:
 
 def check(options: Options) -> None:
     """What can be said without a store. Raises Invalid."""
+    if idmap.nested() and sharing.connected(options):
+        raise Refused(f"--network {options.network} needs root", "yours have --network host, none and container:NAME")
     _check_names(options)
     names = options.networks
     if not names and (options.ip or options.ip6 or options.mac_address or options.network_alias):
@@ -88,6 +90,13 @@ def check(options: Options) -> None:
             f"--network {options.network} is not there with a user namespace of its own",
             "--userns host, or --network none",
         )
+
+
+def another(options: Options) -> None:
+    """For a container that is a copy: on the same networks, by the same aliases, at addresses of its own."""
+    options.ip = options.ip6 = options.mac_address = ""
+    aliases = [(wish.name, wish.aliases) for wish in map(endpoints.parse, options.networks)]
+    options.networks = [f"{name}:{','.join(f'alias={each}' for each in more)}".rstrip(":") for name, more in aliases]
 
 
 def _check_names(options: Options) -> None:

@@ -37,6 +37,10 @@ def copy(store: Store, container: Container, name: str) -> Container:
     image = Image((container.image_id or "") if known else "", config, [], 0)
     options = Options.from_json(container.options.to_json())
     options.name = name
+    if options.networks:
+        from limpet.containers import networking
+
+        networking.another(options)
     others = {mount.target: mount for mount in mountplan.load(store, container.id) if mount.anonymous}
 
     def fill(place: str, mounts: list[Mount]) -> None:
