@@ -67,6 +67,9 @@ def test_two_containers_know_each_other_by_name(busy: Machine) -> None:
     # An end is known to the others at once; what a program added to the file is its own.
     limpet("exec", "one", "sh", "-c", "echo 192.0.2.9 mine >> /etc/hosts")
     limpet("rename", "one", "first")
+    assert hosts(limpet, "two")["first"] == "10.5.0.2"
+    assert "one" not in hosts(limpet, "two")
+    assert limpet("ps", "-f", "network=web", "--format", "{{.Names}} {{.Networks}}").stdout == "two web\nfirst web\n"
     limpet("stop", "-t", "0", "two")
     until(lambda: "two" not in hosts(limpet, "first"), "a stopped container is in nobody's file")
     assert hosts(limpet, "first")["mine"] == "192.0.2.9"
@@ -262,6 +265,37 @@ def test_other_options_beside_a_network(busy: Machine, arguments: list[str]) -> 
     result = limpet("run", "--rm", *arguments, "--network", "bridge", "bb", "ping", "-c1", "-W2", "192.0.2.2")
     assert "1 packets received" in result.stdout
     assert limpet("network", "ls", "-qf", "name=bridge").stdout  # it is made when it is asked for
+
+
+def test_an_interface_in_the_hosts_own_network(busy: Machine, outside: Machine) -> None:
+    limpet = busy.limpet
+    lan = ("--subnet", "192.0.2.0/24", "--gateway", "192.0.2.2", "--ip-range", "192.0.2.64/26")
+    limpet("network", "create", "-d", "macvlan", "-o", "parent=uplink", *lan, "lan")
+    result = limpet(
+        "run",
+        "--rm",
+        "--network",
+        "lan:alias=x",
+        "bb",
+        "sh",
+        "-c",
+        "ip -4 -o address show eth0; ip route; ping -c1 -W2 192.0.2.2",
+    )
+    assert "192.0.2.64/24" in result.stdout
+    assert "default via 192.0.2.2" in result.stdout
+    assert "1 packets received" in result.stdout
+    assert busy.tables() == []  # the neighbours see it as one of them: nothing is translated
+    until(lambda: busy.links() == ["uplink"], "it goes with its namespace")
+    limpet("network", "create", "-d", "macvlan", "-o", "parent=nowhere0", *lan, "lost")
+    result = limpet("run", "--rm", "--network", "lost", "bb", "true", check=False)
+    assert (result.returncode, "parent interface nowhere0 is not there" in result.stderr) == (125, True)
+    assert "-p" in limpet("run", "--rm", "-p", "80", "--network", "lan", "bb", "true", check=False).stderr
+    limpet("network", "create", "-d", "ipvlan", "-o", "parent=uplink", *lan, "slim")
+    result = limpet("run", "--rm", "--network", "slim", "bb", "ping", "-c1", "-W2", "192.0.2.2", check=False)
+    if "kernel has not that kind of interface" in result.stderr:
+        assert result.returncode == 125
+        pytest.skip("needs a kernel with ipvlan; that it is missing was said")
+    assert "1 packets received" in result.stdout
 
 
 def test_a_copy_is_at_an_address_of_its_own(busy: Machine) -> None:

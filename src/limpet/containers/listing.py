@@ -6,7 +6,7 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import ports, spec, state
+from limpet.containers import ports, sharing, spec, state
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.units import age, duration, seconds_of
 
@@ -218,7 +218,7 @@ def _filter(store: Store, text: str) -> Callable[[Row], bool]:
             raise Invalid(f"invalid filter 'is-task={value}'", "it is true or false", exit_code=1)
         return lambda row: value.lower() in ("false", "0")  # there is no cluster whose task it could be
     if key == "network":
-        return lambda row: row.container.options.network == value
+        return lambda row: value in sharing.network_names(row.container.options)
     if key == "pod":
         found = store.db.row("SELECT id FROM pod WHERE name = ?", value)
         return lambda row: (
@@ -308,7 +308,7 @@ _FIELDS: dict[str, Callable[[Row, bool], Any]] = {
     "Names": lambda row, _: row.container.name,
     "Labels": lambda row, _: ",".join(f"{k}={v}" for k, v in labels(row).items()),
     "Mounts": lambda row, full: ",".join(_mounts(row, full)),
-    "Networks": lambda row, _: row.container.options.network,
+    "Networks": lambda row, _: ",".join(sharing.network_names(row.container.options)),
     "LocalVolumes": lambda row, _: str(sum(mount.kind == "volume" for mount in _planned(row))),
     "Platform": lambda row, _: _platform(row),
     "Size": lambda _row, _full: "0B",

@@ -72,6 +72,12 @@ def connected(options: Options) -> bool:
     return options.network == "private" or bool(options.networks and options.network not in ("host", "none"))
 
 
+def network_names(options: Options) -> list[str]:
+    """The networks that it was made for, or its mode."""
+    names = [text.removeprefix("name=").partition(":")[0].partition(",")[0] for text in options.networks]
+    return names or [options.network]
+
+
 def resolve(store: Store, options: Options) -> None:
     """The containers that `--pid`, `--network` and their like name, by id from here on. Raises NotFound, Refused."""
     from limpet.containers import hostfiles, state

@@ -234,6 +234,10 @@ def rename(store: Store, container: Container, name: str) -> None:
         )
     restarting.leave_word(store, container)
     events.tell(store, container, "rename", oldName=f"/{old}")
+    if container.options.networks:
+        from limpet.containers import recovery
+
+        recovery.collect_networks(store)  # the others there know it by its name
 
 
 def _has_init(store: Store, container: Container) -> bool:
