@@ -290,6 +290,11 @@ def test_an_interface_in_the_hosts_own_network(busy: Machine, outside: Machine) 
     result = limpet("run", "--rm", "--network", "lost", "bb", "true", check=False)
     assert (result.returncode, "parent interface nowhere0 is not there" in result.stderr) == (125, True)
     assert "-p" in limpet("run", "--rm", "-p", "80", "--network", "lan", "bb", "true", check=False).stderr
+
+
+def test_ipvlan(busy: Machine, outside: Machine) -> None:
+    limpet = busy.limpet
+    lan = ("--subnet", "192.0.2.0/24", "--gateway", "192.0.2.2", "--ip-range", "192.0.2.64/26")
     limpet("network", "create", "-d", "ipvlan", "-o", "parent=uplink", *lan, "slim")
     result = limpet("run", "--rm", "--network", "slim", "bb", "ping", "-c1", "-W2", "192.0.2.2", check=False)
     if "kernel has not that kind of interface" in result.stderr:
