@@ -49,12 +49,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "com.docker.network.container_iface_prefix": None,
     },
     "macvlan": {"mtu": None, "parent": None, "macvlan_mode": ("bridge", "private", "vepa", "passthru")},
-    "ipvlan": {
-        "mtu": None,
-        "parent": None,
-        "ipvlan_mode": ("l2", "l3", "l3s"),
-        "ipvlan_flag": ("bridge", "private", "vepa"),
-    },
+    "ipvlan": {"mtu": None, "parent": None, "ipvlan_mode": ("l2", "l3", "l3s")},
     "host": {},
     "none": {},
 }

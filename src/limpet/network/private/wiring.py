@@ -138,7 +138,6 @@ def derive(here: IPRoute, namespace: int, network: Network, endpoint: Endpoint, 
         options |= {"macvlan_mode": network.options.get("macvlan_mode", "bridge"), "address": endpoint.mac}
     else:
         options |= {"ipvlan_mode": ("l2", "l3", "l3s").index(network.options.get("ipvlan_mode", "l2"))}
-        options |= {"ipvlan_flags": ("bridge", "private", "vepa").index(network.options.get("ipvlan_flag", "bridge"))}
     if network.mtu:
         options["mtu"] = network.mtu
     temporary = endpoint.interface  # the name in the container may be one of the host's at the moment of its making
