@@ -184,6 +184,8 @@ def test_what_needs_root_is_refused_in_one_line(user: User) -> None:
         (("--oom-score-adj", "-900"), "only root may go below"),
         (("--memory", "64m"), "--memory needs a control group of yours with the controller 'memory'\nwith systemd, "),
         (("--network", "private"), "--network private needs root\n"),
+        (("--device-cgroup-rule", "c 1:3 r"), "--device-cgroup-rule 'c 1:3 r' needs root\n"),
+        (("--cgroup-parent", "here"), "--cgroup-parent here needs a control group of yours\n"),
         (("--address", "127.64.1.1"), "--address 127.64.1.1 needs root\n"),
     ):
         refused = user("run", "--rm", *words, "busybox:test", "true", check=False)

@@ -6,7 +6,7 @@ import resource
 
 from limpet.containers import sharing, spec
 from limpet.errors import Refused
-from limpet.kernel import process
+from limpet.kernel import cgroup, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ def check(options: Options) -> None:
         raise Refused(
             f"--network {options.network} needs root", "host (the default), none and container:NAME are there"
         )
+    if options.device_cgroup_rules:
+        raise Refused(
+            f"--device-cgroup-rule '{options.device_cgroup_rules[0]}' needs root",
+            "leave it out: yours open what the devices' modes let you open",
+        )
+    if options.cgroup_parent and cgroup.root() is None:
+        raise Refused(f"--cgroup-parent {options.cgroup_parent} needs a control group of yours", cgroup.WAY)
     for text in options.ulimits:
         wanted = spec.rlimit(text)
         _, most = resource.getrlimit(process.LIMITS.index(wanted["type"]))
