@@ -21,12 +21,12 @@ FORBIDDEN = frozenset(
 )
 
 HOT = """
-cli.commands cli.containers cli.main cli.output cli.parser cli.ps cli.run cli.table
-containers.attach containers.create containers.exec containers.listing containers.monitor containers.monitoring
-containers.options containers.runtime containers.spec containers.start containers.state containers.users
-images.catalog images.current layers.driver store.store store.db oci.digest oci.reference
-kernel.bpf kernel.capabilities kernel.cgroup kernel.devices kernel.fs kernel.mounts kernel.process kernel.seccomp
-kernel.signals kernel.sys kernel.terminal
+cli.commands cli.containers cli.main cli.output cli.parser cli.ps cli.run cli.table containers.attach
+containers.create containers.execution.exec containers.observe.listing containers.monitor.monitor
+containers.monitor.monitoring containers.options containers.execution.runtime containers.plan.spec containers.start
+containers.state containers.plan.users images.catalog images.current layers.driver store.store store.db oci.digest
+oci.reference kernel.bpf kernel.capabilities kernel.cgroup kernel.devices kernel.fs kernel.mounts kernel.process
+kernel.seccomp kernel.signals kernel.sys kernel.terminal
 """.split()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
-from limpet.containers import activation
+from limpet.containers.network import activation
 from limpet.containers.options import Options
 from limpet.errors import Invalid
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests import cdi_files
 
-from limpet.containers import cdi
+from limpet.containers.plan import cdi
 from limpet.errors import Conflict, Invalid, NotFound, Refused
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import runner
 
-from limpet.containers import criu
+from limpet.containers.copies import criu
 from limpet.errors import LimpetError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import copy, copyroot, state, unpack
+from limpet.containers import state
+from limpet.containers.files import copy, copyroot, unpack
 from limpet.errors import Invalid, LimpetError, NotFound
 from limpet.store.files import remove_tree
 from limpet.store.store import Store

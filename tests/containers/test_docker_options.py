@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from limpet.containers import hostfiles, ports, sharing
+from limpet.containers.network import ports
 from limpet.containers.options import Options
+from limpet.containers.plan import hostfiles, sharing
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:

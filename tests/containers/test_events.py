@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import eventstream
+from limpet.containers.observe import eventstream
 from limpet.errors import Invalid
 from limpet.store import eventlog
 from limpet.store.store import Store

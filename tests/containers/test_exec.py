@@ -138,7 +138,8 @@ def test_several_from_one_process(limpet: Limpet, box: str) -> None:
     """An engine that goes on living must stay in its own namespaces."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from limpet.containers import exec as executing, state\n"
+        "from limpet.containers import state\n"
+        "from limpet.containers.execution import exec as executing\n"
         "from limpet.store.store import Store\n"
         "store = Store()\n"
         "box = state.find(store, 'box')\n"

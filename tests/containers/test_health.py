@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import healthcheck, hibernation, state
+from limpet.containers import state
+from limpet.containers.monitor import healthcheck, hibernation
 from limpet.errors import Invalid
 from limpet.store.store import Store
 

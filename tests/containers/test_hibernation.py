@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import hibernation
+from limpet.containers.monitor import hibernation
 from limpet.kernel import machinecode
 
 pytestmark = [
@@ -82,12 +82,12 @@ def test_a_broken_checkout_sends_it_back_to_sleep(tmp_path: Path) -> None:
         for fd in (read, program):
             os.set_inheritable(fd, True)
         os.execve(program, ["the title"], {})
-    (tmp_path / "limpet/containers").mkdir(parents=True)
-    (tmp_path / "limpet/containers/monitor.py").write_text("half a modu")
+    (tmp_path / "limpet/containers/monitor").mkdir(parents=True)
+    (tmp_path / "limpet/containers/monitor/__init__.py").write_text("half a modu")
     os.write(write, b"!")
     time.sleep(1.2)  # it was executed, and could not be imported
     assert os.waitpid(pid, os.WNOHANG) == (0, 0)
-    (tmp_path / "limpet/containers/monitor.py").write_text("def wake(*numbers): raise SystemExit(11)")
+    (tmp_path / "limpet/containers/monitor/__init__.py").write_text("def wake(*numbers): raise SystemExit(11)")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 11
     os.close(read)
     os.close(write)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import isolation
 from limpet.containers.options import Options
+from limpet.containers.plan import isolation
 from limpet.kernel import landlock
 
 pytestmark = pytest.mark.slow

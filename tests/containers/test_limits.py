@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import limits, state
+from limpet.containers import state
 from limpet.containers.options import Options
+from limpet.containers.plan import limits
 from limpet.errors import Invalid, Refused
 from limpet.kernel import cgroup, controllers
 from limpet.store.store import Store

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from limpet import jsontext
-from limpet.containers import listing, state
-from limpet.containers.mountplan import Mount, save
+from limpet.containers import state
+from limpet.containers.mounts.mountplan import Mount, save
+from limpet.containers.observe import listing
 from limpet.containers.options import Options
 from limpet.containers.state import Container, Status
 from limpet.errors import Invalid, NotFound

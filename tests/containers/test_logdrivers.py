@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limpet.containers.logdrivers import attributes, choice, local
-from limpet.containers.logdrivers.journald import Journald, field_name
-from limpet.containers.logdrivers.local import LocalLog
-from limpet.containers.logdrivers.localreader import LocalReader
-from limpet.containers.logdrivers.writer import WriterProcess
-from limpet.containers.logfile import LogFile
-from limpet.containers.logs import TextReader
+from limpet.containers.logging.logdrivers import attributes, choice, local
+from limpet.containers.logging.logdrivers.journald import Journald, field_name
+from limpet.containers.logging.logdrivers.local import LocalLog
+from limpet.containers.logging.logdrivers.localreader import LocalReader
+from limpet.containers.logging.logdrivers.writer import WriterProcess
+from limpet.containers.logging.logfile import LogFile
+from limpet.containers.logging.logs import TextReader
 from limpet.containers.options import Options
 from limpet.errors import Invalid, Refused
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limpet.containers import frames
-from limpet.containers.console import KeyMatcher
-from limpet.containers.logfile import PART, LogFile, limits, timestamp
+from limpet.containers.execution.console import KeyMatcher
+from limpet.containers.logging.logfile import PART, LogFile, limits, timestamp
+from limpet.containers.monitor import frames
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:

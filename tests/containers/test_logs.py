@@ -15,8 +15,8 @@ import pytest
 
 from limpet import jsontext
 from limpet.cli import logs as command
-from limpet.containers import logs
-from limpet.containers.logfile import LogFile
+from limpet.containers.logging import logs
+from limpet.containers.logging.logfile import LogFile
 from limpet.containers.options import Options
 from limpet.containers.state import Container
 from limpet.errors import Invalid

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import attach, frames, start, state
+from limpet.containers import attach, start, state
+from limpet.containers.monitor import frames
 from limpet.kernel import cgroup
 from limpet.store.store import Store
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limpet.containers import mountplan, volumes
+from limpet.containers.mounts import mountplan, volumes
 from limpet.containers.options import Options
 from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from limpet.containers.mountplan import Mount
+    from limpet.containers.mounts.mountplan import Mount
     from limpet.store.store import Store
 
 

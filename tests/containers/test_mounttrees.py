@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import mountgrammar, mountplan, mounttrees
+from limpet.containers.execution.outcome import StartFailed
+from limpet.containers.mounts import mountgrammar, mountplan, mounttrees
 from limpet.containers.options import Options
-from limpet.containers.outcome import StartFailed
 from limpet.errors import Invalid, NotFound
 from limpet.kernel import fs, mounts
 from limpet.store.store import Store

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import infra, pods
+from limpet.containers.pod import infra, pods
 from limpet.store.store import Store
 
 LOOP = "while :; do sleep 0.05; done"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
-from limpet.containers import policing
+from limpet.containers.network import policing
 from limpet.errors import Invalid
 from limpet.network import meters, probe
 

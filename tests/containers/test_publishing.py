@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from tests.network import inside
 
-from limpet.containers import publishing, state
+from limpet.containers import state
+from limpet.containers.network import publishing
 from limpet.containers.options import Options
 from limpet.errors import Invalid
 from limpet.store.store import Store

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import runner
 
-from limpet.containers import diskwatch, quota
+from limpet.containers.mounts import diskwatch, quota
 from limpet.errors import Invalid
 from limpet.kernel import mounts
 from limpet.kernel import quota as kernel

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import hibernation, recovery, state
+from limpet.containers import recovery, state
+from limpet.containers.monitor import hibernation
 from limpet.kernel import cgroup
 from limpet.store.files import remove_tree
 from limpet.store.store import Store

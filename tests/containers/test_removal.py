@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import removal, state, volumes
+from limpet.containers import removal, state
+from limpet.containers.mounts import volumes
 from limpet.store.files import remove_tree
 from limpet.store.store import Store
 

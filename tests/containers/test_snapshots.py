@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import treecopy
+from limpet.containers.files import treecopy
 from limpet.store.files import remove_tree
 
 pytestmark = pytest.mark.slow

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from limpet.containers import hostfiles, spec
-from limpet.containers.mountplan import Mount
+from limpet.containers.mounts.mountplan import Mount
 from limpet.containers.options import Options
+from limpet.containers.plan import hostfiles, spec
+from limpet.containers.plan.users import User
 from limpet.containers.state import Container
-from limpet.containers.users import User
 from limpet.errors import Invalid, LimpetError
 from limpet.kernel import capabilities
 

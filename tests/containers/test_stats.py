@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import state, stats
+from limpet.containers import state
+from limpet.containers.observe import stats
 from limpet.kernel import cgroup, controllers, usage
 from limpet.store.store import Store
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet.containers import tinyinit
+from limpet.containers.execution import tinyinit
 
 HERE = os.uname().machine
 
@@ -38,7 +38,7 @@ def test_no_code_for_other_machines() -> None:
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, {source!r})
-from limpet.containers import tinyinit
+from limpet.containers.execution import tinyinit
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 pid = os.fork()
 if pid == 0:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import state, top
+from limpet.containers import state
+from limpet.containers.observe import top
 from limpet.errors import Conflict, LimpetError
 from limpet.store.store import Store
 

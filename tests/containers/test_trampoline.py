@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet.containers import trampoline
+from limpet.containers.execution import trampoline
 from limpet.kernel import machinecode
 
 pytestmark = pytest.mark.skipif(not trampoline.possible(), reason="no machine code for this machine")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import idrange
 from limpet.containers.options import Options
-from limpet.containers.sharing import check
+from limpet.containers.plan import idrange
+from limpet.containers.plan.sharing import check
 from limpet.errors import Invalid
 from limpet.kernel import features
 from limpet.store.store import Store

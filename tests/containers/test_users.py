@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.containers.users import MAX_FILE, MAX_ID, resolve
+from limpet.containers.plan.users import MAX_FILE, MAX_ID, resolve
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:

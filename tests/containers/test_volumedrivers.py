@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from limpet.containers import volumemounts, volumes
-from limpet.containers.volumedrivers import local, plugin
+from limpet.containers.mounts import volumemounts, volumes
+from limpet.containers.mounts.volumedrivers import local, plugin
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.kernel import mounts
 from limpet.store.files import remove_tree

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import volumefill, volumes
+from limpet.containers.mounts import volumefill, volumes
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.store.store import Store
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import waiting
+from limpet.containers.observe import waiting
 from limpet.errors import Invalid
 
 

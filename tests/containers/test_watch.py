@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from limpet.containers import state, watch
+from limpet.containers import state
+from limpet.containers.observe import watch
 from limpet.store.store import Store
 
 pytestmark = pytest.mark.slow

@@ -174,7 +174,7 @@ def test_an_older_limpet_lets_a_newer_monitor_sleep(limpet: Installed) -> None:
     )
     path.write_text(written)
     code = (
-        "import os, sys; from limpet.containers import hibernation; from limpet.kernel import machinecode;"
+        "import os, sys; from limpet.containers.monitor import hibernation; from limpet.kernel import machinecode;"
         "state = machinecode.in_memory('s', b'{\"version\": 99}');"
         "program = machinecode.in_memory('p', b'#!/bin/echo slept');"
         "hibernation._PATIENCE = 0.1; hibernation.wait_for_newer(program, state); print('woke')"

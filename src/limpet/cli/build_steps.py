@@ -71,12 +71,12 @@ def checked(
 
         size = parse_size(shm_size, "shm-size")
     if ulimits:
-        from limpet.containers.spec import rlimit
+        from limpet.containers.plan.spec import rlimit
 
         for text in ulimits:
             rlimit(text)
     if hosts:
-        from limpet.containers.hostfiles import host_entry
+        from limpet.containers.plan.hostfiles import host_entry
 
         for text in hosts:
             host_entry(text)
@@ -94,7 +94,7 @@ def limits(get: Callable[[str], Any]) -> dict[str, object]:
     """`get`: the text of a limit by its option's name."""
     if all(get(option.name) in (None, "") for option in UPDATABLE):
         return {}
-    from limpet.containers import limits as of_containers
+    from limpet.containers.plan import limits as of_containers
 
     names = {option.name for option in UPDATABLE}
     found = of_containers.parse(lambda name: get(name) if name in names else None)

@@ -6,7 +6,8 @@ import sys
 
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import checkpoints, start, state
+from limpet.containers import start, state
+from limpet.containers.copies import checkpoints
 from limpet.errors import Invalid, LimpetError
 from limpet.images import leftovers
 from limpet.units import age
@@ -20,7 +21,7 @@ def create(call: Call) -> int:
     container = state.find(call.store, call.arguments[0])
     name = call.arguments[1] if len(call.arguments) > 1 else ""
     if call["export"]:
-        from limpet.containers import checkpointarchive
+        from limpet.containers.copies import checkpointarchive
 
         checkpointarchive.check(call.store, container)
     found = checkpoints.take(
@@ -32,7 +33,7 @@ def create(call: Call) -> int:
         file_locks=call["file-locks"],
     )
     if call["export"]:
-        from limpet.containers import checkpointarchive
+        from limpet.containers.copies import checkpointarchive
 
         checkpointarchive.write(call.store, container, found, call["export"])
         if not name:  # it is in the file
@@ -47,7 +48,7 @@ def restore(call: Call) -> int:
     if call["import"]:
         if call.arguments or call["checkpoint"]:
             raise Invalid("checkpoint restore --import makes a new container", "leave out the names", exit_code=1)
-        from limpet.containers import checkpointarchive
+        from limpet.containers.copies import checkpointarchive
 
         container, found = checkpointarchive.read(call.store, call["import"], call["name"])
         start.start(call.store, container, checkpoint=found.name)

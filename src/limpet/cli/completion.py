@@ -209,7 +209,8 @@ def _files_inside(call: Call, text: str) -> list[tuple[str, str]]:
     import os
     from itertools import islice
 
-    from limpet.containers import copyroot, state
+    from limpet.containers import state
+    from limpet.containers.files import copyroot
 
     name, _, path = text.partition(":")
     above, slash, _ = (path or "/").rpartition("/")

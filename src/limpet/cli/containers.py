@@ -6,7 +6,8 @@ import sys
 
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import listing, state
+from limpet.containers import state
+from limpet.containers.observe import listing
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 
 TYPE_CHECKING = False
@@ -49,9 +50,9 @@ def unpause(call: Call) -> int:
 
 def restart(call: Call) -> int:
     from limpet.cli.run import look
-    from limpet.containers import events
     from limpet.containers import start as starting
     from limpet.containers import stop as stopping
+    from limpet.containers.observe import events
 
     started = []
 
@@ -94,7 +95,7 @@ def wait(call: Call) -> int:
 
 def _wait_for(call: Call) -> int:
     """All names are looked up first: the wait for the second must not miss what happens during the first's."""
-    from limpet.containers import waiting
+    from limpet.containers.observe import waiting
 
     conditions = waiting.check(call["condition"])
     found: list[Container | None] = []
@@ -150,7 +151,7 @@ def rm(call: Call) -> int:
 
 def _with_pods(call: Call, found: list[tuple[str, Container]]) -> list[tuple[str, Container]]:
     """`rm -f` of an infra container removes its pod with all that is in it; the rest of `found`."""
-    from limpet.containers import pods
+    from limpet.containers.pod import pods
 
     gone: set[str] = set()
     for name, container in found:
@@ -171,7 +172,7 @@ def rename(call: Call) -> int:
 
 
 def top(call: Call) -> int:
-    from limpet.containers import top as tops
+    from limpet.containers.observe import top as tops
 
     container = state.find(call.store, call.arguments[0])
     if len(call.arguments) > 1:
@@ -183,7 +184,7 @@ def top(call: Call) -> int:
 
 def port(call: Call) -> int:
     """What is published; of a container that publishes nothing, where its programs listen."""
-    from limpet.containers import listening
+    from limpet.containers.network import listening
 
     container = state.find(call.store, call.arguments[0])
     wanted = call.arguments[1] if len(call.arguments) > 1 else ""

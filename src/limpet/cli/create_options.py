@@ -102,7 +102,7 @@ def wanted(call: Call) -> Options:
         health=health(call),
     )
     if made.isolate:
-        from limpet.containers import isolation
+        from limpet.containers.plan import isolation
 
         isolation.apply(made, {name for name in isolation.SINGLE if call[name.replace("_", "-")] not in (_UNSAID, [])})
     if podman_options.said(call):
@@ -117,7 +117,7 @@ def _named(call: Call) -> list[str]:
     """Devices by their CDI name."""
     names = [text for text in call["device"] if not text.startswith("/")]
     if call["gpus"]:
-        from limpet.containers import cdi
+        from limpet.containers.plan import cdi
 
         names += cdi.gpus(call["gpus"])
     return names
@@ -126,7 +126,7 @@ def _named(call: Call) -> list[str]:
 def _rate(call: Call, option: str) -> int:
     if not call[option]:
         return 0
-    from limpet.containers import policing
+    from limpet.containers.network import policing
 
     return policing.rate(option, call[option])
 

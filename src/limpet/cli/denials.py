@@ -20,8 +20,8 @@ _COLUMNS = (
 
 def denials(call: Call) -> int:
     from limpet.cli import output
-    from limpet.containers import denials as refused
     from limpet.containers import state
+    from limpet.containers.network import denials as refused
     from limpet.units import age
 
     chosen = [state.find(call.store, name) for name in call.arguments] or state.all_containers(call.store)

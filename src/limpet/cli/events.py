@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def events(call: Call) -> int:
     from limpet import jsontext
     from limpet.cli.logs import moment
-    from limpet.containers import eventstream
+    from limpet.containers.observe import eventstream
 
     template = call["format"]
     found = eventstream.stream(

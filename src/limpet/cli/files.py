@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import changes, copyroot, state, unpack
-from limpet.containers import copy as copying
+from limpet.containers import state
+from limpet.containers.files import changes, copyroot, unpack
+from limpet.containers.files import copy as copying
 from limpet.errors import Invalid
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ def inspect(call: Call) -> int:
 
 
 def _isolation(call: Call) -> int:
-    from limpet.containers import measured, state
+    from limpet.containers import state
+    from limpet.containers.observe import measured
 
     found = {}
     for name in call.arguments:
@@ -58,8 +59,9 @@ def _one(call: Call, name: str) -> dict[str, Any]:
     kind = call.get("type", "container")
     hints = []
     if kind in ("", "container"):
-        from limpet.containers import inspect as containers
-        from limpet.containers import listing, state
+        from limpet.containers import state
+        from limpet.containers.observe import inspect as containers
+        from limpet.containers.observe import listing
 
         try:
             container = state.find(call.store, name)
@@ -84,7 +86,7 @@ def _one(call: Call, name: str) -> dict[str, Any]:
                 raise
             hints.append(NotFound(e.message))
     if kind in ("", "volume"):
-        from limpet.containers import volumes
+        from limpet.containers.mounts import volumes
 
         try:
             return volumes.describe(call.store, volumes.find(call.store, name))
@@ -98,7 +100,8 @@ def _one(call: Call, name: str) -> dict[str, Any]:
 
 def of_another_kind(call: Call, name: str, error: NotFound) -> NotFound:
     """When there is something of this name, its kind is more of a help than names that look alike."""
-    from limpet.containers import state, volumes
+    from limpet.containers import state
+    from limpet.containers.mounts import volumes
     from limpet.images import catalog
 
     for kind, find in (("a container", state.find), ("an image", catalog.find), ("a volume", volumes.find)):

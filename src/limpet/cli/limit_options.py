@@ -109,6 +109,6 @@ def limits(call: Call) -> dict[str, Any]:
     """What was said, for `Options.limits`; {} costs no import."""
     if all(call.get(option.name) in (None, "", []) for option in LIMITS):
         return {}
-    from limpet.containers import limits
+    from limpet.containers.plan import limits
 
     return limits.parse(call.get)

@@ -34,7 +34,7 @@ def update(call: Call) -> int:
         try:
             container = state.find(call.store, name)
             if mounting:
-                from limpet.containers import livemounts
+                from limpet.containers.mounts import livemounts
 
                 livemounts.change(call.store, container, asked, call["mount-rm"])
             updating.update(call.store, container, given, call["restart"], env=env, labels=labels, storage=storage)

@@ -6,8 +6,8 @@ import sys
 import time
 
 from limpet.cli.table import Command, Option
-from limpet.containers import logs as reading
 from limpet.containers import state
+from limpet.containers.logging import logs as reading
 from limpet.errors import Invalid
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def serve(call: Call) -> int:
     import sys
 
-    from limpet.containers import metrics
+    from limpet.containers.observe import metrics
     from limpet.serving import listen
 
     address = listen.parse(call["addr"])

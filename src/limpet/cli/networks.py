@@ -153,7 +153,7 @@ def _matches(store: Store, row: dict[str, Any], filters: list[str]) -> bool:
 def inspect(call: Call) -> int:
     from limpet import jsontext
     from limpet.cli import output
-    from limpet.containers import networked
+    from limpet.containers.network import networked
 
     found: list[dict[str, Any]] = []
     failed = 0
@@ -262,7 +262,8 @@ def _keeps(network: Network, filters: list[str]) -> bool:
 
 
 def connect(call: Call) -> int:
-    from limpet.containers import networked, state
+    from limpet.containers import state
+    from limpet.containers.network import networked
     from limpet.network.endpoints import Wish, check
 
     wish = Wish(call.arguments[0])
@@ -272,7 +273,8 @@ def connect(call: Call) -> int:
 
 
 def disconnect(call: Call) -> int:
-    from limpet.containers import networked, state
+    from limpet.containers import state
+    from limpet.containers.network import networked
     from limpet.network import networks
 
     network = networks.find(call.store, call.arguments[0])

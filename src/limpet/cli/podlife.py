@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from limpet.cli import output
 from limpet.cli.pods import ALL, ID_FILE, LATEST, each
 from limpet.cli.table import Command, Option
-from limpet.containers import podlife, pods
+from limpet.containers.pod import podlife, pods
 from limpet.errors import Conflict, Invalid, LimpetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from limpet.cli.table import Call
-    from limpet.containers.logs import Entry
-    from limpet.containers.pods import Pod
+    from limpet.containers.logging.logs import Entry
+    from limpet.containers.observe.stats import Sample
+    from limpet.containers.pod.pods import Pod
     from limpet.containers.state import Container
-    from limpet.containers.stats import Sample
 
 
 def start(call: Call) -> int:
@@ -52,7 +52,7 @@ def unpause(call: Call) -> int:
 
 def top(call: Call) -> int:
     """The processes of all containers, or what the host's ps says of them."""
-    from limpet.containers import top as tops
+    from limpet.containers.observe import top as tops
 
     pod = pods.find(call.store, call.arguments[0])
     running = [member.container for member in pods.members(call.store, pod) if member.status.running]
@@ -69,7 +69,7 @@ def top(call: Call) -> int:
 
 def logs(call: Call) -> int:
     from limpet.cli.logs import moment, tail
-    from limpet.containers import logs as reading
+    from limpet.containers.logging import logs as reading
 
     pod = pods.find(call.store, call.arguments[0])
     found = [

@@ -10,7 +10,8 @@ from limpet.cli import keyvalues, output
 from limpet.cli.limit_options import LIMITS, limits
 from limpet.cli.networks import chosen as chosen_networks
 from limpet.cli.table import Command, Option
-from limpet.containers import infra, options, pods
+from limpet.containers import options
+from limpet.containers.pod import infra, pods
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound
 from limpet.store.files import write_all
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from limpet.cli.table import Call
     from limpet.containers.options import Options
-    from limpet.containers.pods import Member, Pod
+    from limpet.containers.pod.pods import Member, Pod
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
     from limpet.store.store import Store
@@ -315,8 +316,8 @@ def inspect(call: Call) -> int:
 
 def _described(store: Store, pod: Pod) -> dict[str, Any]:
     """Under Podman's names (libpod/define/pod_inspect.go)."""
-    from limpet.containers import limits as limited
-    from limpet.containers.inspect import time_of
+    from limpet.containers.observe.inspect import time_of
+    from limpet.containers.plan import limits as limited
 
     found = pods.members(store, pod)
     said = pod.options

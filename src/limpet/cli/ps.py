@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import listing
+from limpet.containers.observe import listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from limpet.cli.table import Call
-    from limpet.containers.early import Early
+    from limpet.containers.monitor.early import Early
     from limpet.containers.options import Options
     from limpet.containers.state import Container
     from limpet.images.catalog import Image
@@ -29,7 +29,7 @@ def create(call: Call) -> int:
 
 
 def run(call: Call) -> int:
-    from limpet.containers import early
+    from limpet.containers.monitor import early
 
     call.enter()
     waiting = early.Early()  # first of all: it gets ready while we do
@@ -47,7 +47,8 @@ def run(call: Call) -> int:
         return 0
     assert connection is not None
     from limpet.containers import attach as attaching
-    from limpet.containers import console, removal
+    from limpet.containers import removal
+    from limpet.containers.execution import console
 
     def show(stream: int, data: bytes) -> None:
         if _STREAMS[stream] in streams:
@@ -106,7 +107,7 @@ def start(call: Call) -> int:
         try:
             container = state.find(call.store, name)
             if call["checkpoint"]:
-                from limpet.containers import checkpoints
+                from limpet.containers.copies import checkpoints
 
                 checkpoints.find(call.store, container, call["checkpoint"])
             code = starting.start(
@@ -140,7 +141,7 @@ def look(store: Store, containers: list[Container], connection: socket.socket | 
     A person at a terminal does not notice a quarter of a second after the id; a script gets next to no delay, and no
     word of a program that has done its work.
     """
-    from limpet.containers import watch
+    from limpet.containers.observe import watch
     from limpet.kernel import signals
 
     signals.block(signals.SIG_UNBLOCK, signals.DEADLY)  # see `start.launch`
@@ -155,8 +156,8 @@ def look(store: Store, containers: list[Container], connection: socket.socket | 
 
 def exec_(call: Call) -> int:
     from limpet.cli import keyvalues
-    from limpet.containers import exec as executing
     from limpet.containers import state
+    from limpet.containers.execution import exec as executing
 
     name, *command = call.arguments
     if call["tty"] and call["interactive"] and not call["detach"] and not os.isatty(0):
@@ -195,7 +196,7 @@ def attach(call: Call) -> int:
 
 def _launch(store: Store, container: Container, waiting: Early, *, client: bool) -> socket.socket | None:
     from limpet.containers import start as starting
-    from limpet.containers.outcome import StartFailed
+    from limpet.containers.execution.outcome import StartFailed
 
     size = None
     if container.options.tty:
@@ -268,7 +269,7 @@ def _warn_of_ports(image: Image, options: Options) -> None:
     """A program says "Permission denied", and not why."""
     said = (image.config.get("config") or {}).get("ExposedPorts")
     if (said or options.expose) and options.network == "host":
-        from limpet.containers import ports
+        from limpet.containers.network import ports
 
         refusal = ports.out_of_reach([*(said or ()), *ports.parse_all(options.expose)])
         if refusal is not None:

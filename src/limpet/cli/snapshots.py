@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import snapshots, snapshotting, state, volumes, volumesnapshots
+from limpet.containers import state
+from limpet.containers.copies import snapshots, snapshotting
+from limpet.containers.mounts import volumes, volumesnapshots
 from limpet.images import leftovers
 from limpet.units import age
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from limpet.cli.table import Call
-    from limpet.containers.snapshotting import Home, Snapshot
+    from limpet.containers.copies.snapshotting import Home, Snapshot
 
 
 def copy(call: Call) -> int:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from limpet.cli.table import Call
+    from limpet.containers.observe.stats import Sample
     from limpet.containers.state import Container
-    from limpet.containers.stats import Sample
 
 COLUMNS = (
     ("CONTAINER ID", "ID"),
@@ -52,7 +52,7 @@ def watch(
     everything: bool,
 ) -> int:
     """Shows the figures of what `containers` gives, again and again; `more`: fields beside the usual ones."""
-    from limpet.containers import stats as measuring
+    from limpet.containers.observe import stats as measuring
 
     def look() -> list[Sample]:
         return measuring.samples(call.store, containers(), all=everything)

@@ -75,7 +75,8 @@ def _facts(store: Store) -> dict[str, Any]:
     """Under Docker's names, as far as it has some."""
     import shutil
 
-    from limpet.containers import cdi, state
+    from limpet.containers import state
+    from limpet.containers.plan import cdi
     from limpet.images import catalog
     from limpet.kernel import cgroup, idmap, systemd
     from limpet.layers.driver import driver

@@ -8,7 +8,8 @@ from limpet import jsontext
 from limpet.build.caching import usage as cache_usage
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import recovery, state, stop, volumes
+from limpet.containers import recovery, state, stop
+from limpet.containers.mounts import volumes
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import collect, filters, inspect, leftovers, prune, usage
 from limpet.oci import digest as digests

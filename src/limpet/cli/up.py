@@ -96,7 +96,7 @@ def _start(call: Call, made: Up) -> socket | None:
 def remove(call: Call, project: Project, container: Container, volumes: Sequence[str], *, images: bool) -> None:
     """The container, volumes by name, and the project's `images`, unless another `up` has made a container of them."""
     from limpet.containers import stop
-    from limpet.containers import volumes as volume_rows
+    from limpet.containers.mounts import volumes as volume_rows
 
     say = partial(say_so, call)
     try:

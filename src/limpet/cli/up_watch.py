@@ -14,7 +14,8 @@ from limpet.build.language import ignore
 from limpet.cli import up as upping
 from limpet.compose import directives, lock, syncing
 from limpet.compose.contextwatch import ContextWatch
-from limpet.containers import logs, start, state, stop
+from limpet.containers import start, state, stop
+from limpet.containers.logging import logs
 from limpet.errors import LimpetError
 from limpet.store.store import Store
 from limpet.units import seconds_of

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from limpet import jsontext
 from limpet.cli import output
 from limpet.cli.table import Command, Option
-from limpet.containers import volumedrivers, volumes
-from limpet.containers.volumemounts import Using
+from limpet.containers.mounts import volumedrivers, volumes
+from limpet.containers.mounts.volumemounts import Using
 from limpet.errors import Invalid, LimpetError, NotFound
 
 if TYPE_CHECKING:
     from limpet.cli.table import Call
-    from limpet.containers.copyroot import Root
-    from limpet.containers.volumes import Volume
+    from limpet.containers.files.copyroot import Root
+    from limpet.containers.mounts.volumes import Volume
     from limpet.store.store import Store
 
 
@@ -80,7 +80,7 @@ def inspect(call: Call) -> int:
 
 def export(call: Call) -> int:
     from limpet.cli.files import write_archive
-    from limpet.containers import copy
+    from limpet.containers.files import copy
 
     volume = volumes.find(call.store, call.arguments[0])
     with Using(call.store, volume) as path, _root(path, volume) as root:
@@ -89,7 +89,7 @@ def export(call: Call) -> int:
 
 
 def import_(call: Call) -> int:
-    from limpet.containers import unpack
+    from limpet.containers.files import unpack
 
     name, path = [*call.arguments, "-"][:2]
     if path == "-" and os.isatty(0):
@@ -105,7 +105,7 @@ def import_(call: Call) -> int:
 
 
 def _root(path: str, volume: Volume) -> Root:
-    from limpet.containers import copyroot
+    from limpet.containers.files import copyroot
 
     return copyroot.directory_root(path, f"volume {volume.name}")
 

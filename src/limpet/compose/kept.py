@@ -11,13 +11,13 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from limpet.containers import volumes
+from limpet.containers.mounts import volumes
 from limpet.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limpet.containers.volumes import Volume
+    from limpet.containers.mounts.volumes import Volume
     from limpet.store.store import Store
 
 _LABEL = "com.docker.compose.volume"

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from limpet.build.build import Asked, build
 from limpet.build.outputs.request import Wanted
 from limpet.compose import kept, lock
-from limpet.containers import create, listing, start, state, stop, watch
-from limpet.containers import ports as port_names
-from limpet.containers import volumes as volume_rows
+from limpet.containers import create, start, state, stop
+from limpet.containers.mounts import volumes as volume_rows
+from limpet.containers.network import ports as port_names
+from limpet.containers.observe import listing, watch
 from limpet.containers.options import Options
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound, Refused
 from limpet.frozen import dataclass
@@ -277,7 +278,7 @@ def wait_for_port(
 
 def _unanswered(store: Store, container: Container, wanted: list[int], seconds: float) -> tuple[str, str]:
     """What is wrong, and what its programs listen to instead: EXPOSE is a claim."""
-    from limpet.containers import listening
+    from limpet.containers.network import listening
 
     message = f"container {container.name} runs, but nothing answers on {_named(wanted)} after {seconds:g} s"
     try:

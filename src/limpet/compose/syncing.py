@@ -12,8 +12,8 @@ import stat
 import tempfile
 from typing import TYPE_CHECKING
 
-from limpet.containers.copyroot import container_root
-from limpet.containers.unpack import unpack
+from limpet.containers.files.copyroot import container_root
+from limpet.containers.files.unpack import unpack
 from limpet.layers.rootfs_tar import TarWriter
 from limpet.store.files import remove_tree
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from limpet.compose.directives import Sync
-    from limpet.containers.copyroot import Root
+    from limpet.containers.files.copyroot import Root
     from limpet.containers.state import Container
     from limpet.store.store import Store
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.containers import console, events, frames, state
+from limpet.containers import state
+from limpet.containers.execution import console
+from limpet.containers.monitor import frames
+from limpet.containers.observe import events
 from limpet.errors import Conflict, Exit, Invalid, LimpetError, Refused
 from limpet.kernel import signals
 

@@ -13,8 +13,11 @@ import os
 import time
 
 from limpet import jsontext
-from limpet.containers import addressing, events, hostfiles, names, ports, sharing, spec, state
+from limpet.containers import names, state
+from limpet.containers.network import addressing, ports
+from limpet.containers.observe import events
 from limpet.containers.options import restart_policy
+from limpet.containers.plan import hostfiles, sharing, spec
 from limpet.containers.state import Container
 from limpet.errors import Conflict, Invalid, NotFound
 from limpet.images import catalog
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from limpet.containers.mountplan import Mount
+    from limpet.containers.mounts.mountplan import Mount
     from limpet.containers.options import Options
     from limpet.images.catalog import Image
     from limpet.store.store import Store
@@ -50,7 +53,7 @@ def create(
     On disk when it returns, except with `--rm`: what a crash takes would have been thrown away.
     """
     if options.pod and not options.infra:
-        from limpet.containers import pods
+        from limpet.containers.pod import pods
 
         pods.join(store, options)
     if any(name.startswith("org.limpet.") for name in options.annotations):
@@ -69,7 +72,7 @@ def create(
     declared = (image.config.get("config") or {}).get("Volumes") or {}
     mounts: list[Mount] = []
     if declared or options.volumes or options.mounts or options.tmpfs or options.volumes_from:
-        from limpet.containers import mountplan
+        from limpet.containers.mounts import mountplan
 
         mounts = mountplan.plan(store, options, list(declared))
         mountplan.make_volumes(store, mounts)
@@ -84,7 +87,7 @@ def create(
         try:
             _make_directory(store, directory, image.config, mounts, durable)
             if options.storage_opts:
-                from limpet.containers import quota
+                from limpet.containers.mounts import quota
 
                 size = quota.size_of(options.storage_opts, "--storage-opt")
                 quota.hold(store, [f"{directory}/upper", f"{directory}/work"], size)
@@ -114,27 +117,27 @@ def check(options: Options, image: dict[str, Any]) -> None:
 
         seccomp.compile(seccomp.from_docker_json(profile, spec.bounding(options)))
     if options.log_opts or options.log_driver != "json-file":
-        from limpet.containers.logdrivers import choice
+        from limpet.containers.logging.logdrivers import choice
 
         choice.check(options)
     if options.policed:
-        from limpet.containers import policing
+        from limpet.containers.network import policing
 
         policing.check(options)
     if options.sockets or options.on_demand or options.idle_stop:
-        from limpet.containers import activation
+        from limpet.containers.network import activation
 
         activation.check(options)
     if options.health:
-        from limpet.containers import healthcheck
+        from limpet.containers.monitor import healthcheck
 
         healthcheck.validate(options.health)
     if options.limits:
-        from limpet.containers import limits
+        from limpet.containers.plan import limits
 
         limits.check(options.limits)
     if options.storage_opts:
-        from limpet.containers import quota
+        from limpet.containers.mounts import quota
 
         quota.size_of(options.storage_opts, "--storage-opt")
     ports.parse_all(options.expose)
@@ -142,7 +145,7 @@ def check(options: Options, image: dict[str, Any]) -> None:
     sharing.check(options)
     addressing.check(options)
     if options.publish or options.publish_all:
-        from limpet.containers import publishing
+        from limpet.containers.network import publishing
 
         publishing.check(options)
     policy, _ = restart_policy(options.restart)
@@ -155,7 +158,7 @@ def check(options: Options, image: dict[str, Any]) -> None:
     for text in options.device_cgroup_rules:
         spec.device_rule(text)
     if options.cdi:
-        from limpet.containers import cdi
+        from limpet.containers.plan import cdi
 
         cdi.edits(cdi.find(options.cdi))
     for text in options.ulimits:
@@ -165,7 +168,7 @@ def check(options: Options, image: dict[str, Any]) -> None:
     if options.runtime not in ("limpet", "runc"):
         raise Invalid(f"unknown runtime '{options.runtime}'", "limpet (the default) and runc are known")
     if idmap.nested():
-        from limpet.containers import unprivileged
+        from limpet.containers.plan import unprivileged
 
         unprivileged.check(options)
     if options.init and options.runtime != "limpet":
@@ -184,7 +187,7 @@ def _make_directory(store: Store, directory: str, image: dict[str, Any], mounts:
     os.chmod(f"{directory}/upper", 0o755)
     _write(f"{directory}/image.json", jsontext.dumps(image), durable)
     if mounts:
-        from limpet.containers import mountplan, volumes
+        from limpet.containers.mounts import mountplan, volumes
 
         for mount in mounts:
             if mount.name:
@@ -246,11 +249,11 @@ def _insert(
             options.to_json(),
         )
         if mounts:
-            from limpet.containers import mountplan
+            from limpet.containers.mounts import mountplan
 
             made = mountplan.hold(store, container_id, mounts, created)
         if options.networks:
-            from limpet.containers import networking
+            from limpet.containers.network import networking
 
             networking.add(store, container_id, options)
     faults.reach("container-row")
@@ -259,7 +262,7 @@ def _insert(
         eventlog.write(store, "volume", "create", volume, {"driver": "local"})
     events.tell(store, container, "create")
     if state.ruled(store):
-        from limpet.containers import policing
+        from limpet.containers.network import policing
 
         policing.refresh(store)
     return container

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import select
 
-from limpet.containers import early, stop
+from limpet.containers import stop
+from limpet.containers.monitor import early
 from limpet.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from limpet.containers.runtime import Started
+    from limpet.containers.execution.runtime import Started
     from limpet.containers.state import Container
 
 

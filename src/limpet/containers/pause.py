@@ -6,7 +6,8 @@ monitor is not in the group. It needs not be awake for this, and goes on serving
 
 from __future__ import annotations
 
-from limpet.containers import events, state
+from limpet.containers import state
+from limpet.containers.observe import events
 from limpet.errors import Conflict, LimpetError, Refused
 from limpet.kernel import cgroup
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 
-from limpet.containers import addressing, policing, start, state, stop
+from limpet.containers import start, state, stop
+from limpet.containers.network import addressing, policing
 from limpet.containers.options import restart_policy
 from limpet.errors import Conflict, LimpetError, NotFound
 from limpet.kernel import cgroup, controllers
@@ -46,7 +47,7 @@ def recover(store: Store, say: Callable[[str], None]) -> list[LimpetError]:
         except LimpetError as e:
             failed.append(e)
     if os.path.exists(f"{store.run}/volumes"):
-        from limpet.containers import volumemounts
+        from limpet.containers.mounts import volumemounts
 
         volumemounts.recover(store)
     for what in collect_networks(store):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from limpet.containers import events, state, volumes
+from limpet import SOURCE
+from limpet.containers import state
+from limpet.containers.mounts import volumes
+from limpet.containers.observe import events
 from limpet.errors import LimpetError
 from limpet.store import faults
 from limpet.store.files import remove_tree
@@ -42,14 +45,14 @@ def remove_containers(store: Store, which: list[tuple[str, bool]], *, durable: b
     faults.reach("container-row-gone")
     for container in removed:
         if container.options.storage_opts:
-            from limpet.containers import quota
+            from limpet.containers.mounts import quota
 
             quota.release(f"{store.container_path(container.id)}/upper")
         events.tell(store, container, "destroy")
     for container_id, _ in which:
         remove_files(store, container_id)
     if state.ruled(store):
-        from limpet.containers import policing
+        from limpet.containers.network import policing
 
         policing.refresh(store)
     for volume in gone:
@@ -99,7 +102,7 @@ def remove_from_monitor(store: Store, container_id: str, lock: int) -> NoReturn:
     waits for the container sees its end only then.
     """
     os.set_inheritable(lock, True)
-    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    source = SOURCE
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from limpet.containers.removal import remove_container\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 
-from limpet.containers import early, outcome, state
+from limpet.containers import state
+from limpet.containers.execution import outcome
+from limpet.containers.monitor import early
 from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, signals
 from limpet.store import faults, files
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from limpet.containers.early import Early
+    from limpet.containers.monitor.early import Early
     from limpet.containers.state import Container
     from limpet.store.store import Store
 else:
@@ -73,7 +75,7 @@ def launch(
     Signals that would end this process wait meanwhile; with a client until `attach`, which passes them on.
     """
     if container.options.pod or container.options.requires:
-        from limpet.containers import pods
+        from limpet.containers.pod import pods
 
         pods.before_start(store, container)
     lock = _lock(store, container)
@@ -82,7 +84,7 @@ def launch(
     try:
         _clear(store, container)
         if container.options.egress is not None or container.options.ingress is not None:
-            from limpet.containers import policing
+            from limpet.containers.network import policing
 
             policing.prepare(store, container)
         if checkpoint:

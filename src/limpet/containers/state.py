@@ -258,7 +258,7 @@ def try_lock(store: Store, container: Container) -> int:
         values.update(_lost(store.container_path(container.id), container.id, values))
         write_file(path, jsontext.dumps(values).encode(), 0o644, durable=False)
         if ran:
-            from limpet.containers import events
+            from limpet.containers.observe import events
 
             events.tell(store, container, "die", exitCode=KILLED)
     return lock
@@ -278,7 +278,7 @@ def _lost(directory: str, container_id: str, values: dict[str, Any]) -> dict[str
     """What is to be said of a container whose monitor died, in place of the monitor's last word."""
     found = {"state": "exited", "pid": 0, "pid_start": 0, "error": _MONITOR_GONE, "lost": True}
     if values["state"] == "running":
-        from limpet.containers import logfile
+        from limpet.containers.logging import logfile
 
         last = 0
         for name in ("status", f"{container_id}-json.log", "ctr.log", "log", "upper"):

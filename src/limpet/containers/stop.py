@@ -11,7 +11,8 @@ import select
 import time
 
 from limpet import jsontext
-from limpet.containers import attach, events, removal, restarting, state
+from limpet.containers import attach, removal, restarting, state
+from limpet.containers.observe import events
 from limpet.errors import Conflict, LimpetError, NotFound, Refused
 from limpet.kernel import cgroup, process, signals
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from limpet.containers import events, limits, restarting, state
+from limpet.containers import restarting, state
+from limpet.containers.observe import events
 from limpet.containers.options import restart_policy
+from limpet.containers.plan import limits
 from limpet.errors import Conflict, Invalid, Refused
 from limpet.kernel import controllers
 from limpet.store import files
@@ -14,7 +16,7 @@ from limpet.store import files
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from limpet.containers.limits import Limits
+    from limpet.containers.plan.limits import Limits
     from limpet.containers.state import Container
     from limpet.errors import LimpetError
     from limpet.store.store import Store
@@ -54,7 +56,7 @@ def update(
         except FileNotFoundError:
             pass  # it ended just now
     if storage:
-        from limpet.containers import quota
+        from limpet.containers.mounts import quota
 
         size = quota.size_of(storage, "--storage-opt")
         held = quota.change(f"{store.container_path(container.id)}/upper", size)

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from limpet import SOURCE
 from limpet.errors import Corrupt
 from limpet.kernel import fs
 from limpet.layers import stored
@@ -83,7 +84,7 @@ def settle_later(store: Store) -> None:
         for fd in (0, 1, 2):  # whoever reads our output must not wait for this
             os.dup2(null, fd)
         if os.fork() == 0:
-            source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+            source = SOURCE
             os.execv(sys.executable, [sys.executable, "-S", "-I", "-c", _SETTLE, source, store.root, store.run])
     finally:
         os._exit(0)

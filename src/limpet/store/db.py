@@ -103,7 +103,7 @@ CREATE TABLE container (
     image_name TEXT NOT NULL,           -- as the user wrote it
     layers TEXT NOT NULL,               -- JSON list of diff IDs, bottom first: keeps them when the image goes
     created REAL NOT NULL,              -- Unix seconds
-    options TEXT NOT NULL               -- JSON: what the user asked for; containers/spec.py has its fields
+    options TEXT NOT NULL               -- JSON: what the user asked for; containers/plan/spec.py has its fields
 ) WITHOUT ROWID;
 -- What a build step made, by all that it depended on; goes with the layer.
 CREATE TABLE build_step (
@@ -172,7 +172,7 @@ CREATE TABLE pod (
     id TEXT PRIMARY KEY,                -- 64 hex digits
     name TEXT NOT NULL UNIQUE,
     created REAL NOT NULL,              -- Unix seconds
-    options TEXT NOT NULL               -- JSON: what the user asked for; containers/pods.py has its keys
+    options TEXT NOT NULL               -- JSON: what the user asked for; containers/pod/pods.py has its keys
 ) WITHOUT ROWID
 """
 

@@ -14,8 +14,8 @@ import stat
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from limpet.build.steps import cachemounts
-from limpet.containers.copyroot import host_root
-from limpet.containers.unpack import unpack
+from limpet.containers.files.copyroot import host_root
+from limpet.containers.files.unpack import unpack
 from limpet.errors import Conflict, Corrupt, Invalid, NotFound
 from limpet.layers import compression
 from limpet.layers.fields import number, verify_checksum

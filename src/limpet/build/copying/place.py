@@ -7,7 +7,7 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING
 
-from limpet.containers import users
+from limpet.containers.plan import users
 from limpet.errors import Invalid
 from limpet.kernel import fs
 from limpet.layers import owners

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from limpet.build.language.lines import printable
-from limpet.containers import process
+from limpet.containers.execution import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from limpet.containers import cdi
+from limpet.containers.plan import cdi
 from limpet.errors import Invalid, NotFound, Refused
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from limpet.build.reporting import copyups, hints
 from limpet.build.reporting.masking import Masking
 from limpet.build.steps import secrecy
 from limpet.build.steps.stubs import Stubs
-from limpet.containers.hostfiles import ENGINE_FILES
+from limpet.containers.plan.hostfiles import ENGINE_FILES
 from limpet.errors import LimpetError
 from limpet.kernel import mounts
 from limpet.layers import diff

@@ -17,7 +17,7 @@ import select
 
 from limpet import jsontext
 from limpet.build.steps.cancelled import Cancelled
-from limpet.containers import early
+from limpet.containers.monitor import early
 from limpet.errors import LimpetError
 from limpet.store.files import remove_tree
 

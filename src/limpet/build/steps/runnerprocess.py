@@ -17,9 +17,12 @@ import os
 import select
 
 from limpet import jsontext
-from limpet.containers import confinement, hostfiles, mountplan, runtime, scopes, spec, title, users
+from limpet.containers.execution import runtime
+from limpet.containers.execution.outcome import StartFailed
+from limpet.containers.monitor import scopes, title
+from limpet.containers.mounts import mountplan
 from limpet.containers.options import Options
-from limpet.containers.outcome import StartFailed
+from limpet.containers.plan import confinement, hostfiles, spec, users
 from limpet.containers.state import Container
 from limpet.errors import LimpetError, reason
 from limpet.kernel import cgroup, controllers, devices, idmap, process, signals

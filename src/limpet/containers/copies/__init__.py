@@ -1,0 +1,1 @@
+"""Copies of containers: snapshots of their files, checkpoints of their processes."""

@@ -1,0 +1,1 @@
+"""Files in and out of containers, and what they changed."""

@@ -1,0 +1,1 @@
+"""What containers print: kept by one of several drivers, bounded, read back."""

@@ -1,0 +1,1 @@
+"""What containers are and do, told: lists, figures, events."""
