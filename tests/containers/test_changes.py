@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from limpet import SOURCE
 from limpet.containers import state
 from limpet.containers.files import changes
 from limpet.errors import Invalid
@@ -145,12 +146,13 @@ def read_both(limpet: Any, image: str) -> list[str]:
 def test_a_killed_commit_leaves_nothing_frozen(limpet: Any, mine: Store, busybox: str) -> None:
     limpet("run", "-d", "--name", "web", busybox, "sh", "-c", "while :; do sleep 0.01; done")
     script = (
-        "import os, sys, signal; sys.path.insert(0, sys.argv[1]); from limpet.containers import state; from limpet.containers.files import changes;"
+        "import os, sys, signal; sys.path.insert(0, sys.argv[1]);"
+        " from limpet.containers import state; from limpet.containers.files import changes;"
         " from limpet.store.store import Store; store = Store(sys.argv[2], sys.argv[3]);"
         " frozen = changes.Frozen(store, state.find(store, 'web'), wanted=True); frozen.__enter__();"
         " print('frozen', flush=True); signal.pause()"
     )
-    source = str(Path(changes.__file__).parent.parent.parent)
+    source = SOURCE
     with subprocess.Popen(
         [*limpet.command[:2], "-c", script, source, mine.root, mine.run], stdout=subprocess.PIPE, text=True
     ) as holder:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from limpet import SOURCE
 from limpet.containers.execution import tinyinit
 
 HERE = os.uname().machine
@@ -49,7 +50,7 @@ tinyinit.become(pid)
 
 
 def become(script: str) -> subprocess.Popen[str]:
-    source = str(Path(tinyinit.__file__).parents[2])
+    source = SOURCE
     code = CHILD.format(source=source, script=script)
     return subprocess.Popen([sys.executable, "-S", "-I", "-c", code], stdout=subprocess.PIPE, text=True)
 
