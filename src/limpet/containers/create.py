@@ -177,6 +177,8 @@ def check(options: Options, image: dict[str, Any]) -> None:
         raise Invalid(f"the working directory '{options.workdir}' is invalid", "it needs to be an absolute path")
     if len(options.hostname) > 64 or any(c in options.hostname for c in "/ \t\n"):
         raise Invalid(f"invalid hostname '{options.hostname}'")
+    if not -1000 <= options.oom_score_adj <= 1000:
+        raise Invalid(f"Invalid value {options.oom_score_adj}, range for oom score adj is [-1000, 1000]")
 
 
 def _make_directory(store: Store, directory: str, image: dict[str, Any], mounts: list[Mount], durable: bool) -> None:

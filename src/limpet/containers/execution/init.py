@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 
 from limpet.containers.execution import handshake, tinyinit
-from limpet.containers.execution.process import become, start
+from limpet.containers.execution.process import Failure, become, start
 from limpet.containers.monitor import title
+from limpet.errors import reason
 from limpet.kernel import capabilities, process, signals
 
 TYPE_CHECKING = False
@@ -33,7 +34,9 @@ def prepare(*, apart: bool) -> int:
     return tinyinit.prepare(readable=not apart)
 
 
-def fork(section: Config, filter: bytes | None, terminal: str, prepared: int, *, apart: bool) -> None:
+def fork(
+    section: Config, filter: bytes | None, terminal: str, channel: socket.socket, prepared: int, *, apart: bool
+) -> None:
     """Returns in the child, which is to become the program, when this process has become the init.
 
     `section`: `process` of config.json; `filter`: seccomp's program; `terminal`: its path, or ""; `prepared`: see
@@ -44,7 +47,7 @@ def fork(section: Config, filter: bytes | None, terminal: str, prepared: int, *,
     ready, held = os.pipe()
     child = os.fork()
     if child:
-        _run(child, section, filter, terminal, prepared, apart=apart)
+        _run(child, section, filter, terminal, channel, prepared, apart=apart)
     os.close(held)
     os.read(ready, 1)  # its end: the exec closed it
     os.close(ready)
@@ -59,7 +62,7 @@ def spawn(section: Config, filter: bytes | None, channel: socket.socket, prepare
         signals.block(signals.SIG_BLOCK, signals.valid())  # what arrives in between waits for the init
         signals.reset()
         run = start(section, channel)
-        become(section, filter)
+        _become(section, filter)
         os.umask(section["user"].get("umask", 0o022))
         program = run()
         process.set_death_signal(signals.SIGKILL)
@@ -71,7 +74,24 @@ def spawn(section: Config, filter: bytes | None, channel: socket.socket, prepare
     _wait(program, prepared)
 
 
-def _run(program: int, section: Config, filter: bytes | None, terminal: str, prepared: int, *, apart: bool) -> NoReturn:
+def _become(section: Config, filter: bytes | None) -> None:
+    """Raises Failure, in the words of `process.execute`."""
+    try:
+        become(section, filter)
+    except OSError as e:
+        raise Failure(128, f"preparing the process: {reason(e)}") from e
+
+
+def _run(
+    program: int,
+    section: Config,
+    filter: bytes | None,
+    terminal: str,
+    channel: socket.socket,
+    prepared: int,
+    *,
+    apart: bool,
+) -> NoReturn:
     """The rest of PID 1's life. `program` is the child whose exit code becomes ours (128 + n for a signal)."""
     try:
         if apart:
@@ -84,12 +104,13 @@ def _run(program: int, section: Config, filter: bytes | None, terminal: str, pre
                 fd = os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)  # the program's session will own it
                 os.dup2(fd, 1)
                 os.dup2(fd, 2)
-            become(section, filter)
+            _become(section, filter)
             os.close(0)  # whoever feeds the program shall notice when it stops reading
         process.set_death_signal(signals.SIGKILL)
-        _wait(program, prepared, readable=not apart)
-    finally:
-        os._exit(255)
+    except BaseException as e:  # the program, which waits for us, dies with us before it could say the same
+        handshake.report(channel, e)
+        os._exit(125)
+    _wait(program, prepared, readable=not apart)
 
 
 def _wait(program: int, prepared: int, *, readable: bool = True) -> NoReturn:

@@ -225,7 +225,7 @@ def _child(
         if kind == "spawn" and not sockets:
             init.spawn(config["process"], program, channel, prepared)
         if kind != "false":
-            init.fork(config["process"], program, slave, prepared, apart=kind == "apart")
+            init.fork(config["process"], program, slave, channel, prepared, apart=kind == "apart")
         if slave:
             handshake.take_terminal(slave)
         if not handshake.parent_lives(channel):
