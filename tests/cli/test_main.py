@@ -52,6 +52,11 @@ def test_help_is_the_same_by_every_way(limpet: Any) -> None:
     ("words", "code", "lines"),
     [
         (["PS"], 1, ["limpet: 'PS' is not a limpet command", "did you mean `limpet ps`? See 'limpet --help'."]),
+        (
+            ["prune"],
+            1,
+            ["limpet: 'prune' is not a limpet command", "did you mean `limpet system prune`? See 'limpet --help'."],
+        ),
         (["rnu"], 1, ["limpet: 'rnu' is not a limpet command", "did you mean `limpet run`? See 'limpet --help'."]),
         (
             ["image", "sl"],

@@ -206,3 +206,25 @@ def test_what_was_there_before(limpet: Runner, busybox: str) -> None:
     assert "2001" in out[0].split()
     assert out[1].split()[1] == "2048"
     assert out[2:] == ["99", "4096", "sh"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--oom-score-adj", "1001"), "Invalid value 1001, range for oom score adj is [-1000, 1000]"),
+        (("--oom-score-adj", "-1001"), "Invalid value -1001, range for oom score adj is [-1000, 1000]"),
+        (
+            ("--ulimit", "nofile=9999999999"),
+            "preparing the process: RLIMIT_NOFILE=9999999999:9999999999: Operation not permitted",
+        ),
+        (
+            ("--no-init", "--ulimit", "nofile=9999999999"),
+            "preparing the process: RLIMIT_NOFILE=9999999999:9999999999: Operation not permitted",
+        ),
+        (("--volume-driver", "nosuch", "-v", "far:/x"), "volume driver 'nosuch': no such plugin"),
+        (("--isolation", "strict"), "unknown flag: --isolation"),
+    ],
+)
+def test_what_can_not_be_is_said(limpet: Runner, busybox: str, options: tuple[str, ...], said: str) -> None:
+    result = limpet("run", "--rm", *options, busybox, "true", check=False)
+    assert (result.returncode, result.stderr.splitlines()[0]) == (125, f"limpet: {said}")

@@ -44,6 +44,7 @@ def test_levels_are_measured(limpet: Any, busybox: str) -> None:
     assert ["namespaces of its own", "mnt pid"] in facts
     limpet("stop", "-t", "0", "light")
     assert "is not running" in limpet("inspect", "--isolation", "light", check=False).stderr
+    assert "no template" in limpet("inspect", "--isolation", "-f", "{{.Name}}", "light", check=False).stderr
 
 
 def test_strict_leaves_places_to_write_to(limpet: Any, busybox: str, tmp_path: Path) -> None:

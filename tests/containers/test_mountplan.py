@@ -87,6 +87,9 @@ def test_mount_syntax(store: Store, tmp_path: Path) -> None:
 def test_tmpfs(store: Store) -> None:
     mount = one(store, tmpfs=["/run:size=64k,exec"])
     assert mount.options == ["noexec", "nosuid", "nodev", "size=64k", "exec"]
+    assert one(store, tmpfs=["/run:size=50%,mode=1777,nr_inodes=1k,uid=7,huge=never"]).options[3:] == [
+        "size=50%", "mode=1777", "nr_inodes=1k", "uid=7", "huge=never"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,10 @@ def test_tmpfs(store: Store) -> None:
         ({"mounts": ["source=v1,target=/a,volume-subpath=../x"]}, "beneath the volume"),
         ({"tmpfs": ["/a:size"]}, "invalid tmpfs option 'size'"),
         ({"tmpfs": ["/a:context=x"]}, "invalid tmpfs option"),
+        ({"tmpfs": ["/a:size=1x"]}, "invalid tmpfs option 'size=1x'"),
+        ({"tmpfs": ["/a:size=1kk"]}, "invalid tmpfs option 'size=1kk'"),
+        ({"tmpfs": ["/a:mode=9"]}, "invalid tmpfs option 'mode=9'"),
+        ({"mounts": ["type=tmpfs,target=/a,tmpfs-mode=rwx"]}, "invalid tmpfs option 'mode=rwx'"),
     ],
 )
 def test_wrong_mounts(store: Store, options: dict[str, list[str]], message: str) -> None:

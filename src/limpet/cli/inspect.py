@@ -40,6 +40,8 @@ def _isolation(call: Call) -> int:
     from limpet.containers import state
     from limpet.containers.observe import measured
 
+    if call["format"] not in ("", "json"):
+        raise Invalid("--isolation knows no template", "--format json, or none", exit_code=1)
     found = {}
     for name in call.arguments:
         container = state.find(call.store, name)

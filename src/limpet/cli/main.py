@@ -217,8 +217,12 @@ def _not_a_command(name: str) -> LimpetError:
         return LimpetError(f"'{name}' is not a limpet command", instead, exit_code=1)
     group = name.partition(" ")[0] if " " in name else ""
     known = [*visible(), *ALIASES, *GROUPS]
+    of_groups = [f"`limpet {other}`" for other in known if other.endswith(f" {name}")]  # `prune`, `df`
     near = nearest(name, [other for other in known if not group or other.startswith(f"{group} ")])
     hint = f"did you mean `limpet {near}`? " if near else ""
+    if of_groups:
+        whole = f"`limpet system {name}`"  # of everything
+        hint = f"did you mean {whole if whole in of_groups else ' or '.join(of_groups)}? "
     return LimpetError(
         f"'{name}' is not a limpet command", f"{hint}See 'limpet {group + ' ' if group else ''}--help'.", exit_code=1
     )

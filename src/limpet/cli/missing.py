@@ -15,6 +15,8 @@ _LATER = "limpet has no such option yet"
 # The parts that docs/docker.md lists: what is planned, and where.
 _LIMITS = "limpet has no such option: it limits by --memory, --cpus, --pids-limit and their like"
 
+_WINDOWS = "it is for Windows; --isolate none, light, default or strict is limpet's"
+
 _CREATE: Sequence[tuple[str, str]] = (
     ("link", "there are no links between containers: two that are on one network know each other by name"),
     ("link-local-ip", f"{_LATER}: --ip and --ip6 are there"),
@@ -23,7 +25,7 @@ _CREATE: Sequence[tuple[str, str]] = (
         _LIMITS,
     ),
     ("use-api-socket", f"{_LATER}: the Engine API is to come"),
-    ("isolation", "it is for Windows"),
+    ("isolation", _WINDOWS),
     ("disable-content-trust", "there is no content trust to disable: leave it out"),
 )
 
@@ -80,7 +82,7 @@ _OPTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
             "security-opt",
             "a step has limpet's own confinement; --allow security.insecure lifts it where RUN asks for it",
         ),
-        ("isolation", "it is for Windows"),
+        ("isolation", _WINDOWS),
         ("disable-content-trust", "there is no content trust to disable: leave it out"),
         ("compress", "there is nothing to compress: leave it out"),
         *_BUILDX,

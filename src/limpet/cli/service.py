@@ -79,6 +79,7 @@ def install(call: Call) -> int:
     if not os.path.isdir(DIRECTORY):
         raise Refused(f"{DIRECTORY}: no such directory", "this host has no systemd: call `limpet system boot` at boot")
     if call["remove"]:
+        _check_rights()
         _systemctl("disable", "--now", "limpet-recover.timer")
         _systemctl("disable", "limpet.service")
         for name in units:
@@ -87,12 +88,22 @@ def install(call: Call) -> int:
                 print(f"removed {DIRECTORY}/{name}")
         _systemctl("daemon-reload")
         return 0
+    _check_rights()
     for name, text in units.items():
         write_file(f"{DIRECTORY}/{name}", text.encode(), 0o644)
         print(f"{DIRECTORY}/{name}")
     _systemctl("daemon-reload")
     _systemctl("enable", "--now", "limpet.service", "limpet-recover.timer")
     return 0
+
+
+def _check_rights() -> None:
+    if not os.access(DIRECTORY, os.W_OK):
+        raise Refused(
+            f"{DIRECTORY}: only root can write there",
+            "limpet system install --print shows what a unit of yours (~/.config/systemd/user) may say",
+            exit_code=1,
+        )
 
 
 def _systemctl(*words: str) -> None:

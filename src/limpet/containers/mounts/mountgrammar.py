@@ -152,6 +152,7 @@ class _Fields:
         if name == "size":
             self.tmpfs.append(f"size={parse_size(value, key)}")
         elif name in _TMPFS_VALUES:
+            _check_tmpfs(f"{name}={value}")
             self.tmpfs.append(f"{name}={value}")
         else:
             raise Invalid(f"invalid mount '{self.text}': unexpected '{key}'", "tmpfs-size and tmpfs-mode are known")
@@ -226,8 +227,25 @@ def from_tmpfs(text: str) -> Mount:
         key, equals, _ = word.partition("=")
         if word not in _TMPFS_FLAGS and not (equals and key in _TMPFS_VALUES):
             raise Invalid(f"invalid tmpfs option '{word}' in '{text}'")
+        _check_tmpfs(word)
     # Docker's defaults; a word of the user's comes later and wins.
     return Mount("tmpfs", target(place, text), options=["noexec", "nosuid", "nodev", *options])
+
+
+def _check_tmpfs(word: str) -> None:
+    """The kernel says of a wrong number "Invalid argument" and no more (tmpfs(5), lib/cmdline.c memparse)."""
+    key, equals, value = word.partition("=")
+    if not equals or key == "huge":
+        return
+    number = value.lower()
+    if key in ("size", "nr_inodes", "nr_blocks"):
+        number = number.removesuffix("%") if key == "size" and number.endswith("%") else number.rstrip("kmgtpe")
+        hint = "write a number with k, m or g, like 64m" + (", or with %" if key == "size" else "")
+    else:
+        hint = "write an octal number, like 1777" if key == "mode" else "write a number"
+    wrong = not (number.isascii() and number.isdecimal()) or len(value) - len(number) > 1
+    if wrong or (key == "mode" and not set(number) <= set("01234567")):
+        raise Invalid(f"invalid tmpfs option '{word}'", hint)
 
 
 def target(path: str, text: str) -> str:

@@ -99,7 +99,7 @@ class _Connection(http.client.HTTPConnection):
 def _find(name: str) -> str:
     hint = f"local is there always; a plugin has a socket {SOCKETS}/{name}.sock"
     if not name or "/" in name or name.startswith("."):
-        raise NotFound(f"volume driver '{name}': no such plugin", hint, exit_code=1)
+        raise NotFound(f"volume driver '{name}': no such plugin", hint)
     for path in (f"{SOCKETS}/{name}.sock", f"{SOCKETS}/{name}/{name}.sock"):
         if _is_socket(path):
             return path
@@ -112,7 +112,7 @@ def _find(name: str) -> str:
                 raise LimpetError(f"volume driver '{name}': {path} names {address}", "only unix:// is spoken")
     known = sorted(each.removesuffix(".sock") for each in _names(SOCKETS) if each.endswith(".sock"))
     there = f"there {'is' if len(known) == 1 else 'are'} {', '.join(known)}; " if known else ""
-    raise NotFound(f"volume driver '{name}': no such plugin", there + hint, exit_code=1)
+    raise NotFound(f"volume driver '{name}': no such plugin", there + hint)
 
 
 def _address(path: str) -> str:
