@@ -124,6 +124,37 @@ def test_update_of_a_running_container(limpet: Any, busybox: str, runtime: str) 
     assert (found["NanoCpus"], found["PidsLimit"], found["CpusetCpus"]) == (5 * 10**8, 44, "0")
 
 
+def test_update_takes_limits_away(limpet: Any, busybox: str) -> None:
+    limits = (
+        "-m",
+        "64m",
+        "--memory-swap",
+        "80m",
+        "--memory-reservation",
+        "32m",
+        "--cpus",
+        "0.5",
+        "--cpu-shares",
+        "512",
+    )
+    limpet("run", "-d", "--name", "web", *limits, "--pids-limit", "44", busybox, "sleep", "1000")
+    limpet("update", "--memory", "0", "--cpus", "0", "--pids-limit", "0", "--cpu-shares", "0", "web")
+    assert read(limpet, "web", "memory", "memory.max", "memory.limit_in_bytes") in ("max", str((1 << 63) - 4096))
+    if controllers.version("memory") == 1 and controllers.counts_swap():
+        assert read(limpet, "web", "memory", "memory.memsw.limit_in_bytes") == str((1 << 63) - 4096)
+    assert read(limpet, "web", "cpu", "cpu.max", "cpu.cfs_quota_us").split()[0] in ("max", "-1")
+    assert read(limpet, "web", "pids", "pids.max") == "max"
+    if controllers.version("cpu") == 1:
+        assert read(limpet, "web", "cpu", "cpu.shares") == "1024"
+    found = inspected(limpet, "web")["HostConfig"]
+    assert (found["Memory"], found["MemorySwap"], found["NanoCpus"], found["CpuShares"]) == (0, 0, 0, 0)
+    assert found["MemoryReservation"] == 32 << 20  # nothing was said of it
+    limpet("update", "--memory-reservation", "0", "--cpu-quota", "30000", "web")  # --cpus is no more in its way
+    limpet("restart", "-t", "0", "web")
+    assert read(limpet, "web", "memory", "memory.max", "memory.limit_in_bytes") in ("max", str((1 << 63) - 4096))
+    assert read(limpet, "web", "cpu", "cpu.max", "cpu.cfs_quota_us").split()[0] == "30000"
+
+
 def test_update_holds_when_the_monitor_restarts_the_container(limpet: Any, busybox: str) -> None:
     script = "while [ ! -e /go ]; do sleep 0.02; done; rm /go; exit 1"
     limpet("run", "-d", "--name", "web", busybox, "sh", "-c", script)
@@ -186,6 +217,20 @@ def test_block_devices(limpet: Any, busybox: str) -> None:
     else:
         assert f"{which} rbps={1 << 20}" in read(limpet, "web", "io", "io.max")
     assert inspected(limpet, "web")["HostConfig"]["BlkioDeviceReadBps"] == [{"Path": device, "Rate": 1 << 20}]
+    limpet("update", "--device-read-bps", f"{device}:2mb", "--device-write-iops", f"{device}:0", "web")
+    if controllers.version("io") == 1:
+        assert read(limpet, "web", "io", "blkio.throttle.read_bps_device") == f"{which} {2 << 20}"
+        assert read(limpet, "web", "io", "blkio.throttle.write_iops_device") == ""
+    else:
+        assert read(limpet, "web", "io", "io.max").split() == [
+            which,
+            f"rbps={2 << 20}",
+            "wbps=max",
+            "riops=max",
+            "wiops=max",
+        ]
+    assert inspected(limpet, "web")["HostConfig"]["BlkioDeviceReadBps"] == [{"Path": device, "Rate": 2 << 20}]
+    assert inspected(limpet, "web")["HostConfig"]["BlkioDeviceWriteIOps"] == []
     result = limpet("run", "--rm", "--device-read-bps", "/dev/null:1mb", busybox, "true", check=False)
     assert (result.returncode, result.stderr) == (125, "limpet: --device-read-bps /dev/null: not a block device\n")
 

@@ -105,10 +105,10 @@ def health(call: Call) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def limits(call: Call) -> dict[str, Any]:
-    """What was said, for `Options.limits`; {} costs no import."""
+def limits(call: Call, *, lifting: bool = False) -> dict[str, Any]:
+    """What was said, for `Options.limits`; {} costs no import. `lifting`: see `limits.parse`."""
     if all(call.get(option.name) in (None, "", []) for option in LIMITS):
         return {}
     from limpet.containers.plan import limits
 
-    return limits.parse(call.get)
+    return limits.parse(call.get, lifting=lifting)

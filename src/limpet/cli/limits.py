@@ -6,7 +6,7 @@ import sys
 
 from limpet.cli import keyvalues
 from limpet.cli.create_options import POLICIES
-from limpet.cli.limit_options import UPDATABLE, limits
+from limpet.cli.limit_options import LIMITS, limits
 from limpet.cli.table import Command, Option
 from limpet.errors import Invalid, LimpetError
 
@@ -20,7 +20,7 @@ def update(call: Call) -> int:
     from limpet.containers import update as updating
     from limpet.containers.options import Options
 
-    given = limits(call)
+    given = limits(call, lifting=True)
     env = [*keyvalues.environment(call["env"], []), *call["unsetenv"]]
     labels = {**keyvalues.pairs(call["label-add"]), **dict.fromkeys(call["label-rm"])}
     asked = Options(volumes=call["volume"], mounts=call["mount-add"], mkdir=call["mkdir"])
@@ -55,7 +55,7 @@ COMMANDS = {
         usage="[OPTIONS] CONTAINER [CONTAINER...]",
         summary="Change limits, mounts, environment and labels of containers",
         options=(
-            *UPDATABLE,
+            *LIMITS,
             Option(
                 "restart",
                 kind="string",
@@ -84,6 +84,7 @@ COMMANDS = {
         ),
         examples=(
             "limpet update --memory 500m --cpus 1.5 web",
+            "limpet update --memory 0 --cpus 0 web",
             "limpet update --restart always web db",
             "limpet update -v ./site:/srv/www:ro web",
         ),

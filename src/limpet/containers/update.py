@@ -34,6 +34,7 @@ def update(
 ) -> None:
     """At once for a running container, and kept for its next start. Raises Invalid, Conflict, Refused.
 
+    A limit of 0 is taken away, where the kernel can (`limits.LIFTABLE`).
     Where the kernel refuses a limit (more memory is in use than it allows) nothing is kept. `env`: KEY=VALUE, or KEY to
     take it away, at the next start only. `labels`: None takes one away. `storage`: of --storage-opt; a container that
     was made without gets it at its next start.
@@ -43,9 +44,8 @@ def update(
         policy, _ = restart_policy(restart)
         if options.auto_remove and policy != "no":
             raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
-    merged = merge(options.limits, given)
+    merged, resources = limits.lifted(merge(options.limits, given))
     limits.check(merged)
-    resources = limits.resources(merged)
     if given and state.status(store, container).running:
         try:
             controllers.update(container.group, resources)
@@ -90,14 +90,19 @@ def merge(old: Limits, new: Limits) -> Limits:
         ("cpus", "cpu-quota", "NanoCPUs cannot be updated as CPU Quota has already been set"),
         ("cpus", "cpu-period", "NanoCPUs cannot be updated as CPU Period has already been set"),
     ):
-        if ours in new and theirs in old and theirs not in new:
+        if new.get(ours) and theirs in old and theirs not in new:
             raise Invalid(f"Conflicting options: {words}", exit_code=1)
     if "memory-swap" not in new and 0 < old.get("memory-swap", 0) < new.get("memory", 0):
         raise Invalid(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
             exit_code=1,
         )
-    return {**old, **new}
+    devices = {  # each device has its own
+        name: [[path, value] for path, value in dict((*old.get(name, ()), *new[name])).items()]
+        for name in limits.DEVICES
+        if name in new
+    }
+    return {**old, **new, **devices}
 
 
 def refusal(container: Container, error: controllers.LimitError) -> LimpetError:

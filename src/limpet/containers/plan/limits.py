@@ -25,6 +25,9 @@ SMALLEST = 6 << 20
 PERIOD = 100_000
 """Microseconds over which --cpus is measured (CFS)."""
 
+_SHARES = 1024
+"""The weight of who says none (cgroup-v1/cpu.shares)."""
+
 _SIZES = ("memory", "memory-reservation", "memory-swap")
 _NUMBERS = ("memory-swappiness", "cpu-shares", "cpu-quota", "cpu-period", "pids-limit", "blkio-weight")
 _TEXTS = ("cpuset-cpus", "cpuset-mems")
@@ -39,8 +42,15 @@ KEYS = (*_SIZES, *_NUMBERS, *_TEXTS, "cpus", *DEVICES)
 """Names of the options, which are those of the limits too. `cpus` is kept in billionths (Docker's NanoCpus)."""
 
 
-def parse(given: Callable[[str], Any]) -> Limits:
-    """`given(option)` as the command line has it: text, a number, a list; "" or None or [] if it was not said."""
+LIFTABLE = (*_SIZES, "cpus", "cpu-quota", "cpu-shares", "pids-limit")
+"""Which `update` takes away when it says 0."""
+
+
+def parse(given: Callable[[str], Any], *, lifting: bool = False) -> Limits:
+    """`given(option)` as the command line has it: text, a number, a list; "" or None or [] if it was not said.
+
+    0 is as if it was not said; with `lifting` it stays, where there is something that it can take away (see `lifted`).
+    """
     found: Limits = {}
     for name in _SIZES:
         text = given(name)
@@ -57,7 +67,40 @@ def parse(given: Callable[[str], Any]) -> Limits:
         items = [_device(name, text) for text in given(name) or ()]
         if items:
             found[name] = items
-    return {name: value for name, value in found.items() if value != 0 or name == "memory-swappiness"}
+    kept = ("memory-swappiness", *(LIFTABLE if lifting else ()))
+    return {name: value for name, value in found.items() if value != 0 or name in kept}
+
+
+def lifted(limits: Limits) -> tuple[Limits, dict[str, Any]]:
+    """What is left of limits of which some are 0, and the sections that have the kernel forget the others.
+
+    Rates of devices stay in the sections: a rate of 0 is no limit to the kernel either.
+    """
+    left: Limits = {}
+    for name, value in limits.items():
+        if name in DEVICES:
+            value = [item for item in value if item[1]]
+        if value or name == "memory-swappiness":
+            left[name] = value
+    if "memory" not in left and left.get("memory-swap", 0) > 0:
+        del left["memory-swap"]  # together at most: without the one there is no other
+    memory: dict[str, Any] = {}
+    if limits.get("memory") == 0:
+        memory = {"limit": -1, **({"swap": -1} if controllers.counts_swap() else {})}
+    if limits.get("memory-reservation") == 0:
+        memory["reservation"] = -1
+    cpu: dict[str, Any] = {}
+    if 0 in (limits.get("cpus"), limits.get("cpu-quota")):
+        cpu["quota"] = -1
+    if limits.get("cpu-shares") == 0:
+        cpu["shares"] = _SHARES
+    now = resources({**left, **{name: limits[name] for name in DEVICES if name in limits}})
+    for key, section in (("memory", memory), ("cpu", cpu)):
+        if section:
+            now[key] = {**section, **now.get(key, {})}
+    if limits.get("pids-limit") == 0:
+        now["pids"] = {"limit": -1}
+    return left, now
 
 
 def check(limits: Limits) -> None:
