@@ -131,6 +131,11 @@ def test_elsewhere_it_is_watched(limpet: Limpet, busybox: str) -> None:
     assert "too little" in limpet("update", "--storage-opt", "size=1k", "small", check=False).stderr
     limpet("update", "--storage-opt", "size=1m", "small")
     assert limpet("wait", "small").stdout == "3\n"
+    limit = ("--rm", "--name", "seen", "--storage-opt", "size=2m")
+    result = limpet("run", *limit, busybox, "sh", "-c", script % 64, check=False)
+    assert result.returncode == 3
+    assert "limpet: container seen was stopped: its writable layer has 4.2MB" in result.stderr
+    assert "seen" not in limpet("ps", "-a").stdout
 
 
 def test_what_is_written_into_an_image_counts(limpet: Limpet, busybox: str) -> None:

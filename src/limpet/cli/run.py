@@ -74,10 +74,21 @@ def run(call: Call) -> int:
         raise
     if code == attaching.DETACHED:
         return 0
+    if code and options.storage_opts:
+        _tell_why(call.store, container)
     if options.auto_remove:
         # The monitor waits for the end of `connection`: until then the removal is ours.
         removal.remove_container(call.store, container.id, with_volumes=True, durable=False)
     return code
+
+
+def _tell_why(store: Store, container: Container) -> None:
+    """Who looks on would see no more than 143: that it was the monitor that ended it, and why."""
+    from limpet.containers import state
+
+    error = state.status(store, container).error
+    if error:
+        print(f"limpet: container {container.name} was stopped: {error}", file=sys.stderr)
 
 
 def _show_id(container: Container, what: str) -> None:

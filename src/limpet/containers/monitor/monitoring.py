@@ -632,12 +632,12 @@ class Monitor:
             error=self._full,
             **({"log_dropped": self._log.dropped} if self._log.dropped else {}),
         )
-        self._full = ""
-        if not self._container.options.auto_remove:
+        if self._full or not self._container.options.auto_remove:  # the client of --rm says why, before it removes it
             try:
                 self._record(durable=True)
             except OSError:
                 pass  # whoever waits shall hear the exit code all the same
+        self._full = ""
         seconds = int(time.monotonic() - self._began)
         events.tell(self._store, self._container, "die", exitCode=code, execDuration=seconds)
         self._clients.finish(code)
