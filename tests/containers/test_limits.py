@@ -48,6 +48,9 @@ def read(limpet: Any, name: str, controller: str, *files: str) -> str:
 def test_a_memory_hog_is_killed(limpet: Any, busybox: str, runtime: str) -> None:
     result = limpet("run", "--runtime", runtime, "--name", "hog", "-m", "20m", busybox, "sh", "-c", HOG, check=False)
     assert result.returncode == 137
+    assert "was out of memory, and the kernel killed it" in result.stderr
+    gone = limpet("run", "--rm", "--memory", "20m", busybox, "sh", "-c", HOG, check=False)
+    assert "was out of memory, and the kernel killed it" in gone.stderr
     found = inspected(limpet, "hog")
     assert (found["State"]["ExitCode"], found["State"]["OOMKilled"]) == (137, True)
     assert found["HostConfig"]["Memory"] == 20 << 20

@@ -74,7 +74,7 @@ def run(call: Call) -> int:
         raise
     if code == attaching.DETACHED:
         return 0
-    if code and options.storage_opts:
+    if (code and options.storage_opts) or (code == 137 and options.limits):
         _tell_why(call.store, container)
     if options.auto_remove:
         # The monitor waits for the end of `connection`: until then the removal is ours.
@@ -83,12 +83,14 @@ def run(call: Call) -> int:
 
 
 def _tell_why(store: Store, container: Container) -> None:
-    """Who looks on would see no more than 143: that it was the monitor that ended it, and why."""
+    """Who looks on would see no more than 143 or 137: that the monitor ended it, or the kernel, and why."""
     from limpet.containers import state
 
-    error = state.status(store, container).error
-    if error:
-        print(f"limpet: container {container.name} was stopped: {error}", file=sys.stderr)
+    status = state.status(store, container)
+    if status.error:
+        print(f"limpet: container {container.name} was stopped: {status.error}", file=sys.stderr)
+    elif status.oom_killed:
+        print(f"limpet: container {container.name} was out of memory, and the kernel killed it", file=sys.stderr)
 
 
 def _show_id(container: Container, what: str) -> None:

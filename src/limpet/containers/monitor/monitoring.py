@@ -632,7 +632,7 @@ class Monitor:
             error=self._full,
             **({"log_dropped": self._log.dropped} if self._log.dropped else {}),
         )
-        if self._full or not self._container.options.auto_remove:  # the client of --rm says why, before it removes it
+        if oom or self._full or not self._container.options.auto_remove:  # the client of --rm says why it ended
             try:
                 self._record(durable=True)
             except OSError:
