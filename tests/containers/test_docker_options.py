@@ -26,7 +26,8 @@ pytestmark = pytest.mark.slow
 def test_expose(limpet: Runner, busybox: str) -> None:
     limpet("run", "-d", "--name", "web", "--expose", "80", "--expose", "8000-8002/udp", busybox, "sleep", "1000")
     limpet("create", "--name", "other", busybox, "true")
-    shown = "80/tcp, 8000/udp, 8001/udp, 8002/udp\n"
+    own = limpet("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web").stdout.strip()
+    shown = ", ".join(f"{own}:{port}" for port in ("80/tcp", "8000/udp", "8001/udp", "8002/udp")) + "\n"
     assert limpet("ps", "--format", "{{.Ports}}").stdout == shown
     assert limpet("ps", "-a", "-f", "expose=8001/udp", "--format", "{{.Names}}").stdout == "web\n"
     assert limpet("ps", "-a", "-f", "expose=79-81", "--format", "{{.Names}}").stdout == "web\n"
@@ -80,9 +81,10 @@ def test_port_tells_where_it_listens(limpet: Runner, busybox: str) -> None:
     deadline = time.monotonic() + 10
     while "up" not in limpet("logs", "web").stdout and time.monotonic() < deadline:
         time.sleep(0.05)
-    expected = sorted([(loopback, "127.0.0.1"), (everywhere, "0.0.0.0")])
-    assert limpet("port", "web").stdout == "".join(f"{port}/tcp -> {host}:{port}\n" for port, host in expected)
-    assert limpet("port", "web", str(loopback)).stdout == f"127.0.0.1:{loopback}\n"
+    own = limpet("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web").stdout.strip()
+    lines = [f"{port}/tcp -> {own}:{port}\n" for port in sorted((loopback, everywhere))]
+    assert limpet("port", "web").stdout == "".join(lines)
+    assert limpet("port", "web", str(loopback)).stdout == f"{own}:{loopback}\n"
     result = limpet("port", "web", "1/udp", check=False)
     assert result.returncode == 1
     assert result.stderr == "limpet: No public port '1/udp' published for web\nnothing in it listens there\n"

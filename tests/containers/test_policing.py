@@ -12,11 +12,11 @@ from tests.waiting import until
 
 from limpet.containers.network import policing
 from limpet.errors import Invalid
-from limpet.network import meters, probe
+from limpet.network import loading, meters
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not probe._loads(), reason="needs programs on control groups (BPF, Linux 5.18)"),
+    pytest.mark.skipif(not loading.loads(), reason="needs programs on control groups (BPF, Linux 5.18)"),
 ]
 TRY = """
 import json, socket, sys

@@ -31,7 +31,7 @@ def inside(limpet: Limpet, image: str, runtime: str, script: str, *options: str)
 def test_status_and_environment_are_the_same(limpet: Limpet, busybox: str, options: tuple[str, ...]) -> None:
     """All of /proc/self/status that the runtime decides, limits, environment, devices, host name."""
     script = (
-        "id; pwd; env | sort; ulimit -n; hostname; umask; cat /proc/sys/kernel/shmmax;"
+        "id; pwd; env | grep -v ^LIMPET_ADDRESS | sort; ulimit -n; hostname; umask; cat /proc/sys/kernel/shmmax;"
         "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:|Umask|NSpid)' /proc/self/status | grep -v NSpid;"
         "for n in null zero full random urandom tty; do stat -c '%n %F %t,%T %a %u' /dev/$n; done;"
         "for n in fd stdin stdout stderr ptmx core; do echo $n $(readlink /dev/$n); done; ls /dev"
