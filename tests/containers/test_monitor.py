@@ -316,3 +316,15 @@ def pss(pids: list[int]) -> int:
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
     return total // len(pids)
+
+
+def test_many_starts_at_once_are_one(limpet: Any, busybox: str) -> None:
+    """Whoever comes while another one starts it must not wait for its end."""
+    limpet("create", "--name", "web", busybox, "sleep", "1000")
+    for _ in range(3):
+        words = [*limpet.command, "start", "web"]
+        starters = [subprocess.Popen(words, env=limpet.environment, stdout=subprocess.PIPE) for _ in range(6)]
+        for starter in starters:
+            assert starter.communicate(timeout=30)[0] == b"web\n"
+            assert starter.returncode == 0
+        limpet("kill", "web")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from limpet.containers import state
 from limpet.containers.execution import outcome
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from limpet.store.store import Store
 else:
     import _socket as socket
+
+_LOOK = 0.005  # seconds between two looks at a lock that somebody else has
 
 
 def start(
@@ -102,15 +105,14 @@ def _lock(store: Store, container: Container) -> int:
     run = store.run_path(container.id)
     fd = state.open_lock(store, container.id)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while not _locked(fd):
             found = state.status(store, container).state
             if found == "paused":
-                raise Refused("cannot start a paused container, try unpause instead", exit_code=1) from None
+                raise Refused("cannot start a paused container, try unpause instead", exit_code=1)
             if found in ("running", "restarting"):
-                raise Conflict(f"container {container.name} is already running") from None
-            fcntl.flock(fd, fcntl.LOCK_EX)  # its monitor is just about to end
+                raise Conflict(f"container {container.name} is already running")
+            # Its monitor is about to end, or somebody else has just begun to start it: which one shows soon.
+            time.sleep(_LOOK)
         if not os.path.isdir(store.container_path(container.id)):
             remove_tree(run)  # made anew just now, perhaps
             raise NotFound(f"No such container: {container.name}", exit_code=1)
@@ -118,6 +120,14 @@ def _lock(store: Store, container: Container) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _clear(store: Store, container: Container) -> None:
