@@ -44,6 +44,8 @@ def update(
         policy, _ = restart_policy(restart)
         if options.auto_remove and policy != "no":
             raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    there = options.limits.keys()
+    given = {name: value for name, value in given.items() if value or name in there or name not in limits.LIFTABLE}
     merged, resources = limits.lifted(merge(options.limits, given))
     limits.check(merged)
     if given and state.status(store, container).running:

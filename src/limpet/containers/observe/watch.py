@@ -35,6 +35,8 @@ def ended(store: Store, container: Container, seconds: float, connection: socket
     `connection`: the first client's (see `start.launch`). Until it is closed a container with `--rm` is not removed, so
     that its last words can be read. It stays open.
     """
+    if state.status(store, container).waiting:
+        return None  # for its first call: nothing runs that could end
     given = connection
     try:
         connection = connection or attach.connect(store, container)
