@@ -148,13 +148,15 @@ class TextReader:
         self._rest = b""
 
     def entries(self) -> Iterator[Entry]:
+        """What was there when it was called: who writes faster than we read would keep us for ever."""
         self._discover()
+        last = self._open[-1] if self._open else -1
+        end = os.fstat(last).st_size if self._open else 0
         while self._open:
-            yield from self._read()
-            self._discover()
-            if len(self._open) == 1:
+            if self._open[0] == last:
+                yield from self._read(end)
                 return
-            yield from self._read()  # what was written before the rotation; since then it does not grow
+            yield from self._read()  # its name is another's by now: it does not grow
             os.close(self._open.pop(0))
             self._rest = b""
 
@@ -171,12 +173,15 @@ class TextReader:
         while self._open:
             os.close(self._open.pop())
 
-    def _read(self) -> Iterator[Entry]:
+    def _read(self, end: int | None = None) -> Iterator[Entry]:
+        """The rest of the first file, or what is left of it up to `end`."""
         fd = self._open[0]
-        if os.lseek(fd, 0, os.SEEK_CUR) > os.fstat(fd).st_size:
-            os.lseek(fd, 0, os.SEEK_SET)  # somebody truncated it: what comes now is new
+        at = os.lseek(fd, 0, os.SEEK_CUR)
+        if at > os.fstat(fd).st_size:
+            at = os.lseek(fd, 0, os.SEEK_SET)  # somebody truncated it: what comes now is new
             self._rest = b""
-        while piece := os.read(fd, _PIECE):
+        while piece := os.read(fd, _PIECE if end is None else min(_PIECE, max(end - at, 0))):
+            at += len(piece)
             self._discover()
             lines = (self._rest + piece).split(b"\n")
             self._rest = lines.pop()
