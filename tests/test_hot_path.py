@@ -21,7 +21,7 @@ FORBIDDEN = frozenset(
 )
 
 HOT = """
-cli.commands cli.containers cli.main cli.output cli.parser cli.ps cli.run cli.table containers.attach
+cli.commands cli.containers cli.exec cli.main cli.output cli.parser cli.ps cli.run cli.table containers.attach
 containers.create containers.execution.exec containers.observe.listing containers.monitor.monitor
 containers.monitor.monitoring containers.options containers.execution.runtime containers.plan.spec containers.start
 containers.state containers.plan.users images.catalog images.current layers.driver store.store store.db oci.digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from limpet.cli import podman_options
 from limpet.cli.limit_options import HEALTH, LIMITS, health, limits
+from limpet.cli.program_options import ENVIRONMENT, USER, WORKDIR
 from limpet.cli.table import Option
 
 TYPE_CHECKING = False
@@ -145,13 +146,6 @@ def _idle(text: str) -> float:
 
 _UNSAID = ""
 """The value of --init where neither it nor --init=false was given; and of what a level of isolation may set."""
-
-ENVIRONMENT = (
-    Option("env", "e", kind="list", metavar="KEY=VALUE", help="Set an environment variable (KEY alone: the caller's)"),
-    Option("env-file", kind="list", metavar="FILE", help="Read environment variables from a file"),
-)
-USER = Option("user", "u", kind="string", default="", metavar="USER[:GROUP]", help="User, by name or number")
-WORKDIR = Option("workdir", "w", kind="string", default="", metavar="DIR", help="Working directory in the container")
 
 POLICIES = ("no", "on-failure", "always", "unless-stopped")
 

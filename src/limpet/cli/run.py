@@ -1,11 +1,12 @@
-"""create, run, start, exec, attach."""
+"""create, run, start."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from limpet.cli.create_options import ENVIRONMENT, OPTIONS, USER, WORKDIR, wanted
+from limpet.cli.create_options import OPTIONS, wanted
+from limpet.cli.program_options import KEYS, PROXY
 from limpet.cli.table import Command, Option
 from limpet.errors import Conflict, Invalid, LimpetError, NotFound, reason
 
@@ -167,46 +168,6 @@ def look(store: Store, containers: list[Container], connection: socket.socket | 
         seconds = 0 if len(containers) > 1 else seconds  # the first wait was for all of them
 
 
-def exec_(call: Call) -> int:
-    from limpet.cli import keyvalues
-    from limpet.containers import state
-    from limpet.containers.execution import exec as executing
-
-    name, *command = call.arguments
-    if call["tty"] and call["interactive"] and not call["detach"] and not os.isatty(0):
-        raise Invalid(
-            "the input device is not a TTY", "leave out -t when standard input is a pipe or file", exit_code=1
-        )
-    return executing.exec_(
-        call.store,
-        state.find(call.store, name),
-        command,
-        env=keyvalues.environment(call["env"], call["env-file"]),
-        workdir=call["workdir"],
-        user=call["user"],
-        interactive=call["interactive"],
-        tty=call["tty"],
-        detach=call["detach"],
-        privileged=call["privileged"],
-        detach_keys=call["detach-keys"],
-    )
-
-
-def attach(call: Call) -> int:
-    from limpet.containers import attach as attaching
-    from limpet.containers import state
-
-    container = state.find(call.store, call.arguments[0])
-    code = attaching.attach(
-        call.store,
-        container,
-        stdin=not call["no-stdin"],
-        detach_keys=call["detach-keys"],
-        proxy_signals=call["sig-proxy"],
-    )
-    return 0 if code == attaching.DETACHED else code
-
-
 def _launch(store: Store, container: Container, waiting: Early, *, client: bool) -> socket.socket | None:
     from limpet.containers import start as starting
     from limpet.containers.execution.outcome import StartFailed
@@ -309,8 +270,6 @@ def _attached(call: Call) -> Sequence[str]:
     return found or _STREAMS
 
 
-_KEYS = Option("detach-keys", kind="string", default="", metavar="KEYS", help="Keys that detach from the container")
-_PROXY = Option("sig-proxy", default=True, help="Pass signals on to the program")
 COMMANDS = {
     "create": Command(
         name="create",
@@ -331,8 +290,8 @@ COMMANDS = {
         options=(
             *OPTIONS,
             Option("detach", "d", help="Run in the background and print the container's id"),
-            _KEYS,
-            _PROXY,
+            KEYS,
+            PROXY,
         ),
         examples=(
             "limpet run --rm -it debian:12 bash",
@@ -351,42 +310,11 @@ COMMANDS = {
             Option("attach", "a", help="Attach to its output, and exit with its exit code"),
             Option("interactive", "i", help="Attach to its standard input too"),
             Option("checkpoint", kind="string", default="", metavar="NAME", help="Go on from a checkpoint"),
-            _KEYS,
-            _PROXY,
+            KEYS,
+            PROXY,
         ),
         examples=("limpet start web", "limpet start -ai shell"),
         min_args=1,
         complete="stopped",
-    ),
-    "exec": Command(
-        name="exec",
-        handler=exec_,
-        usage="[OPTIONS] CONTAINER COMMAND [ARG...]",
-        summary="Execute a command in a running container",
-        options=(
-            Option("detach", "d", help="Leave it running in the background"),
-            _KEYS,
-            *ENVIRONMENT,
-            Option("interactive", "i", help="Keep standard input open"),
-            Option("privileged", help="All capabilities"),
-            Option("tty", "t", help="Give it a terminal"),
-            USER,
-            WORKDIR,
-        ),
-        examples=("limpet exec -it web sh", "limpet exec -u 1000 -e A=1 web env"),
-        interspersed=False,
-        min_args=2,
-        complete="running",
-    ),
-    "attach": Command(
-        name="attach",
-        handler=attach,
-        usage="[OPTIONS] CONTAINER",
-        summary="Attach to a running container",
-        options=(_KEYS, Option("no-stdin", help="Do not attach standard input"), _PROXY),
-        examples=("limpet attach --no-stdin web",),
-        min_args=1,
-        max_args=1,
-        complete="running",
     ),
 }
