@@ -7,9 +7,14 @@ Instructions are those of the kernel's Documentation/bpf/standardization/instruc
 
 from __future__ import annotations
 
+import os
 import struct
 
 from limpet.kernel.sys import Buffer, by_machine, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME = range(11)
 """R0 is a call's result, R1 to R5 its arguments; R6 to R9 survive it. 512 bytes lie below FRAME."""
@@ -193,6 +198,22 @@ def attached(target: int, kind: int) -> tuple[int, ...]:
     syscall(BPF, _PROG_QUERY, query, 32)
     (count,) = struct.unpack_from("<I", bytes(query), 24)
     return struct.unpack_from(f"<{count}I", bytes(ids))
+
+
+def programs(target: int, kind: int) -> Iterator[tuple[int, str, list[int]]]:
+    """(descriptor, name, ids of its maps) of each program on this cgroup itself; the descriptor is the loop's.
+
+    Raises OSError where the kernel doesn't know the hook.
+    """
+    for number in attached(target, kind):
+        try:
+            program = by_id(number)
+        except FileNotFoundError:
+            continue  # it was taken off just now
+        try:
+            yield program, *program_info(program)
+        finally:
+            os.close(program)
 
 
 def by_id(number: int) -> int:

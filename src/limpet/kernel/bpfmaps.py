@@ -11,6 +11,10 @@ import struct
 from limpet.kernel.bpf import BPF, command
 from limpet.kernel.sys import Buffer, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 HASH, ARRAY, LRU_HASH, SOCKHASH, SK_STORAGE = 1, 2, 9, 18, 24
 ANY, ONLY_NEW = 0, 1
 NO_PREALLOC, CLONE = 1, 512
@@ -82,6 +86,11 @@ def keys(descriptor: int, size: int) -> list[bytes]:
 def by_id(number: int) -> int:
     """A descriptor of a map that is somewhere in the kernel."""
     return command(_GET_FD_BY_ID, struct.pack("<3I", number, 0, 0))
+
+
+def opened(numbers: Iterable[int]) -> dict[str, int]:
+    """Descriptors of these maps, by name."""
+    return {name(descriptor): descriptor for descriptor in map(by_id, numbers)}
 
 
 def name(descriptor: int) -> str:

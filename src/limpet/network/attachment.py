@@ -159,37 +159,14 @@ def find(directory: int) -> Maps | None:
 
 def listens(directory: int) -> bool:
     """Whether listeners are put where `publication` finds them."""
-    for number in bpf.attached(directory, LISTENER_HOOK):
-        program = bpf.by_id(number)
-        try:
-            if bpf.program_info(program)[0] == name(LISTENER):
-                return True
-        finally:
-            os.close(program)
-    return False
+    return any(called == name(LISTENER) for _, called, _ in bpf.programs(directory, LISTENER_HOOK))
 
 
 def _all(directory: int, only: str = "") -> Iterator[dict[str, int]]:
     """Descriptors of the maps of each release's programs on the group, by name; of the program `only`, if given."""
-    for number in bpf.attached(directory, FINDER_HOOK):
-        try:
-            program = bpf.by_id(number)
-        except FileNotFoundError:
-            continue
-        try:
-            called, ids = bpf.program_info(program)
-            if called == only or (not only and called[:1] == "l" and called.endswith(f"_{FINDER}")):
-                yield _maps(ids)
-        finally:
-            os.close(program)
-
-
-def _maps(ids: list[int]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for number in ids:
-        descriptor = bpfmaps.by_id(number)
-        found[bpfmaps.name(descriptor)] = descriptor
-    return found
+    for _, called, ids in bpf.programs(directory, FINDER_HOOK):
+        if called == only or (not only and called[:1] == "l" and called.endswith(f"_{FINDER}")):
+            yield bpfmaps.opened(ids)
 
 
 def _own(maps: Maps, parent: str, own4: str, number: int) -> None:

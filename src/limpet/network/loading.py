@@ -168,13 +168,9 @@ def name(hook: str) -> str:
 
 
 def _detach(directory: int, kind: int, name: str) -> None:
-    for number in bpf.attached(directory, kind):
-        program = bpf.by_id(number)
-        try:
-            if bpf.program_info(program)[0] == name:
-                bpf.detach(program, directory, kind)
-        finally:
-            os.close(program)
+    for program, called, _ in bpf.programs(directory, kind):
+        if called == name:
+            bpf.detach(program, directory, kind)
 
 
 def _v6only(run: str) -> tuple[int, int] | None:

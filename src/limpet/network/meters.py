@@ -16,7 +16,7 @@ from limpet.network import filtering
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from limpet.network.rules import Ports, Prefix
 
@@ -215,30 +215,17 @@ def _of(parent: str) -> Maps | None:
 
 
 def _find(directory: int) -> Maps | None:
-    for number in bpf.attached(directory, filtering.HOOKS[_FINDER][0]):
-        try:
-            program = bpf.by_id(number)
-        except FileNotFoundError:
-            continue
-        try:
-            name, ids = bpf.program_info(program)
-            if name == _name(_FINDER):
-                return _maps(ids)
-        finally:
-            os.close(program)
+    for _, called, ids in bpf.programs(directory, filtering.HOOKS[_FINDER][0]):
+        if called == _name(_FINDER):
+            return Maps(**bpfmaps.opened(ids))
     return None
-
-
-def _maps(ids: Iterable[int]) -> Maps:
-    found = {bpfmaps.name(descriptor): descriptor for descriptor in map(bpfmaps.by_id, ids)}
-    return Maps(found["meters"], found["rules"], found["flows"], found["denials"])
 
 
 def _load(directory: int, level: int) -> Maps:
     for hook, (kind, _) in filtering.HOOKS.items():
-        for number in _ours(directory, kind, _name(hook)):
-            bpf.detach(number, directory, kind)  # of a start that was killed
-            os.close(number)
+        for program, called, _ in bpf.programs(directory, kind):
+            if called == _name(hook):
+                bpf.detach(program, directory, kind)  # of a start that was killed
     maps = Maps(
         bpfmaps.create(bpfmaps.HASH, 8, filtering.METER, _ENTRIES, "meters", bpfmaps.NO_PREALLOC),
         bpfmaps.create(
@@ -261,15 +248,6 @@ def _load(directory: int, level: int) -> Maps:
         for _, _, program in loaded:
             os.close(program)
     return maps
-
-
-def _ours(directory: int, kind: int, name: str) -> Iterator[int]:
-    for number in bpf.attached(directory, kind):
-        program = bpf.by_id(number)
-        if bpf.program_info(program)[0] == name:
-            yield program
-        else:
-            os.close(program)
 
 
 def _name(hook: str) -> str:
