@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.descriptors import opened
 
 from limpet.containers.files import treecopy
 from limpet.store.files import remove_tree
@@ -178,9 +179,9 @@ def test_a_tree_deeper_than_paths_and_descriptors(tmp_path: Path) -> None:
         os.close(fd)
         fd = below
     os.close(fd)
-    opened = len(os.listdir("/proc/self/fd"))
+    before = opened()
     treecopy.copy_path(str(tmp_path / "source"), str(tmp_path / "target"))
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert opened() == before
     fd = os.open(tmp_path / "target", os.O_RDONLY)
     for level in range(depth):
         names = sorted(os.listdir(fd))

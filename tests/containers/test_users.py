@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.descriptors import opened
 
 from limpet.containers.plan.users import MAX_FILE, MAX_ID, resolve
 from limpet.errors import Invalid
@@ -167,7 +168,7 @@ def test_what_is_not_a_file(root: Path) -> None:
 
 
 def test_no_descriptor_is_left(root: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     resolve(str(root), "user")
     with pytest.raises(Invalid):
         resolve(str(root), "nix")
@@ -175,7 +176,7 @@ def test_no_descriptor_is_left(root: Path) -> None:
     (root / "etc/passwd").mkdir()
     with pytest.raises(Invalid):
         resolve(str(root), "user")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
 
 
 @given(passwd=st.binary(max_size=300), group=st.binary(max_size=300), spec=st.text(max_size=20))

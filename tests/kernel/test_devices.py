@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import needs
+from tests.descriptors import opened
 
 from limpet.errors import Invalid
 from limpet.kernel import bpf, cgroup, devices
@@ -172,12 +173,12 @@ def test_rules_without_a_meaning(rule: dict[str, Any]) -> None:
 
 
 def test_no_group() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     with pytest.raises(FileNotFoundError, match="/no/such/group"):
         devices.attach("/no/such/group", DOCKER)
     with pytest.raises(OSError, match="device rules on /tmp"):
         devices.attach("/tmp", DOCKER)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
 
 
 def test_the_verifier_says_what_is_wrong() -> None:

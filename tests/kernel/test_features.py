@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.descriptors import opened
 
 from limpet.kernel import features
 
@@ -22,7 +23,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     def host() -> tuple[int, list[str], list[str]]:
         # Other tests mount too, but not below this path.
         mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
-        return len(os.listdir("/proc/self/fd")), mounts, os.listdir(tmp_path)
+        return opened(), mounts, os.listdir(tmp_path)
 
     before = host()
     found = features.probe(str(tmp_path))

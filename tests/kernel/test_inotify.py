@@ -7,6 +7,7 @@ import select
 from pathlib import Path
 
 import pytest
+from tests.descriptors import opened
 
 from limpet.kernel import inotify
 
@@ -52,8 +53,8 @@ def test_a_file(tmp_path: Path) -> None:
 
 
 def test_nothing_to_watch(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     with pytest.raises(FileNotFoundError) as caught:
         inotify.watch(str(tmp_path / "nowhere"), inotify.IN_MODIFY)
     assert caught.value.filename == str(tmp_path / "nowhere")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before

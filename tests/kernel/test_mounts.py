@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 from tests import needs
+from tests.descriptors import opened
 
 from limpet.kernel import features, mounts
 
 Alone = Callable[..., Any]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def table() -> str:
@@ -116,10 +113,10 @@ def test_the_classic_calls(alone: Alone, tmp_path: Path) -> None:
     ],
 )
 def test_a_refusal_says_what_and_why_and_leaves_nothing_open(attempt: Callable[[], object], message: str) -> None:
-    before = descriptors()
+    before = opened()
     with pytest.raises(OSError, match=message):
         attempt()
-    assert descriptors() == before
+    assert opened() == before
 
 
 def test_attributes(alone: Alone, tmp_path: Path) -> None:
@@ -270,10 +267,10 @@ def test_paths_longer_than_fsconfig_takes(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 200) / ("e" * 200) / ("f" * 200)
     for name in ("one", "two", "upper", "work"):
         fill(deep / name, **{name: name} if name in ("one", "two") else {})
-    before = descriptors()
+    before = opened()
     fd = mounts.overlay([str(deep / "one"), str(deep / "two")], str(deep / "upper"), str(deep / "work"))
     try:
-        assert descriptors() == before + 1
+        assert opened() == before + 1
         assert sorted(os.listdir(f"/proc/self/fd/{fd}")) == ["one", "two"]
         os.mkdir("made", dir_fd=fd)
         assert (deep / "upper/made").is_dir()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.descriptors import opened
 
 from limpet.kernel import terminal
 
@@ -108,8 +109,8 @@ def test_a_devpts_of_its_own(alone: Alone, tmp_path: Path) -> None:
 def test_no_devpts(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         terminal.open_ptmx(str(tmp_path))
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     (tmp_path / "ptmx").touch()
     with pytest.raises(OSError, match="Inappropriate"):
         terminal.open_ptmx(str(tmp_path))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before

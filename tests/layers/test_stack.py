@@ -19,6 +19,7 @@ from limpet.kernel import mounts
 from limpet.layers.driver import driver
 from limpet.store.files import remove_tree
 from limpet.store.store import Store
+from tests.descriptors import opened
 from tests.layers.archive import END, directory, file, hard_link, header, pax, symlink
 from tests.layers.conftest import mounted
 from tests.layers.trees import listing
@@ -218,12 +219,12 @@ def test_nothing_is_left_mounted(home: Any, ingest: Any, store: Store) -> None:
 
     layers = [ingest(file(b"x") + END), ingest(file(b".wh.x") + END)]
     os.close(home.mount(layers))
-    open_before = sorted(os.listdir("/proc/self/fd"))
+    before = opened()
     os.close(home.mount(layers))
     with pytest.raises(LimpetError):
         home.mount([*layers, "sha256:" + "0" * 64])
     assert mounts_of_the_store() == []
-    assert sorted(os.listdir("/proc/self/fd")) == open_before
+    assert opened() == before
 
 
 NAMES = ["a", "b", "c"]
